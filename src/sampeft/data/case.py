@@ -1,0 +1,57 @@
+"""A data set as the rest of the code sees it: cases (a patient, a scene) made of image files with their label files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sampeft.errors import UsageError, unknown_name
+from sampeft.labels import LabelSet
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """One image on disk and, where there is a truth, its label file.
+
+    id: the stem that pairs image and label, unique in the data set; output files are named after it.
+    """
+
+    id: str
+    image: Path
+    label: Path | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a score belongs to and what no split ever divides: a patient or a scene, in one or more files."""
+
+    id: str
+    files: tuple[ImageFile, ...]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set.
+
+    splits: name -> ids of cases. `train` and `test` at least where the layout ships them; may be empty.
+    label_values: file value -> id, applied on reading (a mask with 255 for its only class, a mapping by the user).
+    """
+
+    name: str
+    root: Path
+    labels: LabelSet
+    cases: tuple[Case, ...]
+    splits: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    label_values: dict[int, int] = field(default_factory=dict)
+    modality: str = ""
+
+    def split(self, name: str) -> tuple[Case, ...]:
+        """The cases of a split, in the split's order; `all` is every case. Raises UsageError for an unknown name."""
+        if name == "all":
+            return self.cases
+        if name not in self.splits:
+            raise unknown_name("split", name, [*self.splits, "all"])
+        by_id = {case.id: case for case in self.cases}
+        if missing := [i for i in self.splits[name] if i not in by_id]:
+            raise UsageError(f"{self.root}: split '{name}' names cases without images: {', '.join(missing[:5])}")
+        return tuple(by_id[i] for i in self.splits[name])

@@ -1,0 +1,30 @@
+"""What goes wrong through no fault of the code: one sentence with the file, the values and the next step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class SampeftError(Exception):
+    """A mistake that the user can mend; shown as one line without a traceback, exit code 1."""
+
+
+class UsageError(SampeftError):
+    """The command line or the recipe is wrong; exit code 2."""
+
+
+class DataError(SampeftError):
+    """A file or a data set is not as it must be."""
+
+
+class WeightsError(SampeftError):
+    """Weights are missing, damaged or belong to another model."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    """The error for a failed look-up: `unknown backbone 'sam_vitb'; did you mean 'sam-vit-b'? known: ...`."""
+    names = sorted(known)
+    close = get_close_matches(name.lower().replace("_", "-"), names, n=1, cutoff=0.5)
+    hint = f" did you mean '{close[0]}'?" if close else ""
+    return UsageError(f"unknown {kind} '{name}';{hint} known: {', '.join(names)}")

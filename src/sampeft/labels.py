@@ -1,0 +1,173 @@
+"""The label map: class names, their ids in files, colours, the ignore id and left/right pairs.
+
+A model has one output channel per class, in the order of `names`; channel c is written to files as `ids[c]`.
+"""
+
+from __future__ import annotations
+
+import json
+from colorsys import hsv_to_rgb
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sampeft.errors import DataError
+
+BACKGROUND = "background"
+
+# Okabe-Ito, then Tol's muted set: told apart by colour-blind readers; more classes go round the hue circle.
+_PALETTE = [
+    "E69F00",
+    "56B4E9",
+    "009E73",
+    "F0E442",
+    "0072B2",
+    "D55E00",
+    "CC79A7",
+    "88CCEE",
+    "44AA99",
+    "DDCC77",
+    "CC6677",
+    "AA4499",
+    "999933",
+    "882255",
+    "117733",
+]
+
+
+def default_color(index: int) -> tuple[int, int, int]:
+    """Colour (0..255 each) of the index-th foreground class, counted from 0."""
+    if index < len(_PALETTE):
+        code = _PALETTE[index]
+        return int(code[0:2], 16), int(code[2:4], 16), int(code[4:6], 16)
+    hue = (index * 0.61803398875) % 1.0
+    red, green, blue = hsv_to_rgb(hue, 0.55 + 0.4 * (index % 2), 0.95 - 0.25 * (index % 3))
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """Classes in channel order.
+
+    names: class names; `background`, if the set has one, comes first.
+    ids: the integer of each class in label files, 0..65535.
+    ignore: integer that marks pixels without a truth, or None; they count in neither loss nor metrics.
+    pairs: (right, left) names of classes that a mirror image would swap.
+    colors: one (red, green, blue) of 0..255 per class.
+    """
+
+    names: tuple[str, ...]
+    ids: tuple[int, ...]
+    ignore: int | None = None
+    pairs: tuple[tuple[str, str], ...] = ()
+    colors: tuple[tuple[int, int, int], ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if len(self.names) != len(self.ids) or len(set(self.names)) < len(self.names):
+            raise DataError(f"label map needs one distinct name per id, got names {self.names} and ids {self.ids}")
+        if len(set(self.ids)) < len(self.ids):
+            raise DataError(f"label map has an id twice: {sorted(self.ids)}")
+        if not all(0 <= i <= 65535 for i in self.ids):
+            raise DataError(f"label ids must lie in 0..65535, got {self.ids}")
+        if len(self.names) < 2:
+            raise DataError(f"label map needs at least two classes (background and one more), got {self.names}")
+        if BACKGROUND in self.names and self.names[0] != BACKGROUND:
+            raise DataError(
+                f"'{BACKGROUND}' must be the class with the lowest id, got {dict(zip(self.names, self.ids, strict=True))}"
+            )
+        if self.ignore is not None and self.ignore in self.ids:
+            raise DataError(f"ignore id {self.ignore} is also the id of a class")
+        for pair in self.pairs:
+            if missing := [name for name in pair if name not in self.names]:
+                raise DataError(f"left/right pair {pair} names {missing}, not in the label map")
+        if not self.colors:
+            first = 1 if self.names[0] == BACKGROUND else 0
+            colors = [default_color(i - first) if i >= first else (0, 0, 0) for i in range(len(self.names))]
+            object.__setattr__(self, "colors", tuple(colors))
+        elif len(self.colors) != len(self.names):
+            raise DataError(f"label map has {len(self.names)} classes but {len(self.colors)} colours")
+
+    def __len__(self) -> int:
+        """Number of output channels."""
+        return len(self.names)
+
+    @property
+    def has_background(self) -> bool:
+        return self.names[0] == BACKGROUND
+
+    @property
+    def foreground(self) -> tuple[int, ...]:
+        """Channels that a score is averaged over: all but `background`."""
+        return tuple(range(1 if self.has_background else 0, len(self.names)))
+
+    @cached_property
+    def mirror_channels(self) -> npt.NDArray[np.int64]:
+        """(K,) channel that each channel becomes when the image is mirrored left to right."""
+        order = np.arange(len(self))
+        for right, left in self.pairs:
+            channels = [self.names.index(right), self.names.index(left)]
+            order[channels] = channels[::-1]
+        return order
+
+    @property
+    def dtype(self) -> npt.DTypeLike:
+        """Smallest unsigned type that holds every id and the ignore id."""
+        return np.uint8 if max(*self.ids, self.ignore or 0) <= 255 else np.uint16
+
+    def to_ids(self, channels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Class channels (any shape, 0..K-1) -> ids as written to files."""
+        return np.take(np.asarray(self.ids, dtype=self.dtype), channels)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "labels": dict(zip(self.names, self.ids, strict=True)),
+            "ignore": self.ignore,
+            "pairs": [list(pair) for pair in self.pairs],
+            "colors": {name: list(color) for name, color in zip(self.names, self.colors, strict=True)},
+        }
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any], source: Path | str = "label map") -> LabelSet:
+        """Read `{"labels": {name: id, ...}, "ignore", "pairs", "colors"}` or just `{name: id, ...}`.
+
+        Raises DataError naming `source` when a value has the wrong form.
+        """
+        mapping = content.get("labels", content)
+        try:
+            by_id = sorted((int(i), str(name)) for name, i in mapping.items())
+            colors = content.get("colors") if "labels" in content else None
+            names = tuple(name for _, name in by_id)
+            return cls(
+                names=names,
+                ids=tuple(i for i, _ in by_id),
+                ignore=content.get("ignore") if "labels" in content else None,
+                pairs=tuple((str(right), str(left)) for right, left in content.get("pairs") or ())
+                if "labels" in content
+                else (),
+                colors=tuple((int(r), int(g), int(b)) for r, g, b in (colors[n] for n in names)) if colors else (),
+            )
+        except (AttributeError, TypeError, ValueError, KeyError) as error:
+            raise DataError(
+                f'{source}: not a label map ({error}); expected {{"labels": {{"background": 0, "liver": 1, ...}}}}'
+            ) from None
+        except DataError as error:
+            raise DataError(f"{source}: {error}") from None
+
+    @classmethod
+    def read(cls, path: Path) -> LabelSet:
+        """Read a `labels.json` or `dataset.json`."""
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise DataError(
+                f"{path}: cannot be read ({error.strerror}); a label map is a JSON of names and ids"
+            ) from None
+        except ValueError as error:
+            raise DataError(f"{path}: not valid JSON ({error})") from None
+        if not isinstance(content, dict):
+            raise DataError(f"{path}: expected a JSON object of names and ids, found a {type(content).__name__}")
+        return cls.from_json(content, path)
