@@ -6,6 +6,8 @@ A model has one output channel per class, in the order of `names`; channel c is 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterable
 from colorsys import hsv_to_rgb
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,23 +22,10 @@ from sampeft.errors import DataError
 BACKGROUND = "background"
 
 # Okabe-Ito, then Tol's muted set: told apart by colour-blind readers; more classes go round the hue circle.
-_PALETTE = [
-    "E69F00",
-    "56B4E9",
-    "009E73",
-    "F0E442",
-    "0072B2",
-    "D55E00",
-    "CC79A7",
-    "88CCEE",
-    "44AA99",
-    "DDCC77",
-    "CC6677",
-    "AA4499",
-    "999933",
-    "882255",
-    "117733",
-]
+_PALETTE = (
+    "E69F00", "56B4E9", "009E73", "F0E442", "0072B2", "D55E00", "CC79A7",
+    "88CCEE", "44AA99", "DDCC77", "CC6677", "AA4499", "999933", "882255", "117733",
+)  # fmt: skip
 
 
 def default_color(index: int) -> tuple[int, int, int]:
@@ -47,6 +36,25 @@ def default_color(index: int) -> tuple[int, int, int]:
     hue = (index * 0.61803398875) % 1.0
     red, green, blue = hsv_to_rgb(hue, 0.55 + 0.4 * (index % 2), 0.95 - 0.25 * (index % 3))
     return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def pairs_by_name(names: Iterable[str]) -> list[tuple[str, str]]:
+    """(right, left) pairs of names that are equal but for the word: `right kidney` and `left kidney`, `lung_R` and `lung_L`.
+
+    A mirror image swaps such classes even where a label map does not say so.
+    """
+    known = set(names)
+    found = []
+    for name in sorted(known):
+        for right, left in (("right", "left"), ("Right", "Left"), ("_R", "_L"), ("_r", "_l")):
+            other = (
+                re.sub(rf"(?<![A-Za-z]){right}(?![A-Za-z])", left, name)
+                if right[0] != "_"
+                else re.sub(f"{right}$", left, name)
+            )
+            if other != name and other in known:
+                found.append((name, other))
+    return found
 
 
 @dataclass(frozen=True)
@@ -76,9 +84,8 @@ class LabelSet:
         if len(self.names) < 2:
             raise DataError(f"label map needs at least two classes (background and one more), got {self.names}")
         if BACKGROUND in self.names and self.names[0] != BACKGROUND:
-            raise DataError(
-                f"'{BACKGROUND}' must be the class with the lowest id, got {dict(zip(self.names, self.ids, strict=True))}"
-            )
+            known = dict(zip(self.names, self.ids, strict=True))
+            raise DataError(f"'{BACKGROUND}' must be the class with the lowest id, got {known}")
         if self.ignore is not None and self.ignore in self.ids:
             raise DataError(f"ignore id {self.ignore} is also the id of a class")
         for pair in self.pairs:
@@ -136,18 +143,17 @@ class LabelSet:
 
         Raises DataError naming `source` when a value has the wrong form.
         """
-        mapping = content.get("labels", content)
+        whole: dict[str, Any] = content if "labels" in content else {"labels": content}
         try:
-            by_id = sorted((int(i), str(name)) for name, i in mapping.items())
-            colors = content.get("colors") if "labels" in content else None
+            by_id = sorted((int(i), str(name)) for name, i in whole["labels"].items())
             names = tuple(name for _, name in by_id)
+            colors = whole.get("colors") or {}
+            pairs = whole["pairs"] if "pairs" in whole else pairs_by_name(names)
             return cls(
                 names=names,
                 ids=tuple(i for i, _ in by_id),
-                ignore=content.get("ignore") if "labels" in content else None,
-                pairs=tuple((str(right), str(left)) for right, left in content.get("pairs") or ())
-                if "labels" in content
-                else (),
+                ignore=whole.get("ignore"),
+                pairs=tuple((str(right), str(left)) for right, left in pairs),
                 colors=tuple((int(r), int(g), int(b)) for r, g, b in (colors[n] for n in names)) if colors else (),
             )
         except (AttributeError, TypeError, ValueError, KeyError) as error:

@@ -1,0 +1,91 @@
+"""Command line in, exit code out: 0 success, 2 wrong usage, 130 Ctrl-C, 1 anything else; one line for a mistake."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from sampeft.errors import SampeftError, UsageError, unknown_name
+
+COMMANDS = {
+    "demo": "the main job end to end on synthetic CT or your data: train, score, compare with zero-shot, report",
+    "train": "train a parameter-efficient method on a labelled data set",
+    "evaluate": "score a trained run, or any label maps, against the truth; table and report.html",
+    "oracle": "score the pretrained model prompted with the truth's boxes (zero-shot upper bound)",
+    "predict": "write label maps for new images; no labels, no prompts",
+    "params": "count total and trainable parameters of a backbone with a method",
+    "info": "versions, devices and what each name means",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage(), file=sys.stdout if argv else sys.stderr)
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        from sampeft import __version__
+
+        print(f"sampeft {__version__}")
+        return 0
+    name, *rest = argv
+    try:
+        if name not in COMMANDS:
+            raise unknown_name("command", name, COMMANDS)
+        return run(name, rest)
+    except SampeftError as error:
+        print(f"sampeft {name}: error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+    except KeyboardInterrupt:
+        print(f"sampeft {name}: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        reason = error.strerror or str(error)
+        hint = "; free some space or choose another folder" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        print(f"sampeft {name}: error: {error.filename or 'file'}: {reason}{hint}", file=sys.stderr)
+        return 1
+
+
+def usage() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()]
+    return (
+        "sampeft: a Segment Anything model becomes an automatic, class-aware segmenter for your own labels\n\n"
+        "usage: sampeft COMMAND [options]      (sampeft COMMAND --help lists them; --config FILE.yaml reads them)\n\n"
+        + "\n".join(lines)
+        + "\n\nResearch software, not a medical device."
+    )
+
+
+def run(name: str, argv: Sequence[str]) -> int:
+    """Parse the options of a command into its Config and call it. A module lists its positional fields, if any."""
+    import importlib
+    import logging
+    import warnings
+
+    from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings
+
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    module: Any = importlib.import_module(f"sampeft.commands.{name}")
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(prog=f"sampeft {name}", description=module.__doc__.splitlines()[0])
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of these options")
+    positional: dict[str, dict[str, Any]] = getattr(module, "POSITIONAL", {})
+    for field, settings in positional.items():
+        parser.add_argument(field, **settings)
+    parser.add_class_arguments(module.Config, skip=set(positional))
+    values = parser.parse_args(list(argv))
+    values.pop("config", None)
+    instantiated = parser.instantiate_classes(values)
+    return int(module.run(module.Config(**vars(instantiated))) or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

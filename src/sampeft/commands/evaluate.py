@@ -1,0 +1,215 @@
+"""Trained run (or any label maps) and labelled data in; scores.csv, summary.json, table.md and report.html out."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sampeft.commands.train import parse_map, say
+from sampeft.data import open_dataset
+from sampeft.data.case import Case, Dataset, ImageFile
+from sampeft.data.check import check_dataset, read_labels
+from sampeft.data.folder import pair_files
+from sampeft.errors import UsageError
+from sampeft.evaluation import Look, score_cases
+from sampeft.inference import Segmenter, load, predict_slices
+from sampeft.io import read_label_ids
+from sampeft.labels import LabelSet
+from sampeft.metrics.counts import Counts, count
+from sampeft.metrics.scores import Evaluation
+from sampeft.peft.state import write_atomically
+from sampeft.progress import bar
+from sampeft.report.figures import Example
+from sampeft.report.page import write_page
+from sampeft.report.tables import table_md
+
+POSITIONAL = {"run": {"type": Path, "nargs": "?", "help": "folder of a trained run; or give --pred and --truth"}}
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to score against what.
+
+    Args:
+        out: folder for the results.
+        data: folder of the labelled data set.
+        split: its split to score.
+        layout: its layout; nothing: found by looking.
+        map: label ids to change on reading, such as 4:3.
+        pred: folder of label maps made by anything, instead of a run.
+        truth: folder of the true label maps that go with --pred.
+        labels: label map (labels.json or dataset.json) for --pred and --truth.
+        beside: folders of other evaluations of the same cases, shown beside this one.
+        maps: also write the predicted label maps.
+        last: score the last model of the run instead of its best.
+        weights: file of the backbone's weights when it is not found by name.
+        json: print the summary as one JSON object on stdout.
+    """
+
+    run: Path | None
+    out: Path
+    data: Path | None = None
+    split: str = "test"
+    layout: str | None = None
+    map: str | None = None
+    pred: Path | None = None
+    truth: Path | None = None
+    labels: Path | None = None
+    beside: list[Path] = field(default_factory=list)
+    maps: bool = False
+    last: bool = False
+    weights: str | None = None
+    json: bool = False
+
+
+def run(config: Config) -> int:
+    if config.pred or config.truth:
+        if not (config.pred and config.truth and config.labels) or config.run or config.data:
+            raise UsageError("to score label maps give --pred, --truth and --labels, and neither a run nor --data")
+        evaluation = evaluate_maps(config.pred, config.truth, LabelSet.read(config.labels))
+        write_results(config.out, {str(config.pred): evaluation}, [])
+    elif config.run and config.data:
+        evaluation = evaluate_run(config)
+    else:
+        raise UsageError("give a run and --data, or --pred, --truth and --labels")
+    if config.json:
+        print((config.out / "summary.json").read_text(encoding="utf-8"))
+    else:
+        print((config.out / "table.md").read_text(encoding="utf-8"))
+        say(f"results in {config.out}")
+    return 0
+
+
+def checked_cases(dataset: Dataset, split: str) -> Sequence[Case]:
+    """The labelled cases of a split, after `check`; faults stop here."""
+    cases = dataset.split(split)
+    if not cases:
+        raise UsageError(f"{dataset.root}: split '{split}' has no cases; splits: {', '.join(dataset.splits) or 'none'}")
+    with bar("checking", len(cases)) as shown:
+        check_dataset(dataset, cases, shown).raise_on_errors()
+    return cases
+
+
+def evaluate_run(config: Config) -> Evaluation:
+    """Score a trained run and write the results, the report among them."""
+    assert config.run is not None
+    assert config.data is not None
+    segmenter = load(config.run, weights=config.weights, last=config.last)
+    dataset = open_dataset(config.data, config.layout, parse_map(config.map))
+    same_labels(segmenter.labels, dataset, config.run)
+    cases = checked_cases(dataset, config.split)
+    evaluation, looks = evaluate_segmenter(
+        segmenter, dataset, cases, config.split, config.out / "maps" if config.maps else None
+    )
+    others = {str(Evaluation.read(path).meta.get("model", path.name)): Evaluation.read(path) for path in config.beside}
+    write_results(config.out, {segmenter.name: evaluation, **others}, looks, segmenter, config.run)
+    return evaluation
+
+
+def same_labels(trained: LabelSet, dataset: Dataset, run: Path) -> None:
+    """Raises UsageError naming both lists when a data set's classes are not those a run was trained for."""
+    if trained.names != dataset.labels.names or trained.ids != dataset.labels.ids:
+        ours, theirs = (dict(zip(labels.names, labels.ids, strict=True)) for labels in (trained, dataset.labels))
+        raise UsageError(
+            f"{run} was trained for the classes {ours}, {dataset.root} has {theirs}; they must be the same"
+        )
+
+
+def evaluate_segmenter(
+    segmenter: Segmenter, dataset: Dataset, cases: Sequence[Case], split: str, maps: Path | None = None
+) -> tuple[Evaluation, list[Look]]:
+    """Score a loaded run on cases."""
+    started = time.monotonic()
+    with bar("scoring", len(cases)) as shown:
+        evaluation, looks = score_cases(
+            lambda prepared, _: predict_slices(segmenter.model, prepared),
+            dataset,
+            cases,
+            segmenter.preparation,
+            {"model": segmenter.name, "data": dataset.name, "split": split, "oracle": False},
+            shown,
+            maps,
+        )
+    evaluation.meta["seconds"] = round(time.monotonic() - started, 1)
+    return evaluation, looks
+
+
+def write_results(
+    out: Path,
+    evaluations: dict[str, Evaluation],
+    looks: Sequence[Look],
+    segmenter: Segmenter | None = None,
+    run: Path | None = None,
+    extra_notes: Sequence[str] = (),
+) -> None:
+    """Write the first evaluation's scores.csv and summary.json, table.md and report.html of all of them."""
+    first = next(iter(evaluations.values()))
+    first.write(out)
+    write_atomically(out / "table.md", table_md(evaluations).encode())
+    notes = [*extra_notes]
+    if segmenter and segmenter.has_random_weights:
+        notes.append("RANDOM WEIGHTS: this model did not start from pretrained weights.")
+    history = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] if run else []
+    config = json.loads((run / "config.json").read_text()) if run and (run / "config.json").is_file() else {}
+    write_page(
+        out,
+        title=f"{first.meta.get('model', 'label maps')} on {first.meta.get('data', 'data')}",
+        evaluations=evaluations,
+        examples=examples(first, looks),
+        history=history,
+        config=config,
+        notes=notes,
+        resources={k: v for k, v in first.meta.items() if k == "seconds"},
+    )
+
+
+def examples(evaluation: Evaluation, looks: Sequence[Look]) -> list[Example]:
+    """Best, median and worst case by mean foreground DSC, each by its slice that shows most classes."""
+    scores = np.nanmean(evaluation.matrix("dsc")[:, list(evaluation.labels.foreground)], axis=1)
+    by_case = dict(zip(evaluation.cases, scores, strict=True))
+    ranked = sorted(looks, key=lambda look: -by_case[look.case])
+    if not ranked:
+        return []
+    picks = (
+        {0: "best", len(ranked) // 2: "median", len(ranked) - 1: "worst"}
+        if len(ranked) > 2
+        else {0: "best", -1: "worst"}
+    )
+    return [
+        Example(
+            case=ranked[i].case,
+            title=f"{title} case {ranked[i].case}, slice {ranked[i].slice + 1} of {ranked[i].slices}",
+            image_HW=ranked[i].image,
+            truth_HW=ranked[i].truth,
+            predictions={str(evaluation.meta.get("model", "prediction")): ranked[i].prediction},
+            score=float(by_case[ranked[i].case]),
+        )
+        for i, title in picks.items()
+    ]
+
+
+def evaluate_maps(pred: Path, truth: Path, labels: LabelSet) -> Evaluation:
+    """Score label maps against true ones of the same names and grids; each file is a case."""
+    pairs = pair_files(pred, truth)
+    dataset = Dataset(pred.name, truth, labels, tuple(Case(file.id, (file,)) for file in pairs))
+    scored: dict[str, Counts] = {}
+    with bar("scoring", len(pairs)) as shown:
+        for done, file in enumerate(pairs):
+            grid = read_label_ids(file.image)
+            predicted = read_labels(ImageFile(file.id, file.image, file.image), dataset, grid).array
+            scored[file.id] = count(predicted, read_labels(file, dataset, grid).array, len(labels))
+            shown(done + 1, len(pairs))
+    meta: dict[str, Any] = {
+        "protocol": "default",
+        "model": str(pred),
+        "data": str(truth),
+        "split": "all",
+        "oracle": False,
+    }
+    return Evaluation(scored, labels, meta)

@@ -1,0 +1,95 @@
+"""Trained run and images in, label maps on the images' own grids out; no labels and no prompts."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from sampeft.errors import SampeftError, UsageError
+from sampeft.inference import load
+from sampeft.progress import Bar, bar
+
+POSITIONAL = {
+    "run": {"type": Path, "help": "folder of a trained run"},
+    "inputs": {"type": Path, "nargs": "+", "help": "image files, or folders of them"},
+}
+_ENDINGS = (".nii", ".nii.gz", ".png", ".jpg", ".jpeg", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to segment with what.
+
+    Args:
+        out: folder for the label maps.
+        weights: file of the backbone's weights when it is not found by name.
+        last: use the last model of the run instead of its best.
+        batch: slices at a time; lower it when memory is short.
+        force: overwrite label maps that are already there.
+        json: print the written files as one JSON object on stdout.
+    """
+
+    run: Path
+    inputs: list[Path]
+    out: Path
+    weights: str | None = None
+    last: bool = False
+    batch: int = 4
+    force: bool = False
+    json: bool = False
+
+
+def image_files(inputs: list[Path]) -> list[Path]:
+    """Files as given, and the image files of folders. Raises UsageError when there is nothing to do."""
+    found: list[Path] = []
+    for path in inputs:
+        if path.is_dir():
+            inside = sorted(
+                p for p in path.iterdir() if p.name.lower().endswith(_ENDINGS) and not p.name.startswith(".")
+            )
+            if not inside:
+                raise UsageError(f"{path}: no image in this folder; looked for {', '.join(_ENDINGS)}")
+            found += inside
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise UsageError(f"{path}: no such file or folder")
+    stems = {path.name.split(".")[0] for path in found}
+    if len(stems) < len(found):
+        raise UsageError("two of the inputs have the same name, so that one label map would overwrite another")
+    return found
+
+
+def _show(shown: Bar, before: int, done: int, total: int) -> None:
+    shown.update(before + done / total)
+
+
+def run(config: Config) -> int:
+    files = image_files(config.inputs)
+    if config.out.resolve() in {path.parent.resolve() for path in files}:
+        raise UsageError(f"{config.out}: holds the images themselves; choose another --out")
+    segmenter = load(config.run, weights=config.weights, last=config.last)
+    if segmenter.has_random_weights:
+        print("warning: this run was trained from RANDOM WEIGHTS", file=sys.stderr)
+    written, failed = [], []
+    with bar("predicting", len(files)) as shown:
+        for number, path in enumerate(files):
+            stem = path.name.removesuffix(".gz").rsplit(".", 1)[0]
+            if not config.force and config.out.is_dir() and (old := sorted(config.out.glob(f"{stem}.*"))):
+                raise UsageError(f"{old[0]}: is already there; choose another --out or overwrite with --force true")
+            try:
+                target = segmenter.predict_file(path, config.out, config.batch, partial(_show, shown, number))
+            except SampeftError as error:  # the others are still worth having
+                print(f"error: {error}", file=sys.stderr)
+                failed.append(str(path))
+                continue
+            written.append(str(target))
+    if config.json:
+        print(json.dumps({"written": written, "failed": failed}))
+    else:
+        for target_name in written:
+            print(target_name)
+    return 1 if failed else 0

@@ -1,0 +1,207 @@
+"""Labelled data set in, trained run folder out: check, prepare, attach a method to a backbone, train, keep the best."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from sampeft.backbones import RANDOM, backbone, load_backbone
+from sampeft.data import open_dataset
+from sampeft.data.cache import Preparation, fingerprint, prepare
+from sampeft.data.case import Case, Dataset
+from sampeft.data.check import check_dataset
+from sampeft.data.folds import hold_out
+from sampeft.data.intensity import PRESETS, choose, preset
+from sampeft.errors import UsageError
+from sampeft.io import read_volume
+from sampeft.model import SemanticSam
+from sampeft.peft import attach, count_parameters
+from sampeft.peft.state import write_atomically
+from sampeft.progress import bar
+from sampeft.training import Result, Training, fit
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to train on what.
+
+    Args:
+        data: folder of the data set.
+        out: run folder to make.
+        backbone: promptable model to start from.
+        weights: file of its weights, 'random', or nothing: found by name.
+        method: what is trained: lora, decoder.
+        options: options of the method, such as --options.rank 8.
+        layout: layout of the data set; nothing: found by looking.
+        split: split to train on; 'auto': train if the data set has it, else all.
+        held_out: cases of it that are not trained on but scored on the way; below 1 a share, else a number, 0 none.
+        map: label ids to change on reading, such as 4:3,255:1.
+        intensity: recipe by name, or 'auto'.
+        side: pixels of the square network input; nothing: the backbone's own.
+        plane: axial, coronal, sagittal, or auto: across the largest spacing.
+        training: the training itself.
+        force: overwrite a run that is already there.
+        json: print the result as one JSON object on stdout.
+    """
+
+    data: Path
+    out: Path
+    backbone: str = "lite-medsam"
+    weights: str | None = None
+    method: str = "lora"
+    options: dict[str, Any] = field(default_factory=dict)
+    layout: str | None = None
+    split: str = "auto"
+    held_out: float = 0.15
+    map: str | None = None
+    intensity: str = "auto"
+    side: int | None = None
+    plane: str = "auto"
+    training: Training = field(default_factory=lambda: Training(minutes=30))
+    force: bool = False
+    json: bool = False
+
+
+def run(config: Config) -> int:
+    result = train(config)
+    if config.json:
+        print(json.dumps({"out": str(config.out), **asdict(result)}))
+    return 130 if result.stopped else 0
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def parse_map(text: str | None) -> dict[int, int] | None:
+    """`4:3,255:1` -> {4: 3, 255: 1}."""
+    if text is None:
+        return None
+    try:
+        return {int(old): int(new) for old, new in (pair.split(":") for pair in text.split(","))}
+    except ValueError:
+        raise UsageError(f"--map wants pairs of ids such as 4:3,255:1, got '{text}'") from None
+
+
+def split_cases(dataset: Dataset, split: str, held_out: float, seed: int) -> tuple[list[Case], list[Case]]:
+    """(training cases, held-out cases). A `val` split that the data set ships is used as the held-out cases."""
+    name = split if split != "auto" else "train" if "train" in dataset.splits else "all"
+    cases = {case.id: case for case in dataset.split(name)}
+    if held_out <= 0:
+        return list(cases.values()), []
+    if split == "auto" and "val" in dataset.splits:
+        return list(cases.values()), list(dataset.split("val"))
+    train, held = hold_out(sorted(cases), held_out if held_out < 1 else int(held_out), seed)
+    return [cases[i] for i in train], [cases[i] for i in held]
+
+
+def versions() -> dict[str, str]:
+    names = ("sampeft", "torch", "transformers", "timm", "peft", "accelerate", "numpy", "nibabel")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def git_commit() -> str | None:
+    """Commit of the source tree that runs, when it runs from one."""
+    here = Path(__file__).resolve().parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip() or None
+
+
+def train(config: Config) -> Result:
+    """Train and return what it came to. Raises SampeftError for anything the user can mend, before any heavy work."""
+    if (config.out / "adapter.json").exists() and not config.force:
+        raise UsageError(f"{config.out}: holds a trained run; choose another --out or overwrite it with --force true")
+    spec = backbone(config.backbone)
+    side = config.side or spec.native_side
+    spec.check_side(side)
+
+    dataset = open_dataset(config.data, config.layout, parse_map(config.map))
+    cases, held_out = split_cases(dataset, config.split, config.held_out, config.training.seed)
+    say(f"data      {dataset.name}: {len(cases)} cases to train on, {len(held_out)} held out ({_names(held_out)})")
+    with bar("checking", len(cases) + len(held_out)) as shown:
+        report = check_dataset(dataset, [*cases, *held_out], shown)
+    for fault in report.faults:
+        if fault.severity == "warning":
+            say(f"warning   {fault.file}: {fault.problem}; {fault.fix}")
+    report.raise_on_errors()
+
+    if config.intensity == "auto":
+        name, recipe = choose(read_volume(cases[0].files[0].image), dataset.modality)
+    else:
+        name, recipe = config.intensity, preset(config.intensity)
+    if not dataset.labels.has_background and recipe.crop == "body":
+        raise UsageError(
+            f"intensity '{name}' crops to the body, but the label map has no background for what is outside"
+        )
+    say(
+        f"intensity {name}: {recipe.kind} {recipe.low:g}..{recipe.high:g}, crop {recipe.crop} (of {', '.join(PRESETS)})"
+    )
+
+    import torch
+
+    torch.manual_seed(config.training.seed)
+    loaded = load_backbone(config.backbone, config.weights)
+    model = SemanticSam(loaded, dataset.labels, side)
+    attached = attach(model, config.method, config.options)
+    say(f"model     {config.backbone} ({loaded.source}), side {side}, {config.method} at {len(attached.sites)} sites")
+    if loaded.digest == RANDOM:
+        say("warning   RANDOM WEIGHTS: nothing pretrained is used")
+    for part, (total, trainable) in count_parameters(model).items():
+        say(f"          {part:<22}{total:>12,} parameters, {trainable:>10,} trained")
+    say(f"          {'all':<22}{attached.total:>12,} parameters, {attached.trainable:>10,} trained")
+
+    preparation = Preparation(recipe, side, config.plane)
+    data_digest = fingerprint([*cases, *held_out])
+    with bar("preparing slices") as shown:
+        slices = prepare(dataset, cases, preparation, fingerprint(cases), shown)
+    say(f"slices    {len(slices)} of {slices.images.shape[-1]} x {slices.images.shape[-1]}")
+
+    description = {
+        "backbone": config.backbone,
+        "weights_sha256": loaded.digest,
+        "method": attached.method,
+        "options": attached.options,
+        "trainable": attached.trainable,
+        "total": attached.total,
+        "label_map": dataset.labels.to_json(),
+        "preparation": asdict(preparation),
+        "metric_policy": "default",
+        "seed": config.training.seed,
+        "data": {"name": dataset.name, "fingerprint": data_digest, "cases": len(cases), "slices": len(slices)},
+        "versions": versions(),
+        "git_commit": git_commit(),
+    }
+    config.out.mkdir(parents=True, exist_ok=True)
+    resolved = {
+        **json.loads(json.dumps(asdict(config), default=str)),
+        "training_cases": [case.id for case in cases],
+        "held_out_cases": [case.id for case in held_out],
+        "description": description,
+    }
+    write_atomically(config.out / "config.json", (json.dumps(resolved, indent=1) + "\n").encode())
+    result = fit(model, slices, config.training, config.out, description, dataset, held_out, preparation)
+    if result.stopped:
+        say(f"stopped after {result.steps} steps; the model so far is in {config.out}")
+    else:
+        score = (
+            f", best held-out DSC {result.best_dsc:.3f} at step {result.best_step}"
+            if result.best_dsc is not None
+            else ""
+        )
+        say(f"trained   {result.steps} steps in {result.minutes} minutes{score}; run: {config.out}")
+    return result
+
+
+def _names(cases: list[Case]) -> str:
+    ids = [case.id for case in cases]
+    return ", ".join(ids[:4]) + (", ..." if len(ids) > 4 else "") if ids else "none"

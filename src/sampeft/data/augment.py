@@ -1,0 +1,75 @@
+"""Slices and labels in, shifted, scaled, turned and re-toned slices and labels out; left stays left unless ids are swapped."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from sampeft.labels import LabelSet
+from sampeft.volume import IGNORE
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Ranges, each drawn uniformly per slice; 0 switches one off.
+
+    shift: of the side. scale: factor 1 - scale .. 1 + scale. rotation_deg: degrees each way. contrast: gain 1 +- this,
+    about mid-grey. brightness: added, of the full range. gamma: exponent exp(+- this). noise: standard deviation at most.
+    mirror: probability of a left-right flip, with the ids of left/right pairs swapped; off by default, since organs
+    that are no pairs (a liver) would still change sides.
+    """
+
+    shift: float = 0.06
+    scale: float = 0.15
+    rotation_deg: float = 15.0
+    contrast: float = 0.2
+    brightness: float = 0.08
+    gamma: float = 0.2
+    noise: float = 0.03
+    mirror: float = 0.0
+
+
+def augment(
+    images_B3HW: torch.Tensor,
+    channels_BHW: torch.Tensor,
+    labels: LabelSet,
+    config: Augmentation,
+    generator: torch.Generator,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images in 0..1 and class channels -> the same after random changes; what comes in from outside is IGNORE."""
+    count = len(images_B3HW)
+
+    def draw(limit: float) -> torch.Tensor:
+        return (torch.rand(count, generator=generator) * 2 - 1) * limit
+
+    angle = draw(math.radians(config.rotation_deg))
+    zoom = 1 + draw(config.scale)
+    shift_x, shift_y = draw(2 * config.shift), draw(2 * config.shift)
+    flip = torch.where(torch.rand(count, generator=generator) < config.mirror, -1.0, 1.0)
+    cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
+    # Output position -> input position, in units of half a side; the flip acts last on the input's x.
+    theta = torch.stack(
+        [torch.stack([cos * flip, -sin * flip, shift_x * flip], -1), torch.stack([sin, cos, shift_y], -1)], dim=1
+    )
+    grid = F.affine_grid(theta, list(images_B3HW.shape), align_corners=False)
+    images = F.grid_sample(images_B3HW, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    shifted = (channels_BHW - IGNORE).to(images.dtype)[:, None]  # so that the zeros from outside mean IGNORE
+    channels = (
+        F.grid_sample(shifted, grid, mode="nearest", padding_mode="zeros", align_corners=False)[:, 0].long() + IGNORE
+    )
+
+    swap = torch.as_tensor(labels.mirror_channels)
+    mirrored = torch.where(channels == IGNORE, channels, swap[channels.clamp_min(0)])
+    channels = torch.where((flip < 0)[:, None, None], mirrored, channels)
+
+    def per_image(values: torch.Tensor) -> torch.Tensor:
+        return values[:, None, None, None]
+
+    images = images.clamp(0, 1) ** per_image(torch.exp(draw(config.gamma)))
+    images = (images - 0.5) * per_image(1 + draw(config.contrast)) + 0.5 + per_image(draw(config.brightness))
+    sigma = per_image(draw(config.noise).abs())
+    noise = torch.randn(images[:, :1].shape, generator=generator)
+    return (images + sigma * noise).clamp(0, 1), channels

@@ -1,0 +1,106 @@
+"""Case ids in, disjoint sets of case ids out: drawn with a seed, or read from the lists that a data set ships."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from random import Random
+
+from sampeft.data.case import Case
+from sampeft.data.pairing import natural_key
+from sampeft.errors import DataError, UsageError
+from sampeft.io import file_stem
+
+_EXCLUSIVE = ("train", "val", "test")
+
+
+def hold_out(case_ids: Iterable[str], fraction_or_count: float, seed: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Draw (training ids, held-out ids), the same for any order of the input.
+
+    fraction_or_count: below 1 a share of the cases, rounded and at least one; from 1 on a number of cases.
+    Raises UsageError when either side would be empty.
+    """
+    ids = _distinct(case_ids)
+    count = fraction_or_count if fraction_or_count >= 1 else max(1, round(fraction_or_count * len(ids)))
+    if fraction_or_count <= 0 or count != int(count) or count >= len(ids):
+        raise UsageError(
+            f"cannot hold out {fraction_or_count:g} of {len(ids)} cases; give a share between 0 and 1 or a whole number "
+            "that leaves at least one case on each side"
+        )
+    held = set(_shuffled(ids, seed)[: int(count)])
+    return tuple(i for i in ids if i not in held), tuple(i for i in ids if i in held)
+
+
+def k_folds(case_ids: Iterable[str], k: int, seed: int) -> tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]:
+    """k pairs (training ids, held-out ids); every case is held out once, fold sizes differ by one at most.
+
+    The same for any order of the input. Raises UsageError unless 2 <= k <= number of cases.
+    """
+    ids = _distinct(case_ids)
+    if not 2 <= k <= len(ids):
+        raise UsageError(f"cannot make {k} folds of {len(ids)} cases; choose 2..{len(ids)}")
+    order = _shuffled(ids, seed)
+    parts = [set(order[fold::k]) for fold in range(k)]
+    return tuple((tuple(i for i in ids if i not in part), tuple(i for i in ids if i in part)) for part in parts)
+
+
+def read_splits(
+    lists: Mapping[str, Path | Sequence[str]], cases: Sequence[Case], excluded: frozenset[str] = frozenset()
+) -> dict[str, tuple[str, ...]]:
+    """Split name -> case ids, from text files with one file stem or case id a line, or from such names.
+
+    excluded: stems that were left out on purpose. Raises DataError for a name without an image, for a list with a
+    part of a case's files, and when train, val and test share a case.
+    """
+    owner = {file.id: case for case in cases for file in case.files} | {case.id: case for case in cases}
+    splits: dict[str, tuple[str, ...]] = {}
+    for split, names in lists.items():
+        source = names if isinstance(names, Path) else f"split '{split}'"
+        listed = [file_stem(Path(name)) for name in (_lines(names) if isinstance(names, Path) else names)]
+        listed = [name for name in listed if name not in excluded]
+        if unknown := [name for name in listed if name not in owner]:
+            raise DataError(
+                f"{source}: {len(unknown)} of {len(listed)} names belong to no image ({', '.join(unknown[:5])}); "
+                "correct the list or add the images"
+            )
+        splits[split] = tuple(dict.fromkeys(owner[name].id for name in listed))
+        for case in (owner[name] for name in splits[split]):
+            named = {file.id for file in case.files} & set(listed)
+            if case.id not in listed and len(named) < len(case.files):
+                raise DataError(
+                    f"{source}: names {len(named)} of the {len(case.files)} files of case {case.id}; a case is never "
+                    "divided, name all of them"
+                )
+    for one, other in combinations([name for name in _EXCLUSIVE if name in splits], 2):
+        if leak := sorted(set(splits[one]) & set(splits[other]), key=natural_key):
+            raise DataError(
+                f"splits '{one}' and '{other}' share {len(leak)} cases ({', '.join(leak[:10])}), so scores would not "
+                "be those of unseen cases; put each case on one side"
+            )
+    return splits
+
+
+def list_files(root: Path) -> dict[str, Path]:
+    """train.txt, val.txt and test.txt of a folder, those that exist."""
+    return {name: path for name in _EXCLUSIVE if (path := root / f"{name}.txt").is_file()}
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: the list of a split cannot be read ({error}); check its path") from None
+
+
+def _distinct(case_ids: Iterable[str]) -> list[str]:
+    ids = sorted(case_ids, key=natural_key)
+    if len(set(ids)) < len(ids):
+        raise ValueError("a case id is there twice")
+    return ids
+
+
+def _shuffled(ids: Sequence[str], seed: int) -> list[str]:
+    order = list(ids)
+    Random(seed).shuffle(order)
+    return order

@@ -1,0 +1,106 @@
+"""Folders of image and label files in, pairs by name out; pairs in, cases out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from sampeft.data.case import Case, ImageFile
+from sampeft.errors import DataError
+from sampeft.io import IMAGE_SUFFIXES, file_stem
+
+
+def natural_key(text: str) -> list[str | int]:
+    """Sort key that puts img_2 before img_10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", text)]
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The files of a folder that end like images, hidden ones left out, in natural order. DataError without folder."""
+    try:
+        found = [p for p in folder.iterdir() if p.name.lower().endswith(IMAGE_SUFFIXES) and not p.name.startswith(".")]
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed ({error.strerror}); check the path") from None
+    return sorted((p for p in found if p.is_file()), key=lambda p: natural_key(p.name))
+
+
+def pair_files(
+    images: Path, labels: Path, *, image_suffix: str = "", label_suffix: str = "", complete: bool = True
+) -> list[ImageFile]:
+    """Pair `<id><image_suffix>.png` of one folder with `<id><label_suffix>.png` of the other, in natural order of ids.
+
+    complete: an image or a label without its partner is an error; otherwise images without a label get None.
+    labels: may be the folder of the images, when the suffixes differ, and may be missing when not `complete`.
+    Raises DataError for two files of one id, for an incomplete pair, and for labels of which none fits an image.
+    """
+    pictures = _by_id(images, image_suffix)
+    masks = _by_id(labels, label_suffix) if complete or labels.is_dir() else {}
+    if images == labels:
+        pictures = {id: path for id, path in pictures.items() if path not in masks.values()}
+    if not pictures:
+        ending = f"<name>{image_suffix}" if image_suffix else "<name>"
+        raise DataError(f"{images}: no image here; looked for {ending} with {', '.join(IMAGE_SUFFIXES)}")
+    if masks and not pictures.keys() & masks.keys():
+        image, mask = next(iter(pictures.values())), next(iter(masks.values()))
+        raise DataError(
+            f"{labels}: none of {len(masks)} label files belongs to one of {len(pictures)} images ({image.name} wants "
+            f"{next(iter(pictures))}{label_suffix}, here is {mask.name}); {_advice(pictures, labels)}"
+        )
+    lonely = [p for own, other in ((pictures, masks), (masks, pictures)) for id, p in own.items() if id not in other]
+    if complete and lonely:
+        raise DataError(f"{len(lonely)} files without a partner, such as {_some(lonely)}; add or remove them")
+    return [ImageFile(id, path, masks.get(id)) for id, path in pictures.items()]
+
+
+def group_cases(files: Sequence[ImageFile], pattern: str | None, source: Path) -> tuple[Case, ...]:
+    """Files whose id gives the same first group of the pattern (the patient, the scene) are one case; without a
+    pattern each file is one. `source`: the file that holds the pattern, for messages."""
+    if pattern is None:
+        return tuple(Case(file.id, (file,)) for file in files)
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise DataError(f"{source}: group_regex '{pattern}' is no regular expression ({error})") from None
+    if not compiled.groups:
+        raise DataError(f"{source}: group_regex '{pattern}' has no group; put the case's part of the name in ()")
+    grouped: dict[str, list[ImageFile]] = {}
+    for file in files:
+        match = compiled.search(file.id)
+        if match is None or not match[1]:
+            raise DataError(
+                f"{source}: group_regex '{pattern}' does not fit the file {file.image.name}; correct either"
+            )
+        grouped.setdefault(match[1], []).append(file)
+    return tuple(Case(id, tuple(grouped[id])) for id in sorted(grouped, key=natural_key))
+
+
+def _by_id(folder: Path, suffix: str) -> dict[str, Path]:
+    """Id -> file, of the files whose stem ends with the suffix."""
+    found: dict[str, Path] = {}
+    for path in image_files(folder):
+        stem = file_stem(path)
+        if not stem.endswith(suffix):
+            continue
+        id = stem.removesuffix(suffix)
+        if id in found:
+            raise DataError(f"{folder}: {found[id].name} and {path.name} are two files of one name; keep one of them")
+        found[id] = path
+    return dict(sorted(found.items(), key=lambda item: natural_key(item[0])))
+
+
+def _advice(ids: Iterable[str], labels: Path) -> str:
+    """What to declare when all label names are an image's id and one common ending."""
+    known = set(ids)
+    endings = set()
+    for stem in map(file_stem, image_files(labels)):
+        starts = [stem[:n] for n in range(len(stem), 0, -1) if stem[:n] in known]
+        if starts:
+            endings.add(stem.removeprefix(starts[0]))
+    if len(endings) == 1:
+        return f'put "mask_suffix": "{endings.pop()}" into dataset.json'
+    return 'rename them like the images, or declare their common ending as "mask_suffix" in dataset.json'
+
+
+def _some(paths: Sequence[Path]) -> str:
+    return ", ".join(str(path) for path in paths[:3])

@@ -1,0 +1,131 @@
+"""Volume -> upright slices -> square network input, and class logits -> class map on the original grid.
+
+The only module that changes the pixel grid; it owns both directions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+
+from sampeft.errors import UsageError
+from sampeft.volume import IGNORE, Volume
+
+_AXIS_NAMES = ("sagittal", "coronal", "axial")
+
+
+@dataclass(frozen=True)
+class SliceView:
+    """How an array (I, J, K) is seen as upright slices: slice, row and column axis, and which of them run backwards.
+
+    Axial slices show the patient's anterior side at the top and the right side at the left, as radiologists look at
+    them; coronal and sagittal slices show the head at the top. A raster image is one slice, as stored.
+    """
+
+    axes: tuple[int, int, int]
+    backwards: tuple[bool, bool, bool]
+    spacing_mm: tuple[float, float, float]
+
+    @classmethod
+    def of(cls, volume: Volume, plane: str = "auto") -> SliceView:
+        """The view of a volume. plane: axial, coronal, sagittal, or `auto`: across the largest spacing, ties axial."""
+        if volume.affine is None:
+            return cls((2, 0, 1), (False, False, False), (1.0, 1.0, 1.0))
+        import nibabel as nib
+
+        orientation = nib.io_orientation(volume.affine)
+        # world[w]: array axis that runs along world axis w (x to the right, y to anterior, z to superior).
+        world = [int(np.flatnonzero(orientation[:, 0] == w)[0]) for w in range(3)]
+        spacing = volume.spacing_mm
+        if plane == "auto":
+            largest = max(spacing)
+            across = max(w for w in range(3) if spacing[world[w]] >= 0.99 * largest)
+        elif plane in _AXIS_NAMES:
+            across = _AXIS_NAMES.index(plane)
+        else:
+            raise UsageError(f"unknown slice plane '{plane}'; known: auto, {', '.join(_AXIS_NAMES)}")
+        rows, columns = {0: (2, 1), 1: (2, 0), 2: (1, 0)}[across]
+        axes = (world[across], world[rows], world[columns])
+        grows = [orientation[axis, 1] > 0 for axis in axes]
+        backwards = (not grows[0], bool(grows[1]), bool(grows[2]))
+        return cls(axes, backwards, (spacing[axes[0]], spacing[axes[1]], spacing[axes[2]]))
+
+    def slices(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """(I, J, K) or (I, J, K, C) -> (S, H, W) or (S, H, W, C); a view, nothing is copied."""
+        turned = np.moveaxis(array, self.axes, (0, 1, 2))
+        return turned[tuple(slice(None, None, -1 if back else 1) for back in self.backwards)]
+
+    def restore(self, slices_SHW: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """(S, H, W) -> (I, J, K): the inverse of `slices`."""
+        turned = slices_SHW[tuple(slice(None, None, -1 if back else 1) for back in self.backwards)]
+        return np.ascontiguousarray(np.moveaxis(turned, (0, 1, 2), self.axes))
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The window of a slice that the network sees: a box, scaled to fit a square, padded at the bottom and right.
+
+    size: (H, W) of the slice. box: (top, left, bottom, right), half open. side: pixels of the square.
+    """
+
+    size: tuple[int, int]
+    box: tuple[int, int, int, int]
+    side: int
+
+    @classmethod
+    def whole(cls, size: tuple[int, int], side: int) -> Frame:
+        return cls(size, (0, 0, *size), side)
+
+    @property
+    def box_size(self) -> tuple[int, int]:
+        return self.box[2] - self.box[0], self.box[3] - self.box[1]
+
+    @property
+    def inner_size(self) -> tuple[int, int]:
+        """Rows and columns of the square that show the box; the rest is padding."""
+        height, width = self.box_size
+        scale = self.side / max(height, width)
+        return max(1, round(height * scale)), max(1, round(width * scale))
+
+    def image(self, slice_CHW: torch.Tensor) -> torch.Tensor:
+        """(C, H, W) float -> (C, side, side), antialiased; the padding is 0."""
+        top, left, bottom, right = self.box
+        cut = slice_CHW[None, :, top:bottom, left:right]
+        inner = F.interpolate(cut, self.inner_size, mode="bilinear", align_corners=False, antialias=True)[0]
+        return self._pad(inner, 0.0)
+
+    def channels(self, channels_HW: torch.Tensor) -> torch.Tensor:
+        """(H, W) integer class channels -> (side, side), nearest pixel; the padding is IGNORE."""
+        top, left, bottom, right = self.box
+        cut = channels_HW[None, None, top:bottom, left:right].to(torch.float32)
+        inner = F.interpolate(cut, self.inner_size, mode="nearest-exact")[0, 0]
+        return self._pad(inner, float(IGNORE)).to(torch.int16)
+
+    def logits(self, logits_Khw: torch.Tensor) -> torch.Tensor:
+        """(K, h, w) logits of the square, at any resolution -> (K, box height, box width)."""
+        square = F.interpolate(logits_Khw[None].float(), (self.side, self.side), mode="bilinear", align_corners=False)
+        height, width = self.inner_size
+        inner = square[:, :, :height, :width]
+        return F.interpolate(inner, self.box_size, mode="bilinear", align_corners=False, antialias=True)[0]
+
+    def class_map(self, logits_Khw: torch.Tensor) -> npt.NDArray[np.uint8]:
+        """(K, h, w) logits of the square -> (H, W) class channels; outside the box: channel 0."""
+        top, left, bottom, right = self.box
+        channels = np.zeros(self.size, dtype=np.uint8)
+        channels[top:bottom, left:right] = self.logits(logits_Khw).argmax(dim=0).to(torch.uint8).cpu().numpy()
+        return channels
+
+    def points(self, points_N2: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """(N, 2) pixel positions (x, y) of the slice -> positions in the square, as a prompt wants them."""
+        scale = np.array([self.inner_size[1] / self.box_size[1], self.inner_size[0] / self.box_size[0]])
+        placed = (np.asarray(points_N2, dtype=np.float64) + 0.5 - [self.box[1], self.box[0]]) * scale - 0.5
+        return np.asarray(placed)
+
+    def _pad(self, inner: torch.Tensor, value: float) -> torch.Tensor:
+        height, width = inner.shape[-2:]
+        return F.pad(inner, (0, self.side - width, 0, self.side - height), value=value)

@@ -1,0 +1,42 @@
+"""LoRA on q and v of every attention layer, by the `peft` library (the paper's section 3.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sampeft.errors import UsageError
+from sampeft.model import SemanticSam
+from sampeft.peft.projections import split_fused
+from sampeft.sites import Projection
+
+
+@dataclass(frozen=True)
+class LoraOptions:
+    """rank: width r of the added low-rank path. alpha: the path is scaled by alpha / rank; None: alpha = rank, so that
+    the weight is W + B A as in the paper's eq. 3. dropout: before the path. targets: projections, of q, k and v.
+    parts: where, of encoder and decoder.
+    """
+
+    rank: int = 4
+    alpha: float | None = None
+    dropout: float = 0.0
+    targets: tuple[Projection, ...] = ("q", "v")
+    parts: tuple[str, ...] = ("encoder", "decoder")
+
+
+def attach(model: SemanticSam, options: LoraOptions) -> list[str]:
+    """Add the low-rank paths (zero at start); the trained parameters are theirs only. Returns the projections' paths."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    if bad := [t for t in options.targets if t not in ("q", "k", "v")]:
+        raise UsageError(f"LoRA targets are of q, k, v; got {', '.join(bad)}")
+    if bad := [p for p in options.parts if p not in ("encoder", "decoder")]:
+        raise UsageError(f"LoRA parts are of encoder, decoder; got {', '.join(bad)}")
+    if options.rank < 1:
+        raise UsageError(f"LoRA rank must be at least 1, got {options.rank}")
+    paths = [site.projection(t) for site in model.sites if site.part in options.parts for t in options.targets]
+    split_fused(model.sam, model.sites)
+    alpha = options.rank if options.alpha is None else options.alpha
+    config = LoraConfig(r=options.rank, lora_alpha=alpha, lora_dropout=options.dropout, target_modules=paths)
+    inject_adapter_in_model(config, model.sam)
+    return paths

@@ -1,0 +1,73 @@
+"""Long work in, a bar with the time left out, on stderr; plain lines now and then where stderr is no terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+QUIET_SECONDS = 20.0  # between two lines of a log file
+
+
+class Bar:
+    """`update(done, note)` after every step; done counts up to the total, in any unit."""
+
+    def __init__(self, title: str, total: float) -> None:
+        self.title, self.total = title, max(total, 1e-9)
+        self._start = self._shown = time.monotonic()
+
+    def update(self, done: float, note: str = "") -> None:
+        now = time.monotonic()
+        if now - self._shown >= QUIET_SECONDS:
+            self._shown = now
+            left = (now - self._start) * (self.total - done) / done if done > 0 else float("nan")
+            print(f"{self.title} {done / self.total:4.0%}  {clock(left)} left  {note}", file=sys.stderr, flush=True)
+
+    def __call__(self, done: int, total: int) -> None:
+        self.total = max(total, 1e-9)
+        self.update(done)
+
+
+@contextmanager
+def bar(title: str, total: float = 1.0) -> Iterator[Bar]:
+    """A running bar; with a terminal it is drawn by rich."""
+    if not sys.stderr.isatty():
+        yield Bar(title, total)
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(title, total=total, note="")
+
+        class Drawn(Bar):
+            def update(self, done: float, note: str = "") -> None:
+                progress.update(task, completed=done, total=self.total, note=note)
+
+        yield Drawn(title, total)
+
+
+def clock(seconds: float) -> str:
+    """Seconds -> `1:02:03` or `2:03`; unknown -> `?`."""
+    if seconds != seconds or seconds < 0:
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,289 @@
+"""A model with a method attached and prepared slices in, trained weights and metrics.jsonl in the run folder out."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+
+from sampeft.data.augment import Augmentation, augment
+from sampeft.data.cache import Preparation, PreparedVolume, Slices
+from sampeft.data.case import Case, Dataset
+from sampeft.errors import SampeftError, UsageError
+from sampeft.evaluation import score_case
+from sampeft.inference import predict_slices
+from sampeft.losses import segmentation_loss
+from sampeft.metrics.scores import Evaluation
+from sampeft.model import SemanticSam
+from sampeft.peft.state import save_trained
+from sampeft.progress import bar
+
+
+@dataclass(frozen=True)
+class Training:
+    """How to train.
+
+    steps, minutes: the end, whichever comes first; the learning rate falls towards it. batch: slices a step, over all
+    processes. lr: AdamW's peak learning rate, reached after the warm-up's share of the run and then falling as
+    (1 - progress)^power. clip: largest gradient norm. validations: how often held-out cases are scored, at equal
+    shares of the run. balance: share of slices drawn by class, every foreground class equally often, instead of
+    uniformly. head_first: share of the run that trains prompt, head and decoder paths on embeddings of the untouched
+    encoder: its first half encodes augmented slices, its second half trains on them, `head_batch` at a time, at a
+    tenth of the cost of a whole step; the encoder's paths then start under a head that works.
+    precision: auto, fp32, bf16 or fp16. max_bad_steps: non-finite steps in a row that end the training.
+    """
+
+    steps: int | None = None
+    minutes: float | None = None
+    batch: int = 2
+    lr: float = 1e-3
+    weight_decay: float = 0.01
+    warmup: float = 0.05
+    power: float = 0.9
+    clip: float = 1.0
+    validations: int = 8
+    balance: float = 0.5
+    head_first: float = 0.2
+    head_batch: int = 6
+    precision: str = "auto"
+    seed: int = 0
+    max_bad_steps: int = 20
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        if self.steps is None and self.minutes is None:
+            raise UsageError("training needs an end: give --training.steps or --training.minutes")
+        if self.precision not in ("auto", "fp32", "bf16", "fp16"):
+            raise UsageError(f"unknown precision '{self.precision}'; known: auto, fp32, bf16, fp16")
+
+    def progress(self, step: int, seconds: float) -> float:
+        """0..1: the share of the run that is over."""
+        by_steps = step / self.steps if self.steps else 0.0
+        by_time = seconds / (60 * self.minutes) if self.minutes else 0.0
+        return min(1.0, max(by_steps, by_time))
+
+    def rate(self, progress: float) -> float:
+        """Learning rate at a share of the run: linear warm-up, then polynomial decay to 0."""
+        if progress < self.warmup:
+            return self.lr * max(progress / self.warmup, 0.01)
+        return float(self.lr * (1 - (progress - self.warmup) / (1 - self.warmup)) ** self.power)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a training came to. stopped: by Ctrl-C or SIGTERM before its end."""
+
+    steps: int
+    minutes: float
+    best_dsc: float | None
+    best_step: int | None
+    bad_steps: int
+    stopped: bool
+
+
+def draw_probabilities(presence_NK: npt.NDArray[np.bool_], foreground: Sequence[int], balance: float) -> torch.Tensor:
+    """(N,) probability of every slice: `balance` of it by class, equally, then by slice; the rest uniform."""
+    count_N = len(presence_NK)
+    uniform = np.full(count_N, 1 / count_N)
+    classes = [k for k in foreground if presence_NK[:, k].any()]
+    if not classes:
+        return torch.from_numpy(uniform)
+    by_class = np.mean([presence_NK[:, k] / presence_NK[:, k].sum() for k in classes], axis=0)
+    return torch.from_numpy((1 - balance) * uniform + balance * by_class)
+
+
+def precision_for(device: torch.device, asked: str) -> str:
+    """accelerate's name of the precision; `auto`: bf16 where the hardware multiplies it, else full precision."""
+    if asked != "auto":
+        return {"fp32": "no"}.get(asked, asked)
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "no"
+    return "no"
+
+
+def fit(
+    model: SemanticSam,
+    slices: Slices,
+    config: Training,
+    out: Path,
+    description: dict[str, Any],
+    dataset: Dataset,
+    held_out: Sequence[Case] = (),
+    preparation: Preparation | None = None,
+) -> Result:
+    """Train what the attached method freed; write metrics.jsonl, the best model into `out`, the last into `out/last`.
+
+    description: content of adapter.json, to which step and score are added. held_out: cases scored during training by
+    the mean foreground DSC; the best is kept by it, and without any the last is. Ctrl-C or SIGTERM saves and returns.
+    """
+    from accelerate import Accelerator
+    from accelerate.utils import DistributedDataParallelKwargs, set_seed
+
+    set_seed(config.seed)
+    device = Accelerator().device
+    # While the head is trained first, the encoder's added paths get no gradient.
+    parallel = DistributedDataParallelKwargs(find_unused_parameters=config.head_first > 0)
+    accelerator = Accelerator(mixed_precision=precision_for(device, config.precision), kwargs_handlers=[parallel])
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)
+    wrapped, optimizer = accelerator.prepare(model, optimizer)
+    probabilities = draw_probabilities(slices.presence(len(model.labels)), model.labels.foreground, config.balance)
+    main, rank, processes = accelerator.is_main_process, accelerator.process_index, accelerator.num_processes
+    per_process = max(1, config.batch // processes)
+
+    out.mkdir(parents=True, exist_ok=True)
+    best_dsc: float | None = None
+    best_step: int | None = None
+    step = bad_steps = bad_in_row = validated = 0
+    running: list[tuple[float, float, float]] = []
+    bank: list[tuple[torch.Tensor, torch.Tensor]] = []  # (embedding, truth) of augmented slices, untouched encoder
+    start = time.monotonic()
+    with _stop_signal() as stop, bar("training", 1.0) as shown, (out / "metrics.jsonl").open("w") as log:
+
+        def record(**values: Any) -> None:
+            if main:
+                log.write(json.dumps(values) + "\n")
+                log.flush()
+
+        while True:
+            seconds = time.monotonic() - start
+            progress = config.progress(step, seconds)
+            # Every process must leave the loop at the same step: one clock decides for all.
+            progress, stopped = _agree(accelerator, progress, stop)
+            due = held_out and progress >= (validated + 1) / config.validations
+            if progress >= 1 or stopped or due:
+                validated = math.floor(progress * config.validations + 1e-9)
+                state = {"step": step, "minutes": round(seconds / 60, 3)}
+                if held_out and preparation and not stopped:
+                    evaluation = validate(
+                        accelerator.unwrap_model(wrapped), dataset, held_out, preparation, accelerator
+                    )
+                    state["val_dsc"] = dsc = evaluation.headline().mean
+                    per_class = {c.name: c.interval.mean for c in evaluation.per_class()}
+                    record(**state, val_per_class={k: None if math.isnan(v) else v for k, v in per_class.items()})
+                    if best_dsc is None or dsc > best_dsc:
+                        best_dsc, best_step = dsc, step
+                        if main:
+                            save_trained(out, accelerator.unwrap_model(wrapped), {**description, "trained": state})
+                if main:
+                    save_trained(out / "last", accelerator.unwrap_model(wrapped), {**description, "trained": state})
+                    if best_dsc is None:
+                        save_trained(out, accelerator.unwrap_model(wrapped), {**description, "trained": state})
+                if progress >= 1 or stopped:
+                    return Result(step, round(seconds / 60, 2), best_dsc, best_step, bad_steps, stopped)
+
+            rate = config.rate(progress)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            # The batch depends on seed, step and process only, so that nothing but the step has to be remembered.
+            seed = int(np.random.SeedSequence([config.seed, step, rank]).generate_state(1)[0])
+            generator = torch.Generator().manual_seed(seed)
+            step += 1
+            embedding: torch.Tensor | None = None
+            images: torch.Tensor | None = None
+            wrapped.train()
+            if bank and progress >= config.head_first / 2 and progress < config.head_first:
+                chosen = torch.randint(len(bank), (config.head_batch,), generator=generator).tolist()
+                embedding = torch.stack([bank[i][0] for i in chosen]).to(accelerator.device).float()
+                truth = torch.stack([bank[i][1] for i in chosen]).to(accelerator.device).long()
+            else:
+                index = torch.multinomial(probabilities, per_process, replacement=True, generator=generator).numpy()
+                images, truth = augment(*slices.batch(index), model.labels, config.augmentation, generator)
+                images, truth = images.to(accelerator.device), truth.to(accelerator.device)
+            if progress < config.head_first / 2:
+                assert images is not None
+                with torch.no_grad(), accelerator.autocast():
+                    encoded = model.encode(images)
+                bank += zip(encoded.half().cpu(), truth.short().cpu(), strict=True)
+                shown.update(progress, f"step {step}  encoding for the head")
+                continue
+            if progress >= config.head_first:
+                bank.clear()
+
+            with accelerator.autocast():
+                logits = wrapped(images, embedding)
+            logits = F.interpolate(logits.float(), truth.shape[-2:], mode="bilinear", align_corners=False)
+            loss = segmentation_loss(logits, truth)
+            accelerator.backward(loss.total)
+            norm = accelerator.clip_grad_norm_(trained, config.clip)
+            if bool(torch.isfinite(loss.total)) and bool(torch.isfinite(torch.as_tensor(norm))):
+                optimizer.step()
+                bad_in_row = 0
+                running.append((loss.total.item(), loss.ce.item(), loss.dice.item()))
+            else:
+                bad_steps, bad_in_row = bad_steps + 1, bad_in_row + 1
+                if bad_in_row >= config.max_bad_steps:
+                    raise SampeftError(
+                        f"training stopped at step {step}: {bad_in_row} steps in a row were not finite; the model saved before "
+                        f"is kept in {out}; lower --training.lr (now {config.lr}) or use --training.precision fp32"
+                    )
+            optimizer.zero_grad(set_to_none=True)
+            if len(running) >= 10:
+                total, ce, dice = np.mean(running, axis=0).tolist()
+                running.clear()
+                minutes = round((time.monotonic() - start) / 60, 3)
+                record(step=step, minutes=minutes, loss=total, ce=ce, dice=dice, lr=rate)
+                score = f"  best val DSC {best_dsc:.3f}" if best_dsc is not None else ""
+                shown.update(progress, f"step {step}  loss {total:.3f}{score}")
+
+
+def validate(
+    model: SemanticSam, dataset: Dataset, cases: Sequence[Case], preparation: Preparation, accelerator: Any = None
+) -> Evaluation:
+    """Score a model on whole cases, on the files' own grids; processes share the cases."""
+    from accelerate.utils import gather_object
+
+    def predict(prepared: PreparedVolume, _: Any) -> Iterator[tuple[int, Any]]:
+        return predict_slices(model.eval(), prepared)
+
+    rank, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
+    mine = [(case.id, score_case(predict, dataset, case, preparation)[0]) for case in cases[rank::processes]]
+    scored = gather_object(mine) if processes > 1 else mine
+    return Evaluation(dict(scored), dataset.labels, {"protocol": "default"})
+
+
+def _agree(accelerator: Any, progress: float, stop: list[int]) -> tuple[float, bool]:
+    """The largest progress and any stop request of all processes."""
+    if accelerator.num_processes == 1:
+        return progress, bool(stop)
+    values = torch.tensor([progress, float(bool(stop))], device=accelerator.device)
+    largest = accelerator.gather(values[None]).amax(dim=0)
+    return float(largest[0]), bool(largest[1] > 0)
+
+
+@contextmanager
+def _stop_signal() -> Iterator[list[int]]:
+    """Within the block the first Ctrl-C or SIGTERM only fills the list; a second one acts as usual."""
+    received: list[int] = []
+    old: dict[signal.Signals, Any] = {}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        for restored, handler in old.items():
+            signal.signal(restored, handler)
+
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            old[number] = signal.signal(number, note)
+    except ValueError:  # not in the main thread: the caller keeps its own handlers
+        old.clear()
+    try:
+        yield received
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
