@@ -14,7 +14,6 @@ from sampeft.backbones.checkpoints import find_in_package
 from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
 
-torch.set_num_threads(2)
 SIDE = 56  # smallest side that pads no attention window
 
 

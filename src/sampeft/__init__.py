@@ -1,7 +1,34 @@
-"""sampeft: a Segment Anything model becomes an automatic, class-aware segmenter for your own labels."""
+"""sampeft: a Segment Anything model becomes an automatic, class-aware segmenter for your own labels.
+
+`sampeft.load(RUN)` gives a `Segmenter` with `predict` and `predict_file`; `sampeft.train(TrainConfig(...))` makes a run.
+"""
 
 from __future__ import annotations
 
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from sampeft.commands.train import Config as TrainConfig
+    from sampeft.commands.train import train
+    from sampeft.inference import Segmenter, load
+
+__all__ = ["Segmenter", "TrainConfig", "__version__", "load", "train"]
 __version__ = version("sampeft")
+
+_HOMES = {
+    "load": ("sampeft.inference", "load"),
+    "Segmenter": ("sampeft.inference", "Segmenter"),
+    "train": ("sampeft.commands.train", "train"),
+    "TrainConfig": ("sampeft.commands.train", "Config"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is asked for: `import sampeft` stays quick."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sampeft' has no attribute '{name}'")
+    from importlib import import_module
+
+    module, attribute = _HOMES[name]
+    return getattr(import_module(module), attribute)

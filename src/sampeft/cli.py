@@ -69,12 +69,11 @@ def run(name: str, argv: Sequence[str]) -> int:
     import logging
     import warnings
 
-    from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings
+    from jsonargparse import ActionConfigFile, ArgumentParser
 
     warnings.filterwarnings("ignore", category=FutureWarning)
     logging.getLogger("transformers").setLevel(logging.ERROR)
     module: Any = importlib.import_module(f"sampeft.commands.{name}")
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = ArgumentParser(prog=f"sampeft {name}", description=module.__doc__.splitlines()[0])
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of these options")
     positional: dict[str, dict[str, Any]] = getattr(module, "POSITIONAL", {})

@@ -16,7 +16,7 @@ from sampeft.backbones.checkpoints import load_state
 from sampeft.data.cache import Preparation, PreparedVolume
 from sampeft.data.intensity import Intensity
 from sampeft.errors import WeightsError
-from sampeft.io import label_suffix, read_volume, write_labels
+from sampeft.io import file_stem, label_suffix, read_volume, write_labels
 from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
 from sampeft.peft import attach
@@ -53,6 +53,11 @@ def predict_volume(
     return prepared.view.restore(result)
 
 
+def output_stem(image: Path) -> str:
+    """Name of the label map of an image; the channel number of nnU-Net's and FLARE's names is left out, as they do."""
+    return file_stem(image).removesuffix("_0000")
+
+
 @dataclass(frozen=True)
 class Segmenter:
     """A trained model with all that belongs to it. description: the content of its adapter.json."""
@@ -85,10 +90,9 @@ class Segmenter:
         """Segment an image file; the label map goes to the folder `out` under the image's name. Returns its path."""
         volume = read_volume(Path(image))
         channels = self.predict(volume, batch, progress)
-        name = Path(image).name
-        stem = name[: -len("".join(Path(image).suffixes[-2:]))] if name.endswith(".nii.gz") else Path(image).stem
-        Path(out).mkdir(parents=True, exist_ok=True)
-        return write_labels(Path(out) / f"{stem}{label_suffix(volume)}", channels, self.labels, volume)
+        return write_labels(
+            Path(out) / f"{output_stem(Path(image))}{label_suffix(volume)}", channels, self.labels, volume
+        )
 
 
 def load(run: Path | str, *, weights: str | None = None, last: bool = False, merged: bool = True) -> Segmenter:

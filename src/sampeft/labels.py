@@ -38,23 +38,19 @@ def default_color(index: int) -> tuple[int, int, int]:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
+_LEFT_OF = {"right": "left", "Right": "Left", "R": "L", "r": "l"}
+
+
 def pairs_by_name(names: Iterable[str]) -> list[tuple[str, str]]:
-    """(right, left) pairs of names that are equal but for the word: `right kidney` and `left kidney`, `lung_R` and `lung_L`.
+    """(right, left) names that are equal but for that word: `right kidney` and `left kidney`, `lung_R` and `lung_L`.
 
     A mirror image swaps such classes even where a label map does not say so.
     """
     known = set(names)
-    found = []
-    for name in sorted(known):
-        for right, left in (("right", "left"), ("Right", "Left"), ("_R", "_L"), ("_r", "_l")):
-            other = (
-                re.sub(rf"(?<![A-Za-z]){right}(?![A-Za-z])", left, name)
-                if right[0] != "_"
-                else re.sub(f"{right}$", left, name)
-            )
-            if other != name and other in known:
-                found.append((name, other))
-    return found
+    mirrored = {
+        name: re.sub(r"(?<![A-Za-z])(right|Right|R|r)(?![A-Za-z])", lambda m: _LEFT_OF[m[1]], name) for name in known
+    }
+    return sorted((name, other) for name, other in mirrored.items() if other != name and other in known)
 
 
 @dataclass(frozen=True)

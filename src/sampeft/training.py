@@ -37,11 +37,11 @@ class Training:
 
     steps, minutes: the end, whichever comes first; the learning rate falls towards it. batch: slices a step, over all
     processes. lr: AdamW's peak learning rate, reached after the warm-up's share of the run and then falling as
-    (1 - progress)^power. clip: largest gradient norm. validations: how often held-out cases are scored, at equal
-    shares of the run. balance: share of slices drawn by class, every foreground class equally often, instead of
+    (1 - progress)^power. clip: largest gradient norm. validations: how often held-out cases are scored and
+    the model is saved, at equal shares of the run. balance: share of slices drawn by class, every foreground class equally often, instead of
     uniformly. head_first: share of the run that trains prompt, head and decoder paths on embeddings of the untouched
-    encoder: its first half encodes augmented slices, its second half trains on them, `head_batch` at a time, at a
-    tenth of the cost of a whole step; the encoder's paths then start under a head that works.
+    encoder: its first half encodes up to `head_bank` augmented slices, the rest trains on them, `head_batch` at a
+    time, at a tenth of the cost of a whole step; the encoder's paths then start under a head that works.
     precision: auto, fp32, bf16 or fp16. max_bad_steps: non-finite steps in a row that end the training.
     """
 
@@ -57,6 +57,7 @@ class Training:
     balance: float = 0.5
     head_first: float = 0.2
     head_batch: int = 6
+    head_bank: int = 512
     precision: str = "auto"
     seed: int = 0
     max_bad_steps: int = 20
@@ -143,78 +144,53 @@ def fit(
     optimizer = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     probabilities = draw_probabilities(slices.presence(len(model.labels)), model.labels.foreground, config.balance)
-    main, rank, processes = accelerator.is_main_process, accelerator.process_index, accelerator.num_processes
-    per_process = max(1, config.batch // processes)
-
-    out.mkdir(parents=True, exist_ok=True)
-    best_dsc: float | None = None
-    best_step: int | None = None
-    step = bad_steps = bad_in_row = validated = 0
-    running: list[tuple[float, float, float]] = []
+    rank, processes = accelerator.process_index, accelerator.num_processes
+    saver = _Saver(out, model, description, dataset, held_out, preparation, accelerator)
     bank: list[tuple[torch.Tensor, torch.Tensor]] = []  # (embedding, truth) of augmented slices, untouched encoder
+    running: list[tuple[float, float, float]] = []
+    step = bad_steps = bad_in_row = saved = 0
     start = time.monotonic()
-    with _stop_signal() as stop, bar("training", 1.0) as shown, (out / "metrics.jsonl").open("w") as log:
-
-        def record(**values: Any) -> None:
-            if main:
-                log.write(json.dumps(values) + "\n")
-                log.flush()
-
+    with _stop_signal() as stop, bar("training") as shown, _Log(out / "metrics.jsonl", accelerator) as log:
         while True:
             seconds = time.monotonic() - start
-            progress = config.progress(step, seconds)
-            # Every process must leave the loop at the same step: one clock decides for all.
-            progress, stopped = _agree(accelerator, progress, stop)
-            due = held_out and progress >= (validated + 1) / config.validations
-            if progress >= 1 or stopped or due:
-                validated = math.floor(progress * config.validations + 1e-9)
-                state = {"step": step, "minutes": round(seconds / 60, 3)}
-                if held_out and preparation and not stopped:
-                    evaluation = validate(
-                        accelerator.unwrap_model(wrapped), dataset, held_out, preparation, accelerator
-                    )
-                    state["val_dsc"] = dsc = evaluation.headline().mean
-                    per_class = {c.name: c.interval.mean for c in evaluation.per_class()}
-                    record(**state, val_per_class={k: None if math.isnan(v) else v for k, v in per_class.items()})
-                    if best_dsc is None or dsc > best_dsc:
-                        best_dsc, best_step = dsc, step
-                        if main:
-                            save_trained(out, accelerator.unwrap_model(wrapped), {**description, "trained": state})
-                if main:
-                    save_trained(out / "last", accelerator.unwrap_model(wrapped), {**description, "trained": state})
-                    if best_dsc is None:
-                        save_trained(out, accelerator.unwrap_model(wrapped), {**description, "trained": state})
-                if progress >= 1 or stopped:
-                    return Result(step, round(seconds / 60, 2), best_dsc, best_step, bad_steps, stopped)
+            # Every process must leave the loop at the same step: the largest progress and any stop count for all.
+            progress, stopped = _agree(accelerator, config.progress(step, seconds), stop)
+            over = progress >= 1 or stopped
+            if over or progress >= (saved + 1) / config.validations:
+                saved = math.floor(progress * config.validations + 1e-9)
+                saver.save(log, step, seconds / 60, score=not stopped)
+                if over:
+                    return Result(step, round(seconds / 60, 2), saver.best_dsc, saver.best_step, bad_steps, stopped)
 
-            rate = config.rate(progress)
             for group in optimizer.param_groups:
-                group["lr"] = rate
-            # The batch depends on seed, step and process only, so that nothing but the step has to be remembered.
+                group["lr"] = config.rate(progress)
+            # What is drawn depends on seed, step and process only, so that nothing but the step has to be remembered.
             seed = int(np.random.SeedSequence([config.seed, step, rank]).generate_state(1)[0])
             generator = torch.Generator().manual_seed(seed)
             step += 1
-            embedding: torch.Tensor | None = None
-            images: torch.Tensor | None = None
-            wrapped.train()
-            if bank and progress >= config.head_first / 2 and progress < config.head_first:
+            encoding = progress < config.head_first / 2 and len(bank) < config.head_bank
+            images = embedding = None
+            if bank and progress < config.head_first and not encoding:
                 chosen = torch.randint(len(bank), (config.head_batch,), generator=generator).tolist()
                 embedding = torch.stack([bank[i][0] for i in chosen]).to(accelerator.device).float()
-                truth = torch.stack([bank[i][1] for i in chosen]).to(accelerator.device).long()
+                truth = torch.stack([bank[i][1] for i in chosen])
             else:
-                index = torch.multinomial(probabilities, per_process, replacement=True, generator=generator).numpy()
+                count = max(1, config.batch // processes)
+                index = torch.multinomial(probabilities, count, replacement=True, generator=generator).numpy()
                 images, truth = augment(*slices.batch(index), model.labels, config.augmentation, generator)
-                images, truth = images.to(accelerator.device), truth.to(accelerator.device)
-            if progress < config.head_first / 2:
+                images = images.to(accelerator.device)
+            if encoding:
                 assert images is not None
                 with torch.no_grad(), accelerator.autocast():
                     encoded = model.encode(images)
-                bank += zip(encoded.half().cpu(), truth.short().cpu(), strict=True)
+                bank += zip(encoded.half().cpu(), truth.short(), strict=True)
                 shown.update(progress, f"step {step}  encoding for the head")
                 continue
             if progress >= config.head_first:
                 bank.clear()
 
+            wrapped.train()
+            truth = truth.to(accelerator.device).long()
             with accelerator.autocast():
                 logits = wrapped(images, embedding)
             logits = F.interpolate(logits.float(), truth.shape[-2:], mode="bilinear", align_corners=False)
@@ -229,17 +205,71 @@ def fit(
                 bad_steps, bad_in_row = bad_steps + 1, bad_in_row + 1
                 if bad_in_row >= config.max_bad_steps:
                     raise SampeftError(
-                        f"training stopped at step {step}: {bad_in_row} steps in a row were not finite; the model saved before "
-                        f"is kept in {out}; lower --training.lr (now {config.lr}) or use --training.precision fp32"
+                        f"training stopped at step {step}: {bad_in_row} steps in a row were not finite; the model saved "
+                        f"before, if any, is kept in {out}; lower --training.lr (now {config.lr}) or use fp32"
                     )
             optimizer.zero_grad(set_to_none=True)
-            if len(running) >= 10:
+            if len(running) >= 10 or (running and step == config.steps):
                 total, ce, dice = np.mean(running, axis=0).tolist()
                 running.clear()
-                minutes = round((time.monotonic() - start) / 60, 3)
-                record(step=step, minutes=minutes, loss=total, ce=ce, dice=dice, lr=rate)
-                score = f"  best val DSC {best_dsc:.3f}" if best_dsc is not None else ""
+                log.record(
+                    step, (time.monotonic() - start) / 60, loss=total, ce=ce, dice=dice, lr=config.rate(progress)
+                )
+                score = f"  best held-out DSC {saver.best_dsc:.3f}" if saver.best_dsc is not None else ""
                 shown.update(progress, f"step {step}  loss {total:.3f}{score}")
+
+
+class _Log:
+    """metrics.jsonl, one JSON object a line, written by the main process only."""
+
+    def __init__(self, path: Path, accelerator: Any) -> None:
+        self.path, self.main = path, accelerator.is_main_process
+
+    def __enter__(self) -> _Log:
+        if self.main:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.write_text("")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Every line is already written."""
+
+    def record(self, step: int, minutes: float, **values: Any) -> None:
+        if self.main:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, "minutes": round(minutes, 3), **values}) + "\n")
+
+
+@dataclass
+class _Saver:
+    """Scores held-out cases and saves the model: the last one, and the best one as the run's own."""
+
+    out: Path
+    model: SemanticSam
+    description: dict[str, Any]
+    dataset: Dataset
+    held_out: Sequence[Case]
+    preparation: Preparation | None
+    accelerator: Any
+    best_dsc: float | None = None
+    best_step: int | None = None
+
+    def save(self, log: _Log, step: int, minutes: float, score: bool) -> None:
+        state: dict[str, Any] = {"step": step, "minutes": round(minutes, 3)}
+        is_best = not self.held_out
+        if self.held_out and self.preparation and score:
+            evaluation = validate(self.model, self.dataset, self.held_out, self.preparation, self.accelerator)
+            state["val_dsc"] = dsc = evaluation.headline().mean
+            per_class = {c.name: c.interval.mean for c in evaluation.per_class()}
+            log.record(**state, val_per_class={name: None if math.isnan(v) else v for name, v in per_class.items()})
+            is_best = self.best_dsc is None or dsc > self.best_dsc
+            if is_best:
+                self.best_dsc, self.best_step = dsc, step
+        if self.accelerator.is_main_process:
+            content = {**self.description, "trained": state}
+            save_trained(self.out / "last", self.model, content)
+            if is_best or self.best_dsc is None:
+                save_trained(self.out, self.model, content)
 
 
 def validate(

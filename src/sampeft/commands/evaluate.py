@@ -15,15 +15,14 @@ from sampeft.commands.train import parse_map, say
 from sampeft.data import open_dataset
 from sampeft.data.case import Case, Dataset, ImageFile
 from sampeft.data.check import check_dataset, read_labels
-from sampeft.data.folder import pair_files
+from sampeft.data.pairing import pair_files
 from sampeft.errors import UsageError
 from sampeft.evaluation import Look, score_cases
 from sampeft.inference import Segmenter, load, predict_slices
-from sampeft.io import read_label_ids
+from sampeft.io import read_label_ids, write_atomically
 from sampeft.labels import LabelSet
 from sampeft.metrics.counts import Counts, count
 from sampeft.metrics.scores import Evaluation
-from sampeft.peft.state import write_atomically
 from sampeft.progress import bar
 from sampeft.report.figures import Example
 from sampeft.report.page import write_page

@@ -9,14 +9,13 @@ from functools import partial
 from pathlib import Path
 
 from sampeft.errors import SampeftError, UsageError
-from sampeft.inference import load
+from sampeft.inference import load, output_stem
 from sampeft.progress import Bar, bar
 
 POSITIONAL = {
     "run": {"type": Path, "help": "folder of a trained run"},
     "inputs": {"type": Path, "nargs": "+", "help": "image files, or folders of them"},
 }
-_ENDINGS = (".nii", ".nii.gz", ".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -42,22 +41,20 @@ class Config:
     json: bool = False
 
 
-def image_files(inputs: list[Path]) -> list[Path]:
+def all_files(inputs: list[Path]) -> list[Path]:
     """Files as given, and the image files of folders. Raises UsageError when there is nothing to do."""
     found: list[Path] = []
     for path in inputs:
         if path.is_dir():
-            inside = sorted(
-                p for p in path.iterdir() if p.name.lower().endswith(_ENDINGS) and not p.name.startswith(".")
-            )
+            inside = image_files(path)
             if not inside:
-                raise UsageError(f"{path}: no image in this folder; looked for {', '.join(_ENDINGS)}")
+                raise UsageError(f"{path}: no image in this folder; looked for {', '.join(IMAGE_SUFFIXES)}")
             found += inside
         elif path.is_file():
             found.append(path)
         else:
             raise UsageError(f"{path}: no such file or folder")
-    stems = {path.name.split(".")[0] for path in found}
+    stems = {output_stem(path) for path in found}
     if len(stems) < len(found):
         raise UsageError("two of the inputs have the same name, so that one label map would overwrite another")
     return found
@@ -68,7 +65,7 @@ def _show(shown: Bar, before: int, done: int, total: int) -> None:
 
 
 def run(config: Config) -> int:
-    files = image_files(config.inputs)
+    files = all_files(config.inputs)
     if config.out.resolve() in {path.parent.resolve() for path in files}:
         raise UsageError(f"{config.out}: holds the images themselves; choose another --out")
     segmenter = load(config.run, weights=config.weights, last=config.last)
@@ -77,8 +74,7 @@ def run(config: Config) -> int:
     written, failed = [], []
     with bar("predicting", len(files)) as shown:
         for number, path in enumerate(files):
-            stem = path.name.removesuffix(".gz").rsplit(".", 1)[0]
-            if not config.force and config.out.is_dir() and (old := sorted(config.out.glob(f"{stem}.*"))):
+            if not config.force and config.out.is_dir() and (old := sorted(config.out.glob(f"{output_stem(path)}.*"))):
                 raise UsageError(f"{old[0]}: is already there; choose another --out or overwrite with --force true")
             try:
                 target = segmenter.predict_file(path, config.out, config.batch, partial(_show, shown, number))

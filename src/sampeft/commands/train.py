@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sampeft.backbones import RANDOM, backbone, load_backbone
+from sampeft.backbones.checkpoints import load_state
 from sampeft.data import open_dataset
 from sampeft.data.cache import Preparation, fingerprint, prepare
 from sampeft.data.case import Case, Dataset
@@ -19,10 +20,10 @@ from sampeft.data.check import check_dataset
 from sampeft.data.folds import hold_out
 from sampeft.data.intensity import PRESETS, choose, preset
 from sampeft.errors import UsageError
-from sampeft.io import read_volume
+from sampeft.io import read_volume, write_atomically
 from sampeft.model import SemanticSam
 from sampeft.peft import attach, count_parameters
-from sampeft.peft.state import write_atomically
+from sampeft.peft.state import load_trained
 from sampeft.progress import bar
 from sampeft.training import Result, Training, fit
 
@@ -38,6 +39,7 @@ class Config:
         weights: file of its weights, 'random', or nothing: found by name.
         method: what is trained: lora, decoder.
         options: options of the method, such as --options.rank 8.
+        start_from: run whose trained weights are the start, of the same method and classes; its side may be another.
         layout: layout of the data set; nothing: found by looking.
         split: split to train on; 'auto': train if the data set has it, else all.
         held_out: cases of it that are not trained on but scored on the way; below 1 a share, else a number, 0 none.
@@ -56,6 +58,7 @@ class Config:
     weights: str | None = None
     method: str = "lora"
     options: dict[str, Any] = field(default_factory=dict)
+    start_from: Path | None = None
     layout: str | None = None
     split: str = "auto"
     held_out: float = 0.15
@@ -153,6 +156,10 @@ def train(config: Config) -> Result:
     loaded = load_backbone(config.backbone, config.weights)
     model = SemanticSam(loaded, dataset.labels, side)
     attached = attach(model, config.method, config.options)
+    if config.start_from:
+        start = config.start_from / "adapter.safetensors"
+        load_trained(model, load_state(start), start)
+        say(f"start     {config.start_from}")
     say(f"model     {config.backbone} ({loaded.source}), side {side}, {config.method} at {len(attached.sites)} sites")
     if loaded.digest == RANDOM:
         say("warning   RANDOM WEIGHTS: nothing pretrained is used")

@@ -183,10 +183,11 @@ def _read_labels(file: ImageFile, dataset: Dataset, image: Volume) -> tuple[Labe
         table[255] = foreground[0]
     if unknown := [(value, n) for value, n in zip(values, counts, strict=True) if value not in table]:
         raise DataError(_unknown_ids(file.label, unknown, values, dataset, "pixels" if image.is_raster else "voxels"))
-    lookup = np.full(values[-1] - values[0] + 1, IGNORE, dtype=np.int16)
+    lowest = min(0, values[0])
+    lookup = np.full(values[-1] - lowest + 1, IGNORE, dtype=np.int16)
     for value in values:
-        lookup[value - values[0]] = table[value]
-    channels = lookup[ids if values[0] == 0 else ids.astype(np.int64) - values[0]]
+        lookup[value - lowest] = table[value]
+    channels = lookup[ids - lowest if lowest else ids]
     return LabelVolume(channels, image.affine, file.label), display
 
 
@@ -206,12 +207,10 @@ def _unknown_ids(path: Path, unknown: list[tuple[int, int]], values: list[int], 
     shown = ", ".join(f"{value} ({n} {unit})" for value, n in unknown[:5])
     more = f" and {len(unknown) - 5} others" if len(unknown) > 5 else ""
     pairs = ",".join(f"{value}:{min(free, key=lambda id: abs(id - value))}" for value, _ in unknown[:5])
-    known = (
-        f"{{{ids[0]}..{ids[-1]}}}" if ids == tuple(range(ids[0], ids[-1] + 1)) else f"{{{', '.join(map(str, ids))}}}"
-    )
+    known = f"{ids[0]}..{ids[-1]}" if ids == tuple(range(ids[0], ids[-1] + 1)) else ", ".join(map(str, ids))
+    what, them = (f"label id {shown} is", "it") if len(unknown) == 1 else (f"label ids {shown}{more} are", "them")
     return (
-        f"{path}: label id{'s' * (len(unknown) > 1)} {shown}{more} {'are' if len(unknown) > 1 else 'is'} not in the label "
-        f"map {known}; map with --map {pairs} or add to the label map"
+        f"{path}: {what} not in the label map {{{known}}}; map {them} with --map {pairs} or add {them} to the label map"
     )
 
 
@@ -239,12 +238,13 @@ def _sizes_differ(label: Volume, image: Volume) -> str:
     kinds = ["raster image" if volume.is_raster else "NIfTI" for volume in (label, image)]
     return (
         f"{label.path}: is a {kinds[0]} of size {_size(label)}, its image {image.path.name} a {kinds[1]} of "
-        f"{_size(image)}; give the label that was drawn on this image, or leave both out"
+        f'{_size(image)}; give the label that was drawn on this image, or leave the pair out ("exclude" in dataset.json)'
     )
 
 
 def _size(volume: Volume) -> str:
-    return " x ".join(map(str, volume.grid[:2] if volume.is_raster else volume.grid))
+    shape = " x ".join(map(str, volume.grid[:2] if volume.is_raster else volume.grid))
+    return f"{shape} {'(rows x columns)' if volume.is_raster else 'voxels'}"
 
 
 def _lonely_labels(dataset: Dataset) -> list[Fault]:

@@ -23,8 +23,8 @@ def matches(root: Path) -> bool:
 def read(root: Path) -> Dataset:
     """Read the data set; labels may be missing where only predictions are wanted.
 
-    Keys of dataset.json, all optional but `labels` (which labels.json may hold instead): name, modality, labels, ignore,
-    pairs, colors, images and masks (folder names), image_suffix and mask_suffix (what follows the common name),
+    Keys of dataset.json, all optional but `labels` (which labels.json may hold instead): name, modality, labels,
+    ignore, pairs, colors, images and masks (folder names), image_suffix and mask_suffix (what follows the common name),
     mask_values ({"255": 1}: value in files to id), group_regex (its first group is the case), splits (name to list
     file, or to names), exclude (names left out on purpose).
     Raises DataError for a missing folder, an unpaired name, a wrong key or a split that shares cases.

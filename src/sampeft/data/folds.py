@@ -25,8 +25,8 @@ def hold_out(case_ids: Iterable[str], fraction_or_count: float, seed: int) -> tu
     count = fraction_or_count if fraction_or_count >= 1 else max(1, round(fraction_or_count * len(ids)))
     if fraction_or_count <= 0 or count != int(count) or count >= len(ids):
         raise UsageError(
-            f"cannot hold out {fraction_or_count:g} of {len(ids)} cases; give a share between 0 and 1 or a whole number "
-            "that leaves at least one case on each side"
+            f"cannot hold out {fraction_or_count:g} of {len(ids)} cases; give a share between 0 and 1 or a whole "
+            "number that leaves at least one case on each side"
         )
     held = set(_shuffled(ids, seed)[: int(count)])
     return tuple(i for i in ids if i not in held), tuple(i for i in ids if i in held)

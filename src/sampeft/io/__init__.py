@@ -1,4 +1,4 @@
-"""Image file in, Volume out; class channels in, label file on the same grid out. Content, not the suffix, tells the format."""
+"""Image file in, Volume out; class channels in, label file on the same grid out. Content tells the format."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 import zlib
 from pathlib import Path
@@ -47,7 +48,8 @@ def ids(content: bytes, path: Path) -> Volume:
     values = _values(file, path, None)
     if values.dtype.kind == "f":
         values = _rounded(values, path)
-    return _volume(file, values.astype(values.dtype.newbyteorder("="), copy=False), path)
+    native = np.dtype(np.int64) if values.dtype.itemsize == 8 else values.dtype.newbyteorder("=")
+    return _volume(file, values.astype(native, copy=False), path)
 
 
 def encode(ids: npt.NDArray[Any], like: Volume, *, compressed: bool) -> bytes:
@@ -79,7 +81,11 @@ def _open(content: bytes, path: Path) -> Any:
             raise DataError(f"{path}: is the header of a two-file NIfTI (.hdr and .img); convert it to one .nii.gz")
         if not recognises(plain) or plain.startswith(_GZIP):
             raise DataError(f"{path}: is gzipped but holds no NIfTI; convert the file to NIfTI")
-        return (nib.Nifti2Image if plain[4:7] == b"n+2" else nib.Nifti1Image).from_bytes(plain)
+        file = (nib.Nifti2Image if plain[4:7] == b"n+2" else nib.Nifti1Image).from_bytes(plain)
+        wanted = file.dataobj.offset + math.prod(file.shape) * file.get_data_dtype().itemsize
+        if wanted > len(plain):
+            raise EOFError(f"its header promises {wanted} bytes, there are {len(plain)}")
+        return file
     except _errors() as error:
         raise _damaged(path, error) from None
 
@@ -112,7 +118,7 @@ def _volume(file: Any, array: npt.NDArray[Any], path: Path) -> Volume:
 
 
 def _rounded(values: npt.NDArray[Any], path: Path) -> npt.NDArray[np.int32]:
-    rounded = np.rint(values)
+    rounded: npt.NDArray[Any] = np.rint(values)
     with np.errstate(invalid="ignore"):  # inf - inf
         off = ~(np.abs(values - rounded) <= ID_TOLERANCE)
     if off.any():
@@ -125,15 +131,18 @@ def _rounded(values: npt.NDArray[Any], path: Path) -> npt.NDArray[np.int32]:
         )
     if np.abs(rounded).max(initial=0) > np.iinfo(np.int32).max:
         raise DataError(f"{path}: label values reach {np.abs(rounded).max():g}; ids are 0..65535")
-    return rounded.astype(np.int32)
+    whole: npt.NDArray[np.int32] = rounded.astype(np.int32)
+    return whole
 
 
 def _errors() -> tuple[type[Exception], ...]:
     """What gzip and nibabel raise for damaged files."""
     from nibabel.filebasedimages import ImageFileError
     from nibabel.spatialimages import HeaderDataError
+    from nibabel.wrapstruct import WrapStructError
 
-    return OSError, EOFError, ValueError, zlib.error, struct.error, OverflowError, ImageFileError, HeaderDataError
+    library = (ImageFileError, HeaderDataError, WrapStructError, np.linalg.LinAlgError)
+    return OSError, EOFError, ValueError, zlib.error, struct.error, OverflowError, *library
 
 
 def _damaged(path: Path, error: Exception) -> DataError:

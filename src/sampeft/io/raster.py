@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 FORMATS = ("PNG", "JPEG", "TIFF")
 _IGNORE_COLOR = (255, 255, 255)
+# What Pillow raises for damaged files.
+_ERRORS = (OSError, SyntaxError, ValueError, TypeError, EOFError, MemoryError, struct.error)
 # Pillow stretches grey values of 2 and 4 bits to 0..255.
 _STRETCH = {"L;2": 85, "L;4": 17}
 
@@ -89,7 +91,7 @@ def _open(content: bytes, path: Path) -> tuple[Image, str]:
             f"{path}: neither NIfTI nor {', '.join(FORMATS)} (it begins with {content[:8]!r}), or its first bytes are "
             "damaged; convert it, or copy it again"
         ) from None
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
+    except (*_ERRORS, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: damaged or truncated ({error}); copy or download it again") from None
     if frames > 1 and picture.format != "MPO":  # a phone's JPEG with a preview behind the photograph
         raise DataError(f"{path}: holds {frames} frames; save each as a file of its own")

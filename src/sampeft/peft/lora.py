@@ -30,11 +30,14 @@ def attach(model: SemanticSam, options: LoraOptions) -> list[str]:
 
     if bad := [t for t in options.targets if t not in ("q", "k", "v")]:
         raise UsageError(f"LoRA targets are of q, k, v; got {', '.join(bad)}")
-    if bad := [p for p in options.parts if p not in ("encoder", "decoder")]:
-        raise UsageError(f"LoRA parts are of encoder, decoder; got {', '.join(bad)}")
+    if unknown := [p for p in options.parts if p not in ("encoder", "decoder")]:
+        raise UsageError(f"LoRA parts are of encoder, decoder; got {', '.join(unknown)}")
     if options.rank < 1:
         raise UsageError(f"LoRA rank must be at least 1, got {options.rank}")
-    paths = [site.projection(t) for site in model.sites if site.part in options.parts for t in options.targets]
+    paths: list[str] = []
+    for site in model.sites:
+        if site.part in options.parts:
+            paths += [site.projection(target) for target in options.targets]
     split_fused(model.sam, model.sites)
     alpha = options.rank if options.alpha is None else options.alpha
     config = LoraConfig(r=options.rank, lora_alpha=alpha, lora_dropout=options.dropout, target_modules=paths)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from sampeft.errors import WeightsError
+from sampeft.io import write_atomically
 from sampeft.model import SemanticSam
 from sampeft.peft.projections import fuse_split
 
@@ -51,20 +51,6 @@ def save_trained(folder: Path, model: SemanticSam, description: dict[str, Any]) 
     data = save(trained_state(model), metadata={"format": str(FORMAT)})
     write_atomically(folder / "adapter.safetensors", data)
     write_atomically(folder / "adapter.json", (json.dumps(content, indent=1) + "\n").encode())
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name and rename it; on any failure nothing is left behind."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def read_description(folder: Path) -> dict[str, Any]:

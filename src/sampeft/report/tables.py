@@ -1,0 +1,124 @@
+"""Evaluations in, tables of scores per class as Markdown and CSV out."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+
+from sampeft.metrics.overlap import POLICY
+from sampeft.metrics.scores import ClassScore, Evaluation
+from sampeft.metrics.statistics import FEW, Interval
+
+ORACLE = "oracle (uses the truth)"
+WITH_BACKGROUND = "with background (as the paper averages)"
+FOREGROUND = "foreground mean"
+NOT_SCORED = "not scored"
+
+METRIC_NAMES = {"dsc": "DSC", "iou": "IoU", "precision": "precision", "sensitivity": "sensitivity"}
+
+
+def metric_name(metric: str) -> str:
+    """The metric as a reader writes it."""
+    return METRIC_NAMES.get(metric, metric)
+
+
+def column_name(name: str, evaluation: Evaluation) -> str:
+    """A method's heading; an oracle is always labelled as one."""
+    return f"{name}, {ORACLE}" if evaluation.is_oracle else name
+
+
+def interval_text(interval: Interval) -> str:
+    """`0.812 [0.790, 0.833]`; without an interval where fewer than two cases have a score."""
+    if math.isnan(interval.mean):
+        return NOT_SCORED
+    if math.isnan(interval.low):
+        return f"{interval.mean:.3f}"
+    return f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+
+
+def class_rows(evaluations: dict[str, Evaluation], metric: str = "dsc") -> dict[str, list[ClassScore | None]]:
+    """Class name -> its score in each evaluation, None where an evaluation does not know the class."""
+    scores = [{c.name: c for c in evaluation.per_class(metric)} for evaluation in evaluations.values()]
+    names = dict.fromkeys(name for by_name in scores for name in by_name)
+    return {name: [by_name.get(name) for by_name in scores] for name in names}
+
+
+def legend(evaluations: dict[str, Evaluation], metric: str = "dsc") -> list[str]:
+    """What the numbers of a table mean, one sentence each."""
+    cases = sorted({len(evaluation.cases) for evaluation in evaluations.values()})
+    protocols = sorted({str(evaluation.meta.get("protocol", "default")) for evaluation in evaluations.values()})
+    lines = [
+        f"{metric_name(metric)} per case, pooled over all slices of the case, then the mean over cases; "
+        f"{' or '.join(map(str, cases))} cases; protocol: {', '.join(protocols)}.",
+        "In brackets: 95 % percentile bootstrap interval over cases (10,000 resamples).",
+        f"{FOREGROUND}: mean over the foreground classes of the mean over cases; background is not in it.",
+        f"n: cases with a score; {POLICY}. "
+        "missed: cases with the class of which not one pixel was found; false: cases without it for which it was predicted.",
+    ]
+    if cases and cases[0] < FEW:
+        lines.append(f"Fewer than {FEW} cases are too few to conclude; intervals of so few cases are too narrow.")
+    return lines
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first column is text, the others are right-aligned. Raises ValueError for ragged rows."""
+    if ragged := [row for row in rows if len(row) != len(header)]:
+        raise ValueError(f"row {list(ragged[0])} does not have the {len(header)} columns {list(header)}")
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+    return "\n".join([line(header), line(["---", *["---:"] * (len(header) - 1)]), *map(line, rows)]) + "\n"
+
+
+def table_md(evaluations: dict[str, Evaluation], metric: str = "dsc") -> str:
+    """Scores per class, one group of columns per evaluation, the foreground mean last; what they mean is below."""
+    header = ["class"]
+    for name, evaluation in evaluations.items():
+        header += [f"{column_name(name, evaluation)}: {metric_name(metric)}", "n", "missed", "false"]
+    rows = []
+    for name, scores in class_rows(evaluations, metric).items():
+        row = [name]
+        for c in scores:
+            row += (
+                [interval_text(c.interval), str(c.n), str(c.n_missed), str(c.n_false)]
+                if c
+                else [NOT_SCORED, "", "", ""]
+            )
+        rows.append(row)
+    last = [f"**{FOREGROUND}**"]
+    for evaluation in evaluations.values():
+        mean = evaluation.headline(metric)
+        last += [f"**{interval_text(mean)}**", str(mean.n), *_totals(evaluation)]
+    beside = "; ".join(
+        f"{column_name(name, evaluation)} {evaluation.with_background_mean(metric):.3f}"
+        for name, evaluation in evaluations.items()
+        if evaluation.labels.has_background
+    )
+    lines = [f"- {line}" for line in legend(evaluations, metric)]
+    if beside:
+        lines.insert(0, f"- {WITH_BACKGROUND}: {beside}. Shown for comparison only.")
+    return markdown_table(header, [*rows, last]) + "\n" + "\n".join(lines) + "\n"
+
+
+def table_csv(evaluations: dict[str, Evaluation], metric: str = "dsc") -> str:
+    """The same numbers unrounded, one row per method and class; the two means are rows of their own."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["method", "oracle", "class", "metric", "mean", "low", "high", "n", "missed", "false"])
+    for name, evaluation in evaluations.items():
+        start = [name, str(evaluation.is_oracle).lower()]
+        for c in evaluation.per_class(metric):
+            i = c.interval
+            writer.writerow([*start, c.name, metric, i.mean, i.low, i.high, c.n, c.n_missed, c.n_false])
+        i = evaluation.headline(metric)
+        writer.writerow([*start, FOREGROUND, metric, i.mean, i.low, i.high, i.n, *_totals(evaluation)])
+        if evaluation.labels.has_background:
+            writer.writerow([*start, WITH_BACKGROUND, metric, evaluation.with_background_mean(metric), *[""] * 5])
+    return text.getvalue()
+
+
+def _totals(evaluation: Evaluation) -> list[str]:
+    return [str(sum(map(len, by_class.values()))) for by_class in (evaluation.missed(), evaluation.false())]

@@ -1,0 +1,239 @@
+"""The command line as a user meets it: whole runs on tiny data, and every foreseeable mistake as one line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+import sampeft
+from fabricate import flare22_dataset, folder_dataset, write_png
+from sampeft.cli import main
+
+TRAIN = ["--weights", "random", "--side", "56", "--training.steps", "6", "--training.batch", "1", "--held_out", "1"]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAMPEFT_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(data set of NIfTI volumes, run trained on it)."""
+    root = tmp_path_factory.mktemp("trained")
+    data = flare22_dataset(root / "data")
+    assert main(["train", "--data", str(data), "--out", str(root / "run"), *TRAIN]) == 0
+    return data, root / "run"
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """The last line of stderr, which says what is wrong; there is no traceback."""
+    err = capsys.readouterr().err
+    assert "Traceback" not in err
+    return err.strip().splitlines()[-1]
+
+
+def test_train_writes_a_self_describing_run(trained: tuple[Path, Path]) -> None:
+    _, run = trained
+    assert {p.name for p in run.iterdir()} == {
+        "adapter.json",
+        "adapter.safetensors",
+        "config.json",
+        "last",
+        "metrics.jsonl",
+    }
+    content = json.loads((run / "adapter.json").read_text())
+    assert content["weights_sha256"] == "random"
+    assert content["preparation"]["intensity"]["kind"] == "window"
+    assert content["label_map"]["labels"]["liver"] == 1
+    config = json.loads((run / "config.json").read_text())
+    assert set(config["training_cases"]).isdisjoint(config["held_out_cases"])
+    assert config["description"]["data"]["fingerprint"]
+
+
+def test_evaluate_writes_scores_table_and_report(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    data, run = trained
+    assert main(["evaluate", str(run), "--data", str(data), "--out", str(tmp_path / "e"), "--maps", "true"]) == 0
+    assert {"scores.csv", "summary.json", "table.md", "report.html", "maps"} <= {
+        p.name for p in (tmp_path / "e").iterdir()
+    }
+    report = (tmp_path / "e/report.html").read_text()
+    assert "RANDOM WEIGHTS" in report
+    # Scoring the written maps as anybody's label maps gives the same numbers.
+    (tmp_path / "labels.json").write_text(json.dumps(json.loads((run / "adapter.json").read_text())["label_map"]))
+    (tmp_path / "truth").mkdir()
+    name = next((tmp_path / "e/maps").iterdir()).name
+    (tmp_path / "truth" / name).write_bytes((data / "labels" / name).read_bytes())
+    arguments = [
+        "--pred",
+        str(tmp_path / "e/maps"),
+        "--truth",
+        str(tmp_path / "truth"),
+        "--labels",
+        str(tmp_path / "labels.json"),
+    ]
+    assert main(["evaluate", *arguments, "--out", str(tmp_path / "m")]) == 0
+    first, second = ((tmp_path / d / "scores.csv").read_text() for d in ("e", "m"))
+    assert first == second
+
+
+def test_predict_needs_no_labels_and_keeps_the_grid(
+    trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, run = trained
+    source = next(iter(sorted((data / "images").iterdir())))
+    lonely = tmp_path / "with space ü" / "scan.nii.gz"
+    lonely.parent.mkdir()
+    lonely.write_bytes(source.read_bytes())
+    assert main(["predict", str(run), str(lonely), "--out", str(tmp_path / "out")]) == 0
+    written = Path(capsys.readouterr().out.strip())
+    image, label = nib.load(lonely), nib.load(written)
+    assert label.shape == image.shape
+    assert np.allclose(label.affine, image.affine)
+    assert nib.aff2axcodes(label.affine) == nib.aff2axcodes(image.affine)
+    assert label.get_data_dtype() == np.uint8
+    segmenter = sampeft.load(run)
+    assert np.array_equal(np.asarray(label.dataobj), segmenter.labels.to_ids(segmenter.predict(lonely)))
+    assert main(["predict", str(run), str(lonely), "--out", str(tmp_path / "out")]) == 2
+    assert "is already there" in one_line(capsys)
+
+
+def test_a_bad_file_among_good_ones_is_named_and_the_others_are_done(
+    trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, run = trained
+    good = sorted((data / "images").iterdir())[0]
+    bad = tmp_path / "bad.nii.gz"
+    bad.write_bytes(good.read_bytes()[:200])
+    assert main(["predict", str(run), str(bad), str(good), "--out", str(tmp_path / "out")]) == 1
+    assert "bad.nii.gz" in capsys.readouterr().err
+    assert [p.name for p in (tmp_path / "out").iterdir()] == [good.name.replace("_0000", "")]
+
+
+def test_pictures_go_the_same_way_and_come_back_with_the_palette(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = folder_dataset(
+        tmp_path / "data", described={"colors": {"background": [0, 0, 0], "c1": [255, 0, 0], "c2": [0, 0, 255]}}
+    )
+    assert main(["train", "--data", str(data), "--out", str(tmp_path / "run"), "--method", "decoder", *TRAIN]) == 0
+    assert main(["predict", str(tmp_path / "run"), str(data / "images"), "--out", str(tmp_path / "out")]) == 0
+    picture = Image.open(tmp_path / "out/P01_1.png")
+    assert picture.size == (32, 24)
+    assert picture.mode == "P"
+    assert picture.getpalette()[:9] == [0, 0, 0, 255, 0, 0, 0, 0, 255]
+    assert main(["train", "--data", str(data), "--out", str(tmp_path / "run"), *TRAIN]) == 2
+    assert "holds a trained run" in one_line(capsys)
+
+
+def test_oracle_is_marked_as_such(tmp_path: Path) -> None:
+    data = folder_dataset(tmp_path / "data")
+    assert (
+        main(["oracle", "--data", str(data), "--weights", "random", "--side", "56", "--out", str(tmp_path / "o")]) == 0
+    )
+    assert json.loads((tmp_path / "o/summary.json").read_text())["meta"]["oracle"] is True
+    assert "oracle" in (tmp_path / "o/table.md").read_text()
+
+
+def test_params_and_info_print_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["params", "--method", "lora,decoder", "--json", "true"]) == 0
+    lora, decoder = json.loads(capsys.readouterr().out)["counts"]
+    assert lora["parts"]["added"] == {"total": 53248, "trainable": 53248}
+    assert decoder["parts"]["decoder transformer"]["trainable"] == 3_291_264
+    assert lora["trainable"] == sum(part["trainable"] for part in lora["parts"].values())
+    assert lora["saved_bytes"] == 4 * lora["trainable"]
+    assert main(["info", "--json", "true"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {"lite-medsam"} == set(found["backbones"])
+    assert {"lora", "decoder"} == set(found["methods"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["trian"], 2, "did you mean 'train'"),
+        (["train", "--data", "nowhere", "--out", "run"], 1, "nowhere"),
+        (["train", "--data", "set", "--out", "run", "--backbone", "lite_medsam"], 2, "did you mean 'lite-medsam'"),
+        (
+            ["train", "--data", "set", "--out", "run", "--method", "lorra", "--weights", "random"],
+            2,
+            "did you mean 'lora'",
+        ),
+        (["train", "--data", "set", "--out", "run", "--side", "57"], 2, "such as 56"),
+        (["train", "--data", "set", "--out", "run", "--intensity", "ct"], 2, "unknown intensity recipe 'ct'"),
+        (["train", "--data", "set", "--out", "run", "--weights", "no.pth"], 1, "no.pth: no such weights file"),
+        (["train", "--data", "set", "--out", "run", "--held_out", "9"], 2, "cannot hold out 9"),
+        (["train", "--data", "set", "--out", "run", "--map", "4-3"], 2, "--map wants pairs"),
+        (["predict", "run", "nowhere.png", "--out", "out"], 2, "nowhere.png: no such file"),
+        (["predict", "set", "set/images", "--out", "out"], 1, "no trained model here"),
+        (["evaluate", "--out", "out"], 2, "give a run and --data, or"),
+    ],
+)
+def test_mistakes_are_one_line_with_the_right_exit_code_and_leave_nothing(
+    arguments: list[str],
+    code: int,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder_dataset(tmp_path / "set")
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == code
+    assert message in one_line(capsys)
+    assert {p.name for p in tmp_path.iterdir()} <= {"set", "cache"}
+
+
+def test_unknown_options_are_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "--data", "x", "--out", "y", "--learning_rate", "1"])
+    assert stopped.value.code == 2
+    assert "learning_rate" in capsys.readouterr().err
+
+
+def test_a_stray_label_stops_the_training_before_any_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = folder_dataset(tmp_path / "data")
+    label = np.array(Image.open(data / "labels/P01_1.png"))
+    label[0, :5] = 7
+    write_png(data / "labels/P01_1.png", label)
+    assert main(["train", "--data", str(data), "--out", str(tmp_path / "run"), *TRAIN]) == 1
+    line = one_line(capsys)
+    assert "P01_1.png" in line
+    assert "7" in line
+    assert not (tmp_path / "run").exists()
+    assert main(["train", "--data", str(data), "--out", str(tmp_path / "run"), "--map", "7:1", *TRAIN]) == 0
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(
+    trained: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device", "out/scan.nii.gz")
+
+    monkeypatch.setattr("sampeft.io.os.fsync", full)
+    data, run = trained
+    assert main(["predict", str(run), str(sorted((data / "images").iterdir())[0]), "--out", str(tmp_path / "out")]) == 1
+    assert "No space left on device; free some space" in one_line(capsys)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_help_is_quick_and_imports_nothing_heavy() -> None:
+    script = (
+        "import sys; from sampeft.cli import main; main(['--help']);"
+        "heavy = {'torch', 'transformers', 'timm', 'peft', 'matplotlib', 'nibabel', 'scipy'} & set(sys.modules);"
+        "sys.exit(len(heavy))"
+    )
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - start < 1.0
+    for command in ("demo", "train", "evaluate", "predict", "params", "info"):
+        assert command in done.stdout

@@ -1,0 +1,102 @@
+"""Splits: disjoint, complete, by case, the same for a seed whatever the order; a shared case is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sampeft.data.case import Case, ImageFile
+from sampeft.data.folds import hold_out, k_folds, read_splits
+from sampeft.data.pairing import group_cases, natural_key
+from sampeft.errors import DataError, UsageError
+
+IDS = [f"p{i}" for i in range(1, 24)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_hold_out_is_disjoint_complete_and_blind_to_order(seed: int) -> None:
+    train, held = hold_out(IDS, 0.2, seed)
+    assert len(held) == round(0.2 * 23) == 5
+    assert not set(train) & set(held)
+    assert set(train) | set(held) == set(IDS)
+    assert hold_out(reversed(IDS), 0.2, seed) == (train, held)
+    assert list(held) == sorted(held, key=natural_key)
+
+
+def test_seeds_differ_and_counts_are_counts() -> None:
+    assert len({hold_out(IDS, 4, seed)[1] for seed in range(10)}) > 5
+    assert len(hold_out(IDS, 4, 0)[1]) == 4
+    assert len(hold_out(IDS, 0.001, 0)[1]) == 1
+
+
+@pytest.mark.parametrize(("ids", "wanted"), [(IDS, 23), (IDS, 0), (IDS, -1), (IDS, 2.5), (["a"], 0.5), ([], 0.5)])
+def test_an_empty_side_is_an_error(ids: list[str], wanted: float) -> None:
+    with pytest.raises(UsageError, match="cannot hold out"):
+        hold_out(ids, wanted, 0)
+
+
+@pytest.mark.parametrize("k", [2, 5, 23])
+def test_each_case_is_held_out_once(k: int) -> None:
+    folds = k_folds(IDS, k, seed=3)
+    assert sorted(i for _, held in folds for i in held) == sorted(IDS)
+    assert {len(held) for _, held in folds} <= {23 // k, 23 // k + 1}
+    for train, held in folds:
+        assert not set(train) & set(held)
+        assert len(train) + len(held) == 23
+    assert k_folds(IDS[::-1], k, seed=3) == folds
+
+
+@pytest.mark.parametrize("k", [1, 24])
+def test_folds_that_cannot_be(k: int) -> None:
+    with pytest.raises(UsageError, match=rf"cannot make {k} folds of 23 cases; choose 2\.\.23"):
+        k_folds(IDS, k, 0)
+
+
+def time_points() -> tuple[Case, ...]:
+    """D38: p01_t0..t2 and p02_t0..t2, 20 slices each."""
+    files = [
+        ImageFile(name := f"p{p:02d}_t{t}_{s}", Path(f"{name}.png"))
+        for p in (1, 2)
+        for t in range(3)
+        for s in range(20)
+    ]
+    return group_cases(files, "^(p[0-9]+)_", Path("dataset.json"))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_patient_on_both_sides_for_any_seed(seed: int) -> None:
+    """D38: half of the patients, never half of the slices."""
+    cases = time_points()
+    assert [len(case.files) for case in cases] == [60, 60]
+    train, held = hold_out([case.id for case in cases], 0.5, seed)
+    assert (len(train), len(held)) == (1, 1)
+    assert set(train) | set(held) == {"p01", "p02"}
+
+
+def test_given_lists_that_share_a_patient_are_refused(tmp_path: Path) -> None:
+    """D38: names the patients. Lists may hold stems, file names or case ids."""
+    cases = time_points()
+    stems = [file.id for case in cases for file in case.files]
+    (tmp_path / "train.txt").write_text("\n".join(stems[:60]) + "\n\n")
+    (tmp_path / "test.txt").write_text("\n".join(f"{stem}.png" for stem in stems[60:]))
+    lists = {"train": tmp_path / "train.txt", "test": tmp_path / "test.txt"}
+    assert read_splits(lists, cases) == {"train": ("p01",), "test": ("p02",)}
+    assert read_splits({"train": ["p02"], "test": ["p01"]}, cases) == {"train": ("p02",), "test": ("p01",)}
+    with pytest.raises(DataError, match=r"'train' and 'test' share 1 cases \(p02\)"):
+        read_splits({"train": ["p01", "p02"], "test": lists["test"]}, cases)
+
+
+def test_a_list_never_divides_a_case_nor_names_what_is_not_there() -> None:
+    cases = time_points()
+    with pytest.raises(DataError, match="names 2 of the 60 files of case p01"):
+        read_splits({"train": ["p01_t0_0", "p01_t0_1"]}, cases)
+    with pytest.raises(DataError, match=r"1 of 2 names belong to no image \(p03\)"):
+        read_splits({"train": ["p01", "p03"]}, cases)
+
+
+def test_groups_need_a_pattern_that_fits() -> None:
+    files = [ImageFile("a_1", Path("a_1.png")), ImageFile("b", Path("b.png"))]
+    for pattern, message in (("^([a-z])_", "does not fit the file b.png"), ("(", "no regular"), ("^a", "no group")):
+        with pytest.raises(DataError, match=message):
+            group_cases(files, pattern, Path("dataset.json"))

@@ -1,0 +1,69 @@
+"""The policy for classes that are absent (case D30), values by hand, and other libraries as oracles."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sampeft.metrics.counts import count
+from sampeft.metrics.overlap import METRICS
+
+
+def pair(truth: int, prediction: int, overlap: int) -> tuple[np.ndarray, np.ndarray]:
+    """(prediction, truth) of 64 pixels whose class 1 has so many pixels."""
+    true, predicted = np.zeros(64, int), np.zeros(64, int)
+    true[:truth] = 1
+    predicted[truth - overlap : truth - overlap + prediction] = 1
+    return predicted, true
+
+
+def test_values_worked_by_hand() -> None:
+    counts = count(*pair(truth=10, prediction=6, overlap=4), 2)
+    assert METRICS["dsc"](counts)[1] == 8 / 16
+    assert METRICS["iou"](counts)[1] == 4 / 12
+    assert METRICS["precision"](counts)[1] == 4 / 6
+    assert METRICS["sensitivity"](counts)[1] == 4 / 10
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_d30_absent_classes(metric: str) -> None:
+    score = METRICS[metric]
+    assert np.isnan(score(count(*pair(0, 0, 0), 2))[1])  # in neither: no score
+    assert score(count(*pair(8, 0, 0), 2))[1] == 0.0  # missed
+    assert score(count(*pair(0, 8, 0), 2))[1] == 0.0  # falsely found
+    assert score(count(*pair(8, 8, 8), 2))[1] == 1.0
+
+
+def test_dice_and_iou_obey_their_identity() -> None:
+    truth, prediction = np.random.default_rng(3).integers(6, size=(2, 500))
+    counts = count(prediction, truth, 6)
+    dsc, iou = METRICS["dsc"](counts), METRICS["iou"](counts)
+    np.testing.assert_allclose(iou, dsc / (2 - dsc), rtol=1e-12)
+    np.testing.assert_allclose(
+        dsc, 2 / (1 / METRICS["precision"](counts) + 1 / METRICS["sensitivity"](counts)), rtol=1e-12
+    )
+
+
+def test_agrees_with_monai() -> None:
+    metrics = pytest.importorskip("monai.metrics")
+    torch = pytest.importorskip("torch")
+    generator = np.random.default_rng(4)
+    truth = generator.integers(4, size=(12, 13))  # class 4 in neither
+    prediction = np.where(generator.random((12, 13)) < 0.4, generator.integers(4, size=(12, 13)), truth)
+    counts = count(prediction, truth, 5)
+    one_hot = [torch.nn.functional.one_hot(torch.from_numpy(a), 5).permute(2, 0, 1)[None] for a in (prediction, truth)]
+    np.testing.assert_allclose(METRICS["dsc"](counts), metrics.compute_dice(*one_hot)[0].numpy(), rtol=1e-6)
+    np.testing.assert_allclose(METRICS["iou"](counts), metrics.compute_iou(*one_hot)[0].numpy(), rtol=1e-6)
+
+
+def test_agrees_with_scikit_learn() -> None:
+    sklearn = pytest.importorskip("sklearn.metrics")
+    truth, prediction = np.random.default_rng(5).integers(5, size=(2, 300))
+    truth[truth == 3] = 0  # class 3 only predicted
+    prediction[prediction == 4] = 0  # class 4 only in the truth
+    counts = count(prediction, truth, 5)
+    options = {"labels": range(5), "average": None, "zero_division": 0}
+    np.testing.assert_allclose(METRICS["dsc"](counts), sklearn.f1_score(truth, prediction, **options))
+    np.testing.assert_allclose(METRICS["iou"](counts), sklearn.jaccard_score(truth, prediction, **options))
+    np.testing.assert_allclose(METRICS["precision"](counts), sklearn.precision_score(truth, prediction, **options))
+    np.testing.assert_allclose(METRICS["sensitivity"](counts), sklearn.recall_score(truth, prediction, **options))

@@ -1,0 +1,163 @@
+"""The training loop: what it promises about steps, files, signals and bad numbers, on a model small enough for a test."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sampeft import training
+from sampeft.data.augment import Augmentation
+from sampeft.data.cache import Slices
+from sampeft.errors import SampeftError, UsageError
+from sampeft.losses import segmentation_loss
+from sampeft.model import SemanticSam
+from sampeft.peft import attach
+from sampeft.peft.state import read_description, trained_state
+from sampeft.training import Training, draw_probabilities, fit
+
+Make = Callable[..., SemanticSam]
+NO_DATASET: Any = None
+
+
+def discs(count: int, side: int = 56) -> Slices:
+    """Two equal discs, class 1 at the left and class 2 at the right of the picture: only the place tells them apart."""
+    y, x = np.mgrid[:side, :side]
+    truth = np.zeros((side, side), dtype=np.int16)
+    truth[(x - 16) ** 2 + (y - 28) ** 2 < 64] = 1
+    truth[(x - 40) ** 2 + (y - 28) ** 2 < 64] = 2
+    image = np.where(truth > 0, 200, 40).astype(np.uint8)
+    return Slices(
+        np.repeat(image[None, None], count, 0), np.repeat(truth[None], count, 0), np.zeros(count, dtype=np.int32)
+    )
+
+
+def run(model: SemanticSam, out: Path, **settings: Any) -> training.Result:
+    settings = {"batch": 2, "validations": 2, "head_first": 0.0, **settings}
+    return fit(model, discs(4), Training(**settings), out, {"seed": 0}, NO_DATASET)
+
+
+def test_learning_rate_warms_up_then_falls_to_zero() -> None:
+    config = Training(steps=100, lr=1.0, warmup=0.1, power=0.9)
+    assert config.rate(config.progress(0, 0)) == pytest.approx(0.01)
+    assert config.rate(config.progress(5, 0)) == pytest.approx(0.5)
+    assert config.rate(config.progress(10, 0)) == pytest.approx(1.0)
+    assert config.rate(config.progress(55, 0)) == pytest.approx(0.5**0.9)
+    assert config.rate(config.progress(100, 0)) == 0.0
+
+
+def test_the_end_is_by_steps_or_minutes_whichever_comes_first() -> None:
+    config = Training(steps=100, minutes=10)
+    assert config.progress(50, 60) == 0.5
+    assert config.progress(10, 450) == 0.75
+    assert config.progress(10, 10_000) == 1.0
+    with pytest.raises(UsageError, match="needs an end"):
+        Training()
+
+
+def test_slices_of_rare_classes_are_drawn_as_often_as_those_of_common_ones() -> None:
+    presence = np.zeros((10, 3), dtype=bool)
+    presence[:, 0] = True
+    presence[:9, 1] = True  # common
+    presence[9, 2] = True  # rare: one slice in ten
+    p = draw_probabilities(presence, [1, 2], balance=1.0)
+    assert float(p.sum()) == pytest.approx(1.0)
+    assert float(p[9]) == pytest.approx(0.5)
+    assert float(draw_probabilities(presence, [1, 2], balance=0.0)[9]) == pytest.approx(0.1)
+    assert float(draw_probabilities(presence[:, :1], [], balance=1.0)[0]) == pytest.approx(0.1)
+
+
+def test_two_runs_of_one_seed_are_equal_and_leave_the_files_promised(make_model: Make, tmp_path: Path) -> None:
+    states = []
+    for name in ("a", "b"):
+        model = make_model()
+        attach(model, "lora")
+        result = run(model, tmp_path / name, steps=12, seed=3, head_first=0.4)
+        states.append(trained_state(model))
+        assert result.steps == 12
+        assert not result.stopped
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    records = [json.loads(line) for line in (tmp_path / "a/metrics.jsonl").read_text().splitlines()]
+    assert records
+    assert set(records[0]) == {"step", "minutes", "loss", "ce", "dice", "lr"}
+    for folder in (tmp_path / "a", tmp_path / "a/last"):
+        assert read_description(folder)["trained"]["step"] == 12
+        assert (folder / "adapter.safetensors").stat().st_size == pytest.approx(
+            sum(t.numel() * 4 for t in states[0].values()), rel=0.02
+        )  # only what was trained
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_two_equal_discs_are_told_apart_by_their_place(make_model: Make, tmp_path: Path) -> None:
+    model = make_model()
+    attach(model, "lora")
+    still = Augmentation(shift=0.02, scale=0.05, rotation_deg=5, contrast=0.05, brightness=0, gamma=0, noise=0)
+    fit(
+        model,
+        discs(4),
+        Training(steps=70, batch=2, lr=2e-3, head_first=0.0, augmentation=still),
+        tmp_path,
+        {},
+        NO_DATASET,
+    )
+    images, truth = discs(1).batch([0])
+    with torch.no_grad():
+        logits = model.eval()(images)
+    assert segmentation_loss(logits, truth).total.item() < 0.1
+    found = logits.argmax(1)
+    for k in (1, 2):
+        overlap = ((found == k) & (truth == k)).sum()
+        assert 2 * overlap / ((found == k).sum() + (truth == k).sum()) >= 0.95
+
+
+def test_a_signal_leaves_a_usable_model(make_model: Make, tmp_path: Path) -> None:
+    model = make_model()
+    attach(model, "lora")
+    before = signal.getsignal(signal.SIGTERM)
+    timer = threading.Timer(3.0, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    result = run(model, tmp_path, minutes=10)
+    timer.cancel()
+    assert result.stopped
+    assert result.steps > 0
+    assert read_description(tmp_path)["trained"]["step"] == result.steps
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_steps_that_are_not_finite_are_skipped_counted_and_end_a_hopeless_run(
+    make_model: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = training.segmentation_loss, []
+
+    def sometimes(logits: torch.Tensor, truth: torch.Tensor) -> Any:
+        calls.append(1)
+        loss = real(logits, truth)
+        return loss._replace(total=loss.total * math.inf) if len(calls) in bad else loss
+
+    monkeypatch.setattr(training, "segmentation_loss", sometimes)
+    model = make_model()
+    attach(model, "lora")
+    bad = {2, 4}
+    result = run(model, tmp_path / "some", steps=6)
+    assert result.bad_steps == 2
+    assert all(bool(torch.isfinite(t).all()) for t in trained_state(model).values())
+    bad = set(range(1, 1000))
+    with pytest.raises(SampeftError, match=r"3 steps in a row were not finite; .* lower --training.lr"):
+        run(model, tmp_path / "all", steps=50, max_bad_steps=3)
+
+
+def test_precision_follows_the_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    for features, wanted in (({"avx512_bf16": True}, "bf16"), ({"avx2": True}, "no")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda features=features: features, raising=False)
+        assert training.precision_for(cpu, "auto") == wanted
+    assert training.precision_for(cpu, "fp32") == "no"
