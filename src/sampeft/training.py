@@ -35,14 +35,17 @@ from sampeft.progress import bar
 class Training:
     """How to train.
 
-    steps, minutes: the end, whichever comes first; the learning rate falls towards it. batch: slices a step, over all
-    processes. lr: AdamW's peak learning rate, reached after the warm-up's share of the run and then falling as
-    (1 - progress)^power. clip: largest gradient norm. validations: how often held-out cases are scored and
-    the model is saved, at equal shares of the run. balance: share of slices drawn by class, every foreground class equally often, instead of
-    uniformly. head_first: share of the run that trains prompt, head and decoder paths on embeddings of the untouched
-    encoder: its first half encodes up to `head_bank` augmented slices, the rest trains on them, `head_batch` at a
-    time, at a tenth of the cost of a whole step; the encoder's paths then start under a head that works.
-    precision: auto, fp32, bf16 or fp16. max_bad_steps: non-finite steps in a row that end the training.
+    steps, minutes: the end, whichever comes first; the learning rate falls towards it.
+    batch: slices a step, over all processes.
+    lr: AdamW's peak learning rate, reached after the warm-up's share of the run, then falling as (1 - progress)^power.
+    clip: largest gradient norm.
+    validations: how often held-out cases are scored and the model is saved, at equal shares of the run.
+    balance: share of slices drawn by class, every foreground class equally often, instead of uniformly.
+    head_first: share of the run that trains prompt, head and decoder paths on embeddings of the untouched encoder: its
+    first half encodes up to `head_bank` augmented slices, the rest trains on them, `head_batch` at a time, at a tenth
+    of the cost of a whole step; the encoder's paths then start under a head that works.
+    precision: auto, fp32, bf16 or fp16.
+    max_bad_steps: non-finite steps in a row that end the training.
     """
 
     steps: int | None = None

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from sampeft.data.pairing import image_files
 from sampeft.errors import SampeftError, UsageError
 from sampeft.inference import load, output_stem
+from sampeft.io import IMAGE_SUFFIXES
 from sampeft.progress import Bar, bar
 
 POSITIONAL = {

@@ -70,7 +70,7 @@ class Scene:
         return box, k * (k - 1) / np.maximum(slope, 1e-3)
 
     def tube(self, knots: Knots, flat: float = 1.0, rough_mm: float = 0.0) -> tuple[Box, Array]:
-        """Tube along a smooth line through the knots; `flat` < 1 squeezes it from front to back, `rough_mm` makes it uneven."""
+        """Tube along a smooth line through the knots; `flat` < 1 squeezes it front to back, `rough_mm` roughens it."""
         from scipy.interpolate import PchipInterpolator
 
         points = np.asarray(knots, dtype=np.float64)
@@ -83,10 +83,13 @@ class Scene:
         for a, b in pairwise(line):
             reach = max(a[3], b[3]) + 5
             near = self.box(np.minimum(a, b)[:3] - reach, np.maximum(a, b)[:3] + reach)
-            part: Box = tuple(slice(max(s.start, o.start), min(s.stop, o.stop)) for s, o in zip(near, box, strict=True))  # type: ignore[assignment]
-            if any(s.start >= s.stop for s in part):
+            i, j, k = (slice(max(n.start, o.start), min(n.stop, o.stop)) for n, o in zip(near, box, strict=True))
+            if any(s.start >= s.stop for s in (i, j, k)):
                 continue
-            local: Box = tuple(slice(s.start - o.start, s.stop - o.start) for s, o in zip(part, box, strict=True))  # type: ignore[assignment]
+            part, local = (
+                (i, j, k),
+                tuple(slice(s.start - o.start, s.stop - o.start) for s, o in zip((i, j, k), box, strict=True)),
+            )
             x, y, z = (c - m for c, m in zip(self.at(part), a[:3], strict=True))
             y = y / flat
             ux, uy, uz = b[:3] - a[:3]

@@ -313,7 +313,7 @@ def _held_out(axes: Axes, checks: Sequence[dict[str, Any]], labels: LabelSet | N
         axes.plot(
             *zip(*line, strict=True), color=color, linewidth=1.0, marker=".", markersize=3, label=name
         ) if line else None
-    mean = [(r["minutes"], r["val_dsc"]) for r in checks if not math.isnan(r["val_dsc"])]
+    mean = [(r["minutes"], v) for r in checks if (v := r["val_dsc"]) is not None and not math.isnan(v)]
     if mean:
         axes.plot(*zip(*mean, strict=True), color="black", linewidth=2.2, marker="o", markersize=4, label=FOREGROUND)
         best = max(mean, key=lambda point: point[1])
