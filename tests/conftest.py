@@ -36,7 +36,7 @@ def real_weights() -> Path:
 @pytest.fixture
 def labels() -> LabelSet:
     return LabelSet(
-        ("background", "right kidney", "left kidney", "liver"), (0, 2, 13, 1), pairs=(("right kidney", "left kidney"),)
+        ("background", "liver", "right kidney", "left kidney"), (0, 1, 2, 13), pairs=(("right kidney", "left kidney"),)
     )
 
 

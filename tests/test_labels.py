@@ -66,7 +66,7 @@ def test_colours_are_distinct_and_background_is_black() -> None:
     ("content", "message"),
     [
         ({"labels": {"background": 0}}, "at least two classes"),
-        ({"labels": {"background": 0, "a": 1, "b": 1}}, "an id twice"),
+        ({"labels": {"background": 0, "a": 1, "b": 1}}, "distinct and ascend"),
         ({"labels": {"a": 0, "background": 1}}, "lowest id"),
         ({"labels": {"background": 0, "a": 70000}}, r"0\.\.65535"),
         ({"labels": {"background": 0, "a": 1}, "ignore": 1}, "ignore id 1 is also"),

@@ -58,7 +58,7 @@ class LabelSet:
     """Classes in channel order.
 
     names: class names; `background`, if the set has one, comes first.
-    ids: the integer of each class in label files, 0..65535.
+    ids: the integer of each class in label files, 0..65535, ascending, so that files and models agree on the order.
     ignore: integer that marks pixels without a truth, or None; they count in neither loss nor metrics.
     pairs: (right, left) names of classes that a mirror image would swap.
     colors: one (red, green, blue) of 0..255 per class.
@@ -73,8 +73,8 @@ class LabelSet:
     def __post_init__(self) -> None:
         if len(self.names) != len(self.ids) or len(set(self.names)) < len(self.names):
             raise DataError(f"label map needs one distinct name per id, got names {self.names} and ids {self.ids}")
-        if len(set(self.ids)) < len(self.ids):
-            raise DataError(f"label map has an id twice: {sorted(self.ids)}")
+        if list(self.ids) != sorted(set(self.ids)):
+            raise DataError(f"ids of a label map must be distinct and ascend, got {self.ids}")
         if not all(0 <= i <= 65535 for i in self.ids):
             raise DataError(f"label ids must lie in 0..65535, got {self.ids}")
         if len(self.names) < 2:

@@ -13,7 +13,7 @@ from sampeft.data.cache import PreparedVolume
 from sampeft.evaluation import Predictor
 from sampeft.model import SemanticSam
 
-NAME = "oracle: truth's boxes, zero-shot"
+NAME = "truth's boxes, zero-shot"
 
 
 def boxes_of(channels_HW: npt.NDArray[Any], classes: tuple[int, ...]) -> dict[int, tuple[int, int, int, int]]:

@@ -10,7 +10,7 @@ from sampeft.labels import LabelSet
 from sampeft.volume import IGNORE
 
 STILL = Augmentation(shift=0, scale=0, rotation_deg=0, contrast=0, brightness=0, gamma=0, noise=0)
-RIGHT, LEFT, LIVER = 1, 2, 3
+LIVER, RIGHT, LEFT = 1, 2, 3
 
 
 @pytest.fixture

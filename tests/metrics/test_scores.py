@@ -113,10 +113,10 @@ def test_order_of_cases_does_not_move_the_interval() -> None:
 
 
 def example() -> Evaluation:
-    """Channels not in the order of ids, a name and a case that need quoting, an absent class."""
+    """Ids with gaps, a name and a case that need quoting, an absent class."""
     labels = LabelSet(
         ("background", "kidney, right", 'the "left" kidney', "Milz", "absent"),
-        (0, 20, 3, 300, 7),
+        (0, 3, 7, 20, 300),
         ignore=255,
         pairs=(("kidney, right", 'the "left" kidney'),),
     )

@@ -57,7 +57,7 @@ def run(config: Config) -> int:
         say("1/5  making synthetic abdominal CT, a stand-in for patients: no real scan can be shipped")
         notes.append("SYNTHETIC DATA: scores on phantoms say that the machinery works, not how good it is on patients.")
         with bar("phantom") as shown:
-            write_phantom(data, PhantomConfig(seed=config.seed), shown)
+            write_phantom(data, PhantomConfig(patients=12, test_patients=3, slices=32, seed=config.seed), shown)
     else:
         say(f"1/5  data from {data}")
 

@@ -177,7 +177,7 @@ class Evaluation:
         path = out / SUMMARY
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            labels = _labels(content["label_map"])
+            labels = LabelSet.from_json(content["label_map"], path)
             path = out / COUNTS
             counts: dict[str, Counts] = {}
             with path.open(encoding="utf-8", newline="") as file:
@@ -195,17 +195,6 @@ class Evaluation:
             ) from None
         except (KeyError, TypeError, ValueError, AttributeError, SampeftError) as error:
             raise DataError(f"{path}: not a whole evaluation ({error}); run `sampeft evaluate` again") from None
-
-
-def _labels(content: dict[str, Any]) -> LabelSet:
-    """The label map in the order it was written in, which is the order of channels."""
-    return LabelSet(
-        names=tuple(content["labels"]),
-        ids=tuple(content["labels"].values()),
-        ignore=content["ignore"],
-        pairs=tuple((right, left) for right, left in content["pairs"]),
-        colors=tuple((r, g, b) for r, g, b in content["colors"].values()),
-    )
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -37,7 +37,7 @@ class Example:
 
     image_HW: (H, W) or (H, W, 3); uint8 0..255, or float, shown from 0 to 1 if it lies there, else from its minimum
         to its maximum. truth_HW: (H, W) class channels or IGNORE, or None. predictions: method -> (H, W) class channels.
-    score: DSC of the case in 0..1, or None.
+    score: DSC of the case in 0..1, or None. Raises ValueError when channels and image differ in size.
     """
 
     case: str
@@ -46,6 +46,13 @@ class Example:
     truth_HW: Array | None = None  # noqa: N815
     predictions: dict[str, Array] = field(default_factory=dict)
     score: float | None = None
+
+    def __post_init__(self) -> None:
+        for heading, channels_HW in self.panels.items():
+            if channels_HW.shape != self.image_HW.shape[:2]:
+                raise ValueError(
+                    f"{self.case}: {heading} of {channels_HW.shape} pixels does not fit the image of {self.image_HW.shape[:2]}"
+                )
 
     @property
     def panels(self) -> dict[str, Array]:
@@ -198,6 +205,7 @@ def figure_per_class(evaluations: dict[str, Evaluation], metric: str = "dsc", pa
         intervals = [(y, c.interval) for y, c in shown if c is not None]
         for y, c in shown:
             values = matrix[:, evaluation.labels.names.index(c.name)] if c else np.empty(0)
+            values = values[~np.isnan(values)]
             axes.scatter(
                 values,
                 np.full(len(values), y + offset + below),
