@@ -18,6 +18,7 @@ from sampeft.peft.projections import NAMES, SplitProjection, fuse_split, split_f
 from sampeft.peft.state import load_trained, merge, save_trained, trained_state
 
 Make = Callable[[], SemanticSam]
+Variant = tuple[str, dict[str, object]]
 
 
 def train_two_steps(model: SemanticSam, images: torch.Tensor) -> None:
@@ -43,23 +44,30 @@ def close(a: torch.Tensor, b: torch.Tensor, tolerance: float = 1e-5) -> bool:
     return float((a - b).abs().max()) <= tolerance * max(1.0, float(a.abs().max()))
 
 
-@pytest.fixture(params=sorted(METHODS))
-def method(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+VARIANTS: dict[str, Variant] = {
+    **{name: (name, {}) for name in sorted(METHODS)},
+    "lora with the whole decoder": ("lora", {"whole_decoder": True}),
+}
 
 
-def test_identity_at_start(make_model: Make, method: str, images: torch.Tensor) -> None:
+@pytest.fixture(params=VARIANTS)
+def method(request: pytest.FixtureRequest) -> Variant:
+    """Name and options, for `attach(model, *method)`."""
+    return VARIANTS[request.param]
+
+
+def test_identity_at_start(make_model: Make, method: Variant, images: torch.Tensor) -> None:
     model = make_model()
     before = logits(model, images)
-    attach(model, method)
+    attach(model, *method)
     assert close(before, logits(model, images), 1e-6)
 
 
 def test_base_is_bit_equal_after_training_and_something_was_learned(
-    make_model: Make, method: str, images: torch.Tensor
+    make_model: Make, method: Variant, images: torch.Tensor
 ) -> None:
     model = make_model()
-    attach(model, method)
+    attach(model, *method)
     frozen = {n: t.clone() for n, t in model.state_dict().items() if n not in trained_state(model)}
     first, before = trained_state(model), logits(model, images)
     first = {name: tensor.clone() for name, tensor in first.items()}
@@ -74,24 +82,24 @@ def test_base_is_bit_equal_after_training_and_something_was_learned(
 
 
 def test_save_load_gives_equal_logits_on_a_fresh_base(
-    make_model: Make, method: str, images: torch.Tensor, tmp_path: Path
+    make_model: Make, method: Variant, images: torch.Tensor, tmp_path: Path
 ) -> None:
     model = make_model()
-    attach(model, method)
+    attach(model, *method)
     train_two_steps(model, images)
     save_trained(tmp_path, model, {})
     other = make_model()
-    attach(other, method)
+    attach(other, *method)
     load_trained(other, load_state(tmp_path / "adapter.safetensors"), tmp_path)
     assert torch.equal(logits(model, images), logits(other, images))
 
 
 def test_merged_equals_unmerged_and_merging_twice_changes_nothing(
-    make_model: Make, method: str, images: torch.Tensor
+    make_model: Make, method: Variant, images: torch.Tensor
 ) -> None:
     model = make_model()
     plain = {name: type(module) for name, module in model.sam.named_modules()}
-    attach(model, method)
+    attach(model, *method)
     train_two_steps(model, images)
     before = logits(model, images)
     merge(model)
@@ -104,13 +112,13 @@ def test_merged_equals_unmerged_and_merging_twice_changes_nothing(
 
 
 def test_original_is_the_pretrained_promptable_model_and_prompts_survive(
-    make_model: Make, method: str, images: torch.Tensor
+    make_model: Make, method: Variant, images: torch.Tensor
 ) -> None:
     boxes = torch.tensor([[[5.0, 6.0, 30.0, 40.0], [10.0, 10.0, 20.0, 20.0]]]).repeat(2, 1, 1)
     model = make_model()
     with torch.no_grad():
         pretrained = model.segment_prompted(images, boxes_BN4=boxes)
-        attach(model, method)
+        attach(model, *method)
     train_two_steps(model, images)
     with torch.no_grad():
         adapted = model.segment_prompted(images, boxes_BN4=boxes)
@@ -202,6 +210,21 @@ def test_wrong_files_are_refused_with_what_is_wrong(make_model: Make) -> None:
     attach(other, "lora", {"rank": 4})
     with pytest.raises(WeightsError, match=r"of another shape .* \(4, .*\) in the file, \(8, .*\) wanted"):
         load_trained(model, trained_state(other), "rank 4")
+
+
+def test_a_run_of_the_decoder_alone_is_a_start_for_lora_with_the_whole_decoder(
+    make_model: Make, images: torch.Tensor
+) -> None:
+    first, second = make_model(), make_model()
+    attach(first, "decoder")
+    train_two_steps(first, images)
+    attach(second, "lora", {"whole_decoder": True})
+    load_trained(second, trained_state(first), "first", partial=True)
+    assert close(logits(first, images), logits(second, images))  # the encoder's paths start as the identity
+    with pytest.raises(WeightsError, match=r"tensors missing, 0 unexpected"):
+        load_trained(second, trained_state(first), "first")
+    with pytest.raises(WeightsError, match=r"0 tensors missing, [1-9]\d* unexpected"):
+        load_trained(first, trained_state(second), "second", partial=True)
 
 
 def test_unknown_names_and_options_suggest(make_model: Make) -> None:

@@ -39,7 +39,8 @@ class Config:
         weights: file of its weights, 'random', or nothing: found by name.
         method: what is trained: lora, decoder.
         options: options of the method, such as --options.rank 8.
-        start_from: run whose trained weights are the start, of the same method and classes; its side may be another.
+        start_from: run whose trained weights are the start, such as one of `decoder` for a `lora` with whole_decoder; what it
+            did not train starts as usual, and its side may be another.
         layout: layout of the data set; nothing: found by looking.
         split: split to train on; 'auto': train if the data set has it, else all.
         held_out: cases of it that are not trained on but scored on the way; below 1 a share, else a number, 0 none.
@@ -158,7 +159,7 @@ def train(config: Config) -> Result:
     attached = attach(model, config.method, config.options)
     if config.start_from:
         start = config.start_from / "adapter.safetensors"
-        load_trained(model, load_state(start), start)
+        load_trained(model, load_state(start), start, partial=True)
         say(f"start     {config.start_from}")
     say(f"model     {config.backbone} ({loaded.source}), side {side}, {config.method} at {len(attached.sites)} sites")
     if loaded.digest == RANDOM:

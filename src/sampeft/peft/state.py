@@ -21,14 +21,16 @@ def trained_state(model: SemanticSam) -> dict[str, torch.Tensor]:
     return {n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if p.requires_grad}
 
 
-def load_trained(model: SemanticSam, state: dict[str, torch.Tensor], source: Path | str) -> None:
+def load_trained(model: SemanticSam, state: dict[str, torch.Tensor], source: Path | str, partial: bool = False) -> None:
     """Copy trained tensors into a model to which the same method is attached.
 
     A `module.` prefix of a parallel wrapper is stripped. A missing, unexpected or misshapen tensor is a WeightsError.
+    partial: what the state does not hold stays as it is, instead of being missing.
     """
     given = {name.removeprefix("module."): value for name, value in state.items()}
     own = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     missing, unexpected = sorted(set(own) - set(given)), sorted(set(given) - set(own))
+    missing = [] if partial else missing
     misshapen = [name for name in own if name in given and own[name].shape != given[name].shape]
     if missing or unexpected or misshapen:
         first = (misshapen or missing or unexpected)[0]
@@ -38,8 +40,8 @@ def load_trained(model: SemanticSam, state: dict[str, torch.Tensor], source: Pat
             f"{len(unexpected)} unexpected, {len(misshapen)} of another shape (first: {first}{shapes})"
         )
     with torch.no_grad():
-        for name, parameter in own.items():
-            parameter.copy_(given[name])
+        for name, value in given.items():
+            own[name].copy_(value)
 
 
 def save_trained(folder: Path, model: SemanticSam, description: dict[str, Any]) -> None:
