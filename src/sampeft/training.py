@@ -58,8 +58,8 @@ class Training:
     clip: float = 1.0
     validations: int = 8
     balance: float = 0.5
-    head_first: float = 0.2
-    head_batch: int = 6
+    head_first: float = 0.3
+    head_batch: int = 3
     head_bank: int = 512
     precision: str = "auto"
     seed: int = 0

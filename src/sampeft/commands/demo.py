@@ -63,8 +63,18 @@ def run(config: Config) -> int:
 
     say(f"\n2/5  training for {config.minutes:g} minutes")
     run_folder = out / "run"
-    training = Training(minutes=config.minutes, seed=config.seed, head_first=0.4, validations=1)
-    result = train(TrainConfig(data=data, out=run_folder, side=config.side, held_out=0, training=training, force=True))
+    training = Training(minutes=config.minutes, seed=config.seed, head_first=0.8, validations=1)
+    result = train(
+        TrainConfig(
+            data=data,
+            out=run_folder,
+            options={"rank": 4, "whole_decoder": True},
+            side=config.side,
+            held_out=0,
+            training=training,
+            force=True,
+        )
+    )
     if result.stopped:
         return 130
 
