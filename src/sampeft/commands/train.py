@@ -138,6 +138,7 @@ def train(config: Config) -> Result:
         if fault.severity == "warning":
             say(f"warning   {fault.file}: {fault.problem}; {fault.fix}")
     report.raise_on_errors()
+    say(report.table())
 
     if config.intensity == "auto":
         name, recipe = choose(read_volume(cases[0].files[0].image), dataset.modality)
