@@ -80,10 +80,21 @@ def run(name: str, argv: Sequence[str]) -> int:
     for field, settings in positional.items():
         parser.add_argument(field, **settings)
     parser.add_class_arguments(module.Config, skip=set(positional))
-    values = parser.parse_args(list(argv))
+    values = parser.parse_args(plain_flags(argv, module.Config))
     values.pop("config", None)
     instantiated = parser.instantiate_classes(values)
     return int(module.run(module.Config(**vars(instantiated))) or 0)
+
+
+def plain_flags(argv: Sequence[str], config: type[Any]) -> list[str]:
+    """`--json` alone means `--json=true`, for every yes-or-no option of a command."""
+    from dataclasses import fields
+
+    flags = {f"--{field.name}" for field in fields(config) if field.type in ("bool", bool)}
+    following = [*argv[1:], ""]
+    return [
+        f"{a}=true" if a in flags and b not in ("true", "false") else a for a, b in zip(argv, following, strict=True)
+    ]
 
 
 if __name__ == "__main__":

@@ -40,7 +40,8 @@ def box_oracle(model: SemanticSam) -> Predictor:
                 yield s, np.zeros(truth_SHW.shape[1:], dtype=np.uint8)
                 continue
             # From the outer edge of the first pixel to that of the last.
-            corners = (np.array(list(boxes.values())) + [-0.5, -0.5, 0.5, 0.5]).reshape(-1, 2)
+            outer = np.array([-0.5, -0.5, 0.5, 0.5])
+            corners = (np.array(list(boxes.values())) + outer).reshape(-1, 2)
             placed = torch.from_numpy(prepared.frame.points(corners).reshape(1, -1, 4)).float().to(device)
             with model.original(), torch.inference_mode():
                 masks = model.segment_prompted(prepared.image(s)[None].to(device), boxes_BN4=placed)[0].float().cpu()

@@ -61,8 +61,8 @@ def test_train_writes_a_self_describing_run(trained: tuple[Path, Path]) -> None:
 
 def test_evaluate_writes_scores_table_and_report(trained: tuple[Path, Path], tmp_path: Path) -> None:
     data, run = trained
-    assert main(["evaluate", str(run), "--data", str(data), "--out", str(tmp_path / "e"), "--maps", "true"]) == 0
-    assert {"scores.csv", "summary.json", "table.md", "report.html", "maps"} <= {
+    assert main(["evaluate", str(run), "--data", str(data), "--out", str(tmp_path / "e"), "--maps"]) == 0
+    assert {"scores.csv", "summary.json", "table.md", "report.html", "examples.png", "per_class.png", "maps"} <= {
         p.name for p in (tmp_path / "e").iterdir()
     }
     report = (tmp_path / "e/report.html").read_text()
@@ -144,13 +144,13 @@ def test_oracle_is_marked_as_such(tmp_path: Path) -> None:
 
 
 def test_params_and_info_print_json(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["params", "--method", "lora,decoder", "--json", "true"]) == 0
+    assert main(["params", "--method", "lora,decoder", "--json"]) == 0
     lora, decoder = json.loads(capsys.readouterr().out)["counts"]
     assert lora["parts"]["added"] == {"total": 53248, "trainable": 53248}
     assert decoder["parts"]["decoder transformer"]["trainable"] == 3_291_264
     assert lora["trainable"] == sum(part["trainable"] for part in lora["parts"].values())
     assert lora["saved_bytes"] == 4 * lora["trainable"]
-    assert main(["info", "--json", "true"]) == 0
+    assert main(["info", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert {"lite-medsam"} == set(found["backbones"])
     assert {"lora", "decoder"} == set(found["methods"])

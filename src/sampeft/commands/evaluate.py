@@ -24,7 +24,7 @@ from sampeft.labels import LabelSet
 from sampeft.metrics.counts import Counts, count
 from sampeft.metrics.scores import Evaluation
 from sampeft.progress import bar
-from sampeft.report.figures import Example
+from sampeft.report.figures import Example, figure_examples, figure_learning_curve, figure_per_class
 from sampeft.report.page import write_page
 from sampeft.report.tables import table_md
 
@@ -147,20 +147,26 @@ def write_results(
     run: Path | None = None,
     extra_notes: Sequence[str] = (),
 ) -> None:
-    """Write the first evaluation's scores.csv and summary.json, table.md and report.html of all of them."""
+    """Write scores.csv and summary.json of the first evaluation; table.md, report.html and figures of all of them."""
     first = next(iter(evaluations.values()))
     first.write(out)
     write_atomically(out / "table.md", table_md(evaluations).encode())
     notes = [*extra_notes]
     if segmenter and segmenter.has_random_weights:
         notes.append("RANDOM WEIGHTS: this model did not start from pretrained weights.")
+    shown = examples(first, looks)
     history = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] if run else []
     config = json.loads((run / "config.json").read_text()) if run and (run / "config.json").is_file() else {}
+    figure_per_class(evaluations, path=out / "per_class.png")
+    if shown:
+        figure_examples(shown, first.labels, out / "examples.png")
+    if any("loss" in record or "val_dsc" in record for record in history):
+        figure_learning_curve(history, out / "learning.png", first.labels)
     write_page(
         out,
         title=f"{first.meta.get('model', 'label maps')} on {first.meta.get('data', 'data')}",
         evaluations=evaluations,
-        examples=examples(first, looks),
+        examples=shown,
         history=history,
         config=config,
         notes=notes,

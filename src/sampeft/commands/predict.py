@@ -77,7 +77,7 @@ def run(config: Config) -> int:
     with bar("predicting", len(files)) as shown:
         for number, path in enumerate(files):
             if not config.force and config.out.is_dir() and (old := sorted(config.out.glob(f"{output_stem(path)}.*"))):
-                raise UsageError(f"{old[0]}: is already there; choose another --out or overwrite with --force true")
+                raise UsageError(f"{old[0]}: is already there; choose another --out or overwrite with --force")
             try:
                 target = segmenter.predict_file(path, config.out, config.batch, partial(_show, shown, number))
             except SampeftError as error:  # the others are still worth having

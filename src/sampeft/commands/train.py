@@ -124,7 +124,7 @@ def git_commit() -> str | None:
 def train(config: Config) -> Result:
     """Train and return what it came to. Raises SampeftError for anything the user can mend, before any heavy work."""
     if (config.out / "adapter.json").exists() and not config.force:
-        raise UsageError(f"{config.out}: holds a trained run; choose another --out or overwrite it with --force true")
+        raise UsageError(f"{config.out}: holds a trained run; choose another --out or overwrite it with --force")
     spec = backbone(config.backbone)
     side = config.side or spec.native_side
     spec.check_side(side)
