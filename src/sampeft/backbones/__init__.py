@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from sampeft.backbones import tinyvit
-from sampeft.backbones.checkpoints import State, find_in_package, load_exactly, load_state, sha256, weights_folder_hint
+from sampeft.backbones.checkpoints import State, find_in_package, load_exactly, load_state, weights_folder_hint
 from sampeft.errors import UsageError, WeightsError, unknown_name
+from sampeft.io import sha256
 from sampeft.sites import AttentionSite
 
 RANDOM = "random"

@@ -22,7 +22,7 @@ from sampeft.data.check import read_labels
 from sampeft.data.intensity import Intensity, Levels, measure
 from sampeft.data.slices import Frame, SliceView
 from sampeft.errors import DataError
-from sampeft.io import read_volume
+from sampeft.io import read_volume, sha256
 from sampeft.volume import Volume
 
 Progress = Callable[[int, int], None]
@@ -94,15 +94,10 @@ def cache_folder() -> Path:
 
 def fingerprint(cases: Sequence[Case]) -> str:
     """sha256 over names and contents of the images and labels of these cases."""
-
-    def digest(path: Path) -> str:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
     files = [f for case in cases for f in case.files]
     with ThreadPoolExecutor() as pool:
-        images = list(pool.map(lambda f: digest(f.image), files))
-        labels = list(pool.map(lambda f: digest(f.label) if f.label else "", files))
+        images = list(pool.map(lambda f: sha256(f.image), files))
+        labels = list(pool.map(lambda f: sha256(f.label) if f.label else "", files))
     content = [[f.id, image, label] for f, image, label in zip(files, images, labels, strict=True)]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
