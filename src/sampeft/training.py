@@ -135,14 +135,14 @@ def fit(
     description: content of adapter.json, to which step and score are added. held_out: cases scored during training by
     the mean foreground DSC; the best is kept by it, and without any the last is. Ctrl-C or SIGTERM saves and returns.
     """
-    from accelerate import Accelerator
+    from accelerate import Accelerator, PartialState
     from accelerate.utils import DistributedDataParallelKwargs, set_seed
 
     set_seed(config.seed)
-    device = Accelerator().device
+    precision = precision_for(PartialState().device, config.precision)
     # While the head is trained first, the encoder's added paths get no gradient.
     parallel = DistributedDataParallelKwargs(find_unused_parameters=config.head_first > 0)
-    accelerator = Accelerator(mixed_precision=precision_for(device, config.precision), kwargs_handlers=[parallel])
+    accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=[parallel])
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
@@ -200,8 +200,12 @@ def fit(
             loss = segmentation_loss(logits, truth)
             accelerator.backward(loss.total)
             norm = accelerator.clip_grad_norm_(trained, config.clip)
-            if bool(torch.isfinite(loss.total)) and bool(torch.isfinite(torch.as_tensor(norm))):
+            is_finite = bool(torch.isfinite(loss.total)) and bool(torch.isfinite(torch.as_tensor(norm)))
+            if (
+                is_finite or precision == "fp16"
+            ):  # in fp16 the gradient scaler itself skips the step and lowers its scale
                 optimizer.step()
+            if is_finite:
                 bad_in_row = 0
                 running.append((loss.total.item(), loss.ce.item(), loss.dice.item()))
             else:

@@ -143,6 +143,20 @@ def test_oracle_is_marked_as_such(tmp_path: Path) -> None:
     assert "oracle" in (tmp_path / "o/table.md").read_text()
 
 
+@pytest.mark.real_weights
+@pytest.mark.usefixtures("real_weights")
+def test_demo_runs_the_whole_job_on_a_users_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = folder_dataset(tmp_path / "data")
+    out = tmp_path / "out"
+    assert main(["demo", "--data", str(data), "--out", str(out), "--minutes", "0.1", "--side", "56"]) == 0
+    said = capsys.readouterr().out
+    assert "automatic" in said
+    assert "not a medical device" in said
+    for path in ("report.html", "table.md", "examples.png", "labels/P04_1.png", "run/adapter.safetensors"):
+        assert (out / path).is_file(), path
+    assert "oracle" in (out / "table.md").read_text()
+
+
 def test_params_and_info_print_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["params", "--method", "lora,decoder", "--json"]) == 0
     lora, decoder = json.loads(capsys.readouterr().out)["counts"]
