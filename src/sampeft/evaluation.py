@@ -34,6 +34,11 @@ class Look:
     truth: Array
     prediction: Array
 
+    @property
+    def place(self) -> str:
+        """Where in the case: the file of a picture, the slice of a volume."""
+        return f"slice {self.slice + 1} of {self.slices}" if self.slices > 1 else self.file
+
 
 def score_case(
     predict: Predictor, dataset: Dataset, case: Case, preparation: Preparation, save: Path | None = None

@@ -189,7 +189,7 @@ def examples(evaluation: Evaluation, looks: Sequence[Look]) -> list[Example]:
     return [
         Example(
             case=ranked[i].case,
-            title=f"{title} case {ranked[i].case}, slice {ranked[i].slice + 1} of {ranked[i].slices}",
+            title=f"{title} case {ranked[i].case}, {ranked[i].place}",
             image_HW=ranked[i].image,
             truth_HW=ranked[i].truth,
             predictions={str(evaluation.meta.get("model", "prediction")): ranked[i].prediction},
