@@ -6,6 +6,8 @@ import json
 import math
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +17,13 @@ import numpy as np
 import pytest
 import torch
 
+from fabricate import folder_dataset
 from sampeft import training
 from sampeft.backbones import load_backbone
+from sampeft.data import open_dataset
 from sampeft.data.cache import Slices
 from sampeft.errors import SampeftError, UsageError
+from sampeft.inference import load
 from sampeft.labels import LabelSet
 from sampeft.losses import segmentation_loss
 from sampeft.model import SemanticSam
@@ -157,3 +162,46 @@ def test_precision_follows_the_hardware(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda features=features: features, raising=False)
         assert training.precision_for(cpu, "auto") == wanted
     assert training.precision_for(cpu, "fp32") == "no"
+
+
+def test_two_processes_write_once_and_score_uneven_cases_as_one_process_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Case D29: three held-out cases on two processes; padding to four would change the mean."""
+    monkeypatch.setenv("SAMPEFT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    data = folder_dataset(tmp_path / "data", cases=6, files_per_case=1)
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        "-m",
+        "sampeft",
+        "train",
+    ]
+    options = [
+        "--data",
+        str(data),
+        "--out",
+        str(tmp_path / "run"),
+        "--weights",
+        "random",
+        "--side",
+        "56",
+        "--held_out",
+        "3",
+    ]
+    settings = ["--training.steps", "4", "--training.validations", "1", "--training.head_first", "0.5"]
+    done = subprocess.run([*command, *options, *settings], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    (scored,) = [record for record in records if "val_dsc" in record]
+    held_out = json.loads((tmp_path / "run/config.json").read_text())["held_out_cases"]
+    assert len(held_out) == 3
+    dataset, segmenter = open_dataset(data), load(tmp_path / "run", merged=False)
+    cases = [case for case in dataset.cases if case.id in held_out]
+    alone = training.validate(segmenter.model, dataset, cases, segmenter.preparation)
+    assert scored["val_dsc"] == pytest.approx(alone.headline().mean, abs=1e-6)

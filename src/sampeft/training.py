@@ -139,10 +139,11 @@ def fit(
     from accelerate.utils import DistributedDataParallelKwargs, set_seed
 
     set_seed(config.seed)
-    precision = precision_for(PartialState().device, config.precision)
+    only_cpu = not torch.accelerator.is_available()  # accelerate joins CPU processes only when it is told
+    precision = precision_for(PartialState(cpu=only_cpu).device, config.precision)
     # While the head is trained first, the encoder's added paths get no gradient.
     parallel = DistributedDataParallelKwargs(find_unused_parameters=config.head_first > 0)
-    accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=[parallel])
+    accelerator = Accelerator(cpu=only_cpu, mixed_precision=precision, kwargs_handlers=[parallel])
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)
     wrapped, optimizer = accelerator.prepare(model, optimizer)

@@ -121,8 +121,11 @@ def prepare(
         temporary = Path(tempfile.mkdtemp(prefix=".making-", dir=target.parent))
         try:
             _write(temporary, dataset, cases, preparation, progress)
-            if not target.exists():
+            try:
                 os.replace(temporary, target)
+            except OSError:
+                if not (target / "case.npy").is_file():  # else another process was first
+                    raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return Slices(*(np.load(target / f"{name}.npy", mmap_mode="r") for name in ("images", "channels", "case")))
