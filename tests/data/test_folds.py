@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from fabricate import folder_dataset
+from sampeft.data import open_dataset
 from sampeft.data.case import Case, ImageFile
-from sampeft.data.folds import hold_out, k_folds, read_splits
+from sampeft.data.folds import fold_of, hold_out, k_folds, read_splits
 from sampeft.data.pairing import group_cases, natural_key
 from sampeft.errors import DataError, UsageError
 
@@ -100,3 +102,19 @@ def test_groups_need_a_pattern_that_fits() -> None:
     for pattern, message in (("^([a-z])_", "does not fit the file b.png"), ("(", "no regular"), ("^a", "no group")):
         with pytest.raises(DataError, match=message):
             group_cases(files, pattern, Path("dataset.json"))
+
+
+def test_named_folds_of_a_data_set_cover_every_case_once_and_never_share_one(tmp_path: Path) -> None:
+    dataset = open_dataset(folder_dataset(tmp_path, cases=7))
+    seen: list[str] = []
+    for number in range(1, 4):
+        parts = fold_of(dataset, f"fold{number}of3")
+        assert parts is not None
+        outside, inside = ([case.id for case in part] for part in parts)
+        assert not set(outside) & set(inside)
+        assert len(outside) + len(inside) == 7
+        seen += inside
+    assert sorted(seen) == sorted(case.id for case in dataset.cases)
+    assert fold_of(dataset, "test") is None
+    with pytest.raises(UsageError, match="fold1of3 to fold3of3"):
+        fold_of(dataset, "fold4of3")

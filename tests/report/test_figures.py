@@ -16,7 +16,6 @@ from sampeft.report.figures import (
     FILL,
     Example,
     encode,
-    figure_class_bars,
     figure_examples,
     figure_learning_curve,
     figure_per_class,
@@ -107,13 +106,6 @@ def test_every_scored_case_is_a_point(evaluations: dict[str, Evaluation]) -> Non
     assert ticks == [
         "liver & <portal> vein  (n = 6)", "missed  (n = 6)", "stray  (n = 1)", "absent  (n = 0)", "foreground mean",
     ]  # fmt: skip
-
-
-def test_bars_are_as_high_as_the_means(evaluations: dict[str, Evaluation]) -> None:
-    (axes,) = figure_class_bars(evaluations).axes
-    for bars, evaluation in zip(axes.containers[1::2], evaluations.values(), strict=True):
-        wanted = [c.interval.mean for c in evaluation.per_class() if c.n] + [evaluation.headline().mean]
-        np.testing.assert_allclose([bar.get_height() for bar in bars], wanted)
 
 
 def test_learning_curve_draws_the_records(labels: LabelSet) -> None:

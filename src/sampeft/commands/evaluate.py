@@ -15,6 +15,7 @@ from sampeft.commands.train import parse_map, say
 from sampeft.data import open_dataset
 from sampeft.data.case import Case, Dataset, ImageFile
 from sampeft.data.check import check_dataset, read_labels
+from sampeft.data.folds import fold_of
 from sampeft.data.pairing import pair_files
 from sampeft.errors import UsageError
 from sampeft.evaluation import Look, score_cases
@@ -26,7 +27,7 @@ from sampeft.metrics.scores import Evaluation
 from sampeft.progress import bar
 from sampeft.report.figures import Example, figure_examples, figure_learning_curve, figure_per_class
 from sampeft.report.page import write_page
-from sampeft.report.tables import table_md
+from sampeft.report.tables import table_csv, table_md
 
 POSITIONAL = {"run": {"type": Path, "nargs": "?", "help": "folder of a trained run; or give --pred and --truth"}}
 
@@ -38,7 +39,7 @@ class Config:
     Args:
         out: folder for the results.
         data: folder of the labelled data set.
-        split: its split to score.
+        split: its split to score; 'fold2of5': the cases inside that fold.
         layout: its layout; nothing: found by looking.
         map: label ids to change on reading, such as 4:3.
         pred: folder of label maps made by anything, instead of a run.
@@ -87,7 +88,8 @@ def run(config: Config) -> int:
 
 def checked_cases(dataset: Dataset, split: str) -> Sequence[Case]:
     """The labelled cases of a split, after `check`; faults stop here."""
-    cases = dataset.split(split)
+    fold = fold_of(dataset, split)
+    cases = fold[1] if fold else dataset.split(split)
     if not cases:
         raise UsageError(f"{dataset.root}: split '{split}' has no cases; splits: {', '.join(dataset.splits) or 'none'}")
     with bar("checking", len(cases)) as shown:
@@ -151,6 +153,7 @@ def write_results(
     first = next(iter(evaluations.values()))
     first.write(out)
     write_atomically(out / "table.md", table_md(evaluations).encode())
+    write_atomically(out / "table.csv", table_csv(evaluations).encode())
     notes = [*extra_notes]
     if segmenter and segmenter.has_random_weights:
         notes.append("RANDOM WEIGHTS: this model did not start from pretrained weights.")

@@ -18,7 +18,7 @@ from sampeft.data import open_dataset
 from sampeft.data.cache import Preparation, fingerprint, prepare
 from sampeft.data.case import Case, Dataset
 from sampeft.data.check import check_dataset
-from sampeft.data.folds import hold_out
+from sampeft.data.folds import fold_of, hold_out
 from sampeft.data.intensity import PRESETS, choose, preset
 from sampeft.errors import UsageError
 from sampeft.io import read_volume, write_atomically
@@ -43,7 +43,7 @@ class Config:
         start_from: run whose trained weights are the start, such as one of `decoder` for a `lora` with whole_decoder; what it
             did not train starts as usual, and its side may be another.
         layout: layout of the data set; nothing: found by looking.
-        split: split to train on; 'auto': train if the data set has it, else all.
+        split: split to train on; 'auto': train if the data set has it, else all; 'fold2of5': all cases outside that fold.
         held_out: cases of it that are not trained on but scored on the way; below 1 a share, else a number, 0 none.
         map: label ids to change on reading, such as 4:3,255:1.
         intensity: recipe by name, or 'auto'.
@@ -99,7 +99,8 @@ def parse_map(text: str | None) -> dict[int, int] | None:
 def split_cases(dataset: Dataset, split: str, held_out: float, seed: int) -> tuple[list[Case], list[Case]]:
     """(training cases, held-out cases). A `val` split that the data set ships is used as the held-out cases."""
     name = split if split != "auto" else "train" if "train" in dataset.splits else "all"
-    cases = {case.id: case for case in dataset.split(name)}
+    fold = fold_of(dataset, split)
+    cases = {case.id: case for case in (fold[0] if fold else dataset.split(name))}
     if held_out <= 0:
         return list(cases.values()), []
     if split == "auto" and "val" in dataset.splits:

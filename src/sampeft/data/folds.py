@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from random import Random
 
-from sampeft.data.case import Case
+from sampeft.data.case import Case, Dataset
 from sampeft.data.pairing import natural_key
 from sampeft.errors import DataError, UsageError
 from sampeft.io import file_stem
@@ -43,6 +44,21 @@ def k_folds(case_ids: Iterable[str], k: int, seed: int) -> tuple[tuple[tuple[str
     order = _shuffled(ids, seed)
     parts = [set(order[fold::k]) for fold in range(k)]
     return tuple((tuple(i for i in ids if i not in part), tuple(i for i in ids if i in part)) for part in parts)
+
+
+def fold_of(dataset: Dataset, split: str) -> tuple[list[Case], list[Case]] | None:
+    """`fold2of5` -> (cases outside, cases inside) the second of five folds over all cases; None for any other name.
+
+    The folds of a data set are always the same. Raises UsageError for a fold that there is not.
+    """
+    match = re.fullmatch(r"fold(\d+)of(\d+)", split)
+    if match is None:
+        return None
+    number, k = int(match[1]), int(match[2])
+    if not 1 <= number <= k:
+        raise UsageError(f"split '{split}': the folds are fold1of{k} to fold{k}of{k}")
+    inside = set(k_folds([case.id for case in dataset.cases], k, seed=0)[number - 1][1])
+    return [c for c in dataset.cases if c.id not in inside], [c for c in dataset.cases if c.id in inside]
 
 
 def read_splits(

@@ -240,34 +240,6 @@ def _means(axes: Axes, shown: list[tuple[float, Any]], color: str, marker: str, 
                   label=label, zorder=3)  # fmt: skip
 
 
-def figure_class_bars(evaluations: dict[str, Evaluation], metric: str = "dsc", path: Path | None = None) -> Figure:
-    """The mean of each class as a bar with its interval, methods side by side, the foreground mean last."""
-    from matplotlib.figure import Figure
-
-    rows = class_rows(evaluations, metric)
-    figure = Figure(figsize=(max(6.5, 2.0 + 0.55 * (len(rows) + 1)), 4.4), dpi=DPI, layout="constrained")
-    axes = figure.add_subplot()
-    wide = 0.8 / len(evaluations)
-    for m, (method, evaluation) in enumerate(evaluations.items()):
-        shown = [c.interval if c else None for c in (scores[m] for scores in rows.values())]
-        shown.append(evaluation.headline(metric))
-        places = [(x, i) for x, i in enumerate(shown) if i is not None and not math.isnan(i.mean)]
-        x = np.array([place for place, _ in places]) + (m - (len(evaluations) - 1) / 2) * wide
-        mean, low, high = (np.array([getattr(i, part) for _, i in places]) for part in ("mean", "low", "high"))
-        error = np.nan_to_num([np.maximum(mean - low, 0), np.maximum(high - mean, 0)])
-        axes.bar(x, mean, wide * 0.92, color=METHODS[m % len(METHODS)], label=column_name(method, evaluation),
-                 yerr=error, error_kw={"elinewidth": 1.0, "ecolor": "#222222"})  # fmt: skip
-    axes.axvline(len(rows) - 0.5, color="#999999", linewidth=0.8)
-    axes.set_xticks(range(len(rows) + 1), [*rows, FOREGROUND], rotation=40, ha="right", rotation_mode="anchor")
-    axes.get_xticklabels()[-1].set_fontweight("bold")
-    axes.set_ylim(0, 1)
-    axes.set_ylabel(f"mean {metric_name(metric)}, 95 % interval")
-    axes.grid(axis="y", color="#dddddd", linewidth=0.7)
-    _plain(axes)
-    figure.legend(loc="outside upper left", frameon=False, fontsize=9, ncols=1)
-    return _saved(figure, path)
-
-
 def figure_learning_curve(
     records: Sequence[dict[str, Any]], path: Path | None = None, labels: LabelSet | None = None
 ) -> Figure:
