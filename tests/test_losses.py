@@ -59,7 +59,6 @@ def test_sums_are_taken_in_float32() -> None:
     probabilities = torch.ones(1, 2, 512, 512, dtype=torch.bfloat16)
     loss = segmentation_loss(torch.zeros_like(probabilities), torch.zeros(1, 512, 512, dtype=torch.long))
     assert loss.total.dtype == torch.float32
-    assert float(torch.ones(512, 512).sum()) == 262144
     # p = 1/2 everywhere, truth all background: Dice 2 * n/2 / (n/2 + n) = 2/3 for the one class that is present.
     assert loss.dice.item() == pytest.approx(1 / 3, abs=1e-5)
 

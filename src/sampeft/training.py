@@ -42,8 +42,8 @@ class Training:
     validations: how often held-out cases are scored and the model is saved, at equal shares of the run.
     balance: share of slices drawn by class, every foreground class equally often, instead of uniformly.
     head_first: share of the run that trains prompt, head and decoder paths on embeddings of the untouched encoder: its
-    first half encodes up to `head_bank` augmented slices, the rest trains on them, `head_batch` at a time, at a tenth
-    of the cost of a whole step; the encoder's paths then start under a head that works.
+    first half encodes up to `head_bank` augmented slices, the rest trains on them, `head_batch` at a time, a slice at
+    about a tenth of the cost of one through the encoder; the encoder's paths then start under a head that works.
     precision: auto, fp32, bf16 or fp16.
     max_bad_steps: non-finite steps in a row that end the training.
     """
@@ -153,8 +153,10 @@ def fit(
     bank: list[tuple[torch.Tensor, torch.Tensor]] = []  # (embedding, truth) of augmented slices, untouched encoder
     running: list[tuple[float, float, float]] = []
     step = bad_steps = bad_in_row = saved = 0
+    log = _Log(out / "metrics.jsonl", accelerator)
+    learned = False
     start = time.monotonic()
-    with _stop_signal() as stop, bar("training") as shown, _Log(out / "metrics.jsonl", accelerator) as log:
+    with _stop_signal() as stop, bar("training") as shown:
         while True:
             seconds = time.monotonic() - start
             # Every process must leave the loop at the same step: the largest progress and any stop count for all.
@@ -162,7 +164,7 @@ def fit(
             over = progress >= 1 or stopped
             if over or progress >= (saved + 1) / config.validations:
                 saved = math.floor(progress * config.validations + 1e-9)
-                saver.save(log, step, seconds / 60, score=not stopped)
+                saver.save(log, step, seconds / 60, score=learned and not stopped)
                 if over:
                     return Result(step, round(seconds / 60, 2), saver.best_dsc, saver.best_step, bad_steps, stopped)
 
@@ -207,7 +209,7 @@ def fit(
             ):  # in fp16 the gradient scaler itself skips the step and lowers its scale
                 optimizer.step()
             if is_finite:
-                bad_in_row = 0
+                bad_in_row, learned = 0, True
                 running.append((loss.total.item(), loss.ce.item(), loss.dice.item()))
             else:
                 bad_steps, bad_in_row = bad_steps + 1, bad_in_row + 1
@@ -232,15 +234,9 @@ class _Log:
 
     def __init__(self, path: Path, accelerator: Any) -> None:
         self.path, self.main = path, accelerator.is_main_process
-
-    def __enter__(self) -> _Log:
         if self.main:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.write_text("")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Every line is already written."""
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("")
 
     def record(self, step: int, minutes: float, **values: Any) -> None:
         if self.main:

@@ -108,7 +108,8 @@ def evaluate_run(config: Config) -> Evaluation:
     evaluation, looks = evaluate_segmenter(
         segmenter, dataset, cases, config.split, config.out / "maps" if config.maps else None
     )
-    others = {str(Evaluation.read(path).meta.get("model", path.name)): Evaluation.read(path) for path in config.beside}
+    beside = [(path, Evaluation.read(path)) for path in config.beside]
+    others = {str(other.meta.get("model", path.name)): other for path, other in beside}
     write_results(config.out, {segmenter.name: evaluation, **others}, looks, segmenter, config.run)
     return evaluation
 
