@@ -16,6 +16,8 @@ COMMANDS = {
     "evaluate": "score a trained run, or any label maps, against the truth; table and report.html",
     "oracle": "score the pretrained model prompted with the truth's boxes (zero-shot upper bound)",
     "predict": "write label maps for new images; no labels, no prompts",
+    "check": "every pairing, label and geometry fault of a data set, with file and fix",
+    "fetch": "download public data sets or weights: licence shown, resumed, checked, unpacked",
     "params": "count total and trainable parameters of a backbone with a method",
     "info": "versions, devices and what each name means",
 }
@@ -72,6 +74,7 @@ def run(name: str, argv: Sequence[str]) -> int:
     from jsonargparse import ActionConfigFile, ArgumentParser
 
     warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     logging.getLogger("transformers").setLevel(logging.ERROR)
     module: Any = importlib.import_module(f"sampeft.commands.{name}")
     parser = ArgumentParser(prog=f"sampeft {name}", description=module.__doc__.splitlines()[0])
@@ -91,7 +94,7 @@ def plain_flags(argv: Sequence[str], config: type[Any]) -> list[str]:
     from dataclasses import fields
 
     flags = {f"--{field.name}" for field in fields(config) if field.type in ("bool", bool)}
-    following = [*argv[1:], ""]
+    following = [*argv, ""][1:]
     return [
         f"{a}=true" if a in flags and b not in ("true", "false") else a for a, b in zip(argv, following, strict=True)
     ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,7 @@ import torch
 from sampeft.backbones import RANDOM, load_backbone
 from sampeft.backbones.checkpoints import load_state
 from sampeft.data.cache import Preparation, PreparedVolume
-from sampeft.data.intensity import Intensity
-from sampeft.errors import WeightsError
+from sampeft.errors import UsageError, WeightsError
 from sampeft.io import file_stem, label_suffix, read_volume, write_labels
 from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
@@ -84,39 +85,110 @@ class Segmenter:
         volume = image if isinstance(image, Volume) else read_volume(Path(image))
         return predict_volume(self.model, volume, self.preparation, batch, progress)
 
+    def segment(
+        self,
+        image: Path | str | Volume,
+        *,
+        boxes: Sequence[Sequence[float]] = (),
+        points: Sequence[Sequence[Sequence[float]]] = (),
+        slice: int = 0,
+        adapted: bool = False,
+    ) -> npt.NDArray[np.bool_]:
+        """Masks (N, H, W) of one slice by prompts in its pixels: one mask per box and per list of points.
+
+        boxes: (x0, y0, x1, y1) each. points: lists of (x, y, inside), inside 1 or 0. With as many boxes as lists of points,
+        each pair makes one mask. slice: number of the slice, 0 for a picture. adapted: with the trained adapter in place;
+        else by the pretrained model, which knows any object. Raises UsageError for prompts that fit neither.
+        """
+        if not (boxes or points) or (boxes and points and len(boxes) != len(points)):
+            raise UsageError(f"give boxes, lists of points or as many of both, got {len(boxes)} and {len(points)}")
+        volume = image if isinstance(image, Volume) else read_volume(Path(image))
+        prepared = PreparedVolume.of(volume, self.preparation)
+        if not 0 <= slice < len(prepared):
+            raise UsageError(f"{volume.path}: has slices 0..{len(prepared) - 1}, not {slice}")
+        device = next(self.model.parameters()).device
+        frame = prepared.frame
+
+        def placed(corners: Any) -> torch.Tensor:
+            return (
+                torch.from_numpy(frame.points(np.asarray(corners, dtype=np.float64).reshape(-1, 2))).float().to(device)
+            )
+
+        prompt: dict[str, Any] = {}
+        if boxes:
+            prompt["boxes_BN4"] = placed(boxes).reshape(1, len(boxes), 4)
+        if points:
+            most = max(map(len, points))
+            # -10 is the kind of a point that is only there to make lists equally long.
+            full = np.array([[*map(tuple, p), *[(0, 0, -10)] * (most - len(p))] for p in points], dtype=np.float64)
+            prompt["points_BNP2"] = placed(full[..., :2]).reshape(1, len(points), most, 2)
+            prompt["point_labels_BNP"] = torch.from_numpy(full[..., 2]).to(torch.int32)[None].to(device)
+        with nullcontext() if adapted else self.model.original(), torch.inference_mode():
+            pixels = prepared.image(slice)[None].to(device)
+            logits_NHW = frame.logits(self.model.segment_prompted(pixels, **prompt)[0].float().cpu())
+        masks = np.zeros((len(logits_NHW), *frame.size), dtype=bool)
+        top, left, bottom, right = frame.box
+        masks[:, top:bottom, left:right] = (logits_NHW > 0).numpy()
+        return masks
+
     def predict_file(
-        self, image: Path | str, out: Path | str, batch: int = 4, progress: Progress | None = None
+        self,
+        image: Path | str,
+        out: Path | str,
+        batch: int = 4,
+        progress: Progress | None = None,
+        nifti: bool = False,
     ) -> Path:
-        """Segment an image file; the label map goes to the folder `out` under the image's name. Returns its path."""
+        """Segment an image file or series; the label map goes to the folder `out` under its name. Returns its path.
+
+        nifti: write NIfTI for DICOM, too. It is written as well when nothing was found, of which no DICOM SEG can tell.
+        """
         volume = read_volume(Path(image))
         channels = self.predict(volume, batch, progress)
-        return write_labels(
-            Path(out) / f"{output_stem(Path(image))}{label_suffix(volume)}", channels, self.labels, volume
-        )
+        suffix = label_suffix(volume)
+        if suffix == ".dcm" and (nifti or not np.isin(channels, self.labels.foreground).any()):
+            suffix = ".nii.gz"
+            if not nifti:
+                warnings.warn(
+                    f"{volume.path}: nothing was found in it; written as NIfTI, not as DICOM SEG", stacklevel=2
+                )
+        return write_labels(Path(out) / f"{output_stem(Path(image))}{suffix}", channels, self.labels, volume)
 
 
-def load(run: Path | str, *, weights: str | None = None, last: bool = False, merged: bool = True) -> Segmenter:
+def load(
+    run: Path | str,
+    *,
+    weights: str | None = None,
+    last: bool = False,
+    merged: bool = True,
+    beside: Segmenter | None = None,
+) -> Segmenter:
     """Load a trained run: its best model, or its `last`.
 
     weights: base weights, when they are not where they were at training; they must have the same sha256.
-    merged: fold the adapter into the weights (no extra cost at prediction); False keeps it switchable.
+    merged: fold the adapter into the weights (no extra cost at prediction).
+    beside: a loaded run of the same base, whose weights are then shared; whichever of the two is used puts its own adapter
+    in place, so that several runs take the memory of one.
     Raises WeightsError when something is missing or belongs to another base.
     """
     folder = Path(run) / "last" if last else Path(run)
     description = read_description(folder)
     wanted = description["weights_sha256"]
-    if wanted == RANDOM:
-        torch.manual_seed(description["seed"])
-    loaded = load_backbone(description["backbone"], RANDOM if wanted == RANDOM else weights)
-    if loaded.digest != wanted:
+    if beside is not None:
+        loaded = beside.model.loaded
+    else:
+        if wanted == RANDOM:
+            torch.manual_seed(description["seed"])
+        loaded = load_backbone(description["backbone"], RANDOM if wanted == RANDOM else weights)
+    same_seed = beside is None or wanted != RANDOM or beside.description["seed"] == description["seed"]
+    if (loaded.spec.name, loaded.digest) != (description["backbone"], wanted) or not same_seed:
         raise WeightsError(
-            f"{folder}: trained on {description['backbone']} with sha256 {wanted[:8]}..., but {loaded.source} has "
-            f"{loaded.digest[:8]}...; give the right file with --weights"
+            f"{folder}: trained on {description['backbone']} with content {wanted[:8]}..., but {loaded.source} is "
+            f"{loaded.spec.name} with {loaded.digest[:8]}...; give the right weights with --weights"
         )
     labels = LabelSet.from_json(description["label_map"], folder / "adapter.json")
-    stored = description["preparation"]
-    preparation = Preparation(Intensity(**stored["intensity"]), stored["side"], stored["plane"])
-    model = SemanticSam(loaded, labels, preparation.side)
+    preparation = Preparation.from_json(description["preparation"])
+    model = SemanticSam(loaded, labels, preparation.side, description.get("detail", False))
     attach(model, description["method"], description["options"])
     path = folder / "adapter.safetensors"
     load_trained(model, load_state(path), path)

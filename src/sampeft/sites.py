@@ -1,4 +1,4 @@
-"""Where a method may attach: the attention projections that a backbone publishes, with the layout of fused ones.
+"""Where a method may attach: attention layers and MLPs that a backbone publishes, with the layout of fused projections.
 
 A backbone lists its sites; methods (LoRA and its relatives, adapters) read them and never guess channel positions.
 """
@@ -9,27 +9,57 @@ from dataclasses import dataclass
 from typing import Literal
 
 Part = Literal["encoder", "decoder"]
-Projection = Literal["q", "k", "v"]
+TARGETS = ("q", "k", "v", "proj", "mlp")
+"""Linear layers by role: query, key, value and output projection of an attention, and the layers of an MLP."""
 
 
 @dataclass(frozen=True)
 class AttentionSite:
     """One attention layer of a promptable model.
 
-    path: module path below the model. With `groups` it names the fused linear layer that gives q, k and v together;
-        without, it names the attention module that already holds `q_proj`, `k_proj` and `v_proj`.
+    path: path of the attention module below the model. output: name of its output projection, inside it.
     part: the image encoder or the mask decoder's transformer.
     block: index of the block within its part, counted from the input.
+    fused: name, inside the module, of the one linear layer that gives q, k and v together; None when the module holds
+        `q_proj`, `k_proj` and `v_proj`.
     groups: number of interleaved (q, k, v) groups along the fused output: 1 when the output is q | k | v in thirds
-        (SAM's ViT, Hiera), the number of heads when every head has its own q, k, v next to each other (TinyViT);
-        None when the projections are separate.
+        (SAM's ViT, Hiera), the number of heads when every head has its own q, k, v next to each other (TinyViT).
+    norm: path of the layer norm over the sum of this attention's output and its residual, where a block has one there
+        and the paper's Adapter goes before it: behind the decoder's attention from image to prompt.
     """
 
     path: str
+    output: str
     part: Part
     block: int
-    groups: int | None = None
+    fused: str | None = None
+    groups: int = 1
+    norm: str | None = None
 
-    def projection(self, name: Projection) -> str:
-        """Path of one projection, a Linear, once fused layers are split."""
-        return f"{self.path}.{name}_proj"
+    def linears(self, target: str) -> list[str]:
+        """Paths of the linear layers of a role, once fused ones are split; empty for a role that this site has not."""
+        if target in ("q", "k", "v"):
+            return [".".join(filter(None, (self.path, self.fused, f"{target}_proj")))]
+        return [f"{self.path}.{self.output}"] if target == "proj" else []
+
+
+@dataclass(frozen=True)
+class MlpSite:
+    """One MLP of a transformer block.
+
+    path: path of the module. layers: names of its linear layers, inside it, from input to output.
+    norm: name of a layer norm that the module itself applies to its input first, or None: the block did it before.
+    """
+
+    path: str
+    layers: tuple[str, ...]
+    part: Part
+    block: int
+    norm: str | None = None
+
+    def linears(self, target: str) -> list[str]:
+        """As of `AttentionSite`."""
+        return [f"{self.path}.{layer}" for layer in self.layers] if target == "mlp" else []
+
+
+Site = AttentionSite | MlpSite

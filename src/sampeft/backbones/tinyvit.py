@@ -1,23 +1,40 @@
-"""LiteMedSAM: its original checkpoint -> a promptable `SamModel` whose image encoder is timm's TinyViT.
+"""MobileSAM and LiteMedSAM: the authors' checkpoint -> a promptable `SamModel` whose image encoder is timm's TinyViT.
 
-Against timm's `tiny_vit_5m_224`, LiteMedSAM has a stem of two 1x1 convolutions with stride 1, no stride in the last
-downsampling and SAM's neck on top, so that an image of side 256 gives an embedding of 256 x 64 x 64.
+Against timm's `tiny_vit_5m_224`, both have no stride in the last downsampling and SAM's neck on top. LiteMedSAM also has a
+stem of two 1x1 convolutions with stride 1, so that an image of side 256 gives an embedding of 256 x 64 x 64.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import nn
 
-from sampeft.backbones.checkpoints import SAM_KEYS, State, rename
-from sampeft.sites import AttentionSite
+from sampeft.backbones.checkpoints import SAM_KEYS, State, from_transformers, rename
+from sampeft.backbones.sam import promptable_input, resize_prompts, tie_position
+from sampeft.errors import WeightsError
+from sampeft.sites import AttentionSite, MlpSite, Site
 
-STRIDE = 4
-NATIVE_SIDE = 256
+__all__ = [
+    "LEAD_TOKENS",
+    "TINY",
+    "TINY_SIDE",
+    "build",
+    "convert",
+    "encode",
+    "encoder_sites",
+    "promptable_input",
+    "read_folder",
+    "resize",
+]
+
 WINDOW = 14  # largest attention window on the embedding grid; a grid of its multiples pads nothing
+LEAD_TOKENS: tuple[str, ...] = ("iou_token",)
+TINY: dict[str, Any] = {"widths": (8, 16, 24, 32), "depths": (1, 1, 2, 1), "heads": (1, 2, 3, 4)}
+TINY_SIDE = 64
 
 _KEYS = (
     (r"^image_encoder\.patch_embed\.seq\.0\.", "vision_encoder.trunk.patch_embed.conv1."),
@@ -30,31 +47,36 @@ _KEYS = (
     (r"^image_encoder\.layers\.", "vision_encoder.trunk.stages."),
     (r"^(vision_encoder\.trunk\..*)\.c\.", r"\1.conv."),
 )
+# The classifier that MobileSAM's encoder was distilled under.
+_CLASSIFIER = re.compile(r"^(module\.)?image_encoder\.(norm_head|head)\.")
 
 
 class TinyVitEncoder(nn.Module):
-    """image_B3HW -> an object whose `last_hidden_state` (and first item) is embedding_B,256,H/4,W/4."""
+    """image_B3HW -> an object whose `last_hidden_state` is embedding_B,256,H/stride,W/stride. stride: 16, or 4 for the
+    stem without strides."""
 
-    def __init__(self) -> None:
+    def __init__(self, stride: int, widths: tuple[int, ...], depths: tuple[int, ...], heads: tuple[int, ...]) -> None:
         super().__init__()
+        self.stride = stride
         from timm.models.tiny_vit import ConvNorm, TinyVit
         from transformers import SamVisionConfig
         from transformers.models.sam.modeling_sam import SamVisionNeck
 
         trunk = TinyVit(
-            embed_dims=(64, 128, 160, 320),
-            depths=(2, 2, 6, 2),
-            num_heads=(2, 4, 5, 10),
+            embed_dims=widths,
+            depths=depths,
+            num_heads=heads,
             window_sizes=(7, 7, WINDOW, 7),
             drop_path_rate=0.0,
             num_classes=0,
         )
-        trunk.patch_embed.conv1 = ConvNorm(3, 32)
-        trunk.patch_embed.conv2 = ConvNorm(32, 64)
+        if stride == 4:
+            trunk.patch_embed.conv1 = ConvNorm(3, widths[0] // 2)
+            trunk.patch_embed.conv2 = ConvNorm(widths[0] // 2, widths[0])
         trunk.stages[3].downsample.conv2.conv.stride = (1, 1)
         trunk.head = nn.Identity()
         self.trunk = trunk
-        self.neck = SamVisionNeck(SamVisionConfig(hidden_size=320, output_channels=256))
+        self.neck = SamVisionNeck(SamVisionConfig(hidden_size=widths[-1], output_channels=256))
 
     def get_input_embeddings(self) -> nn.Module:
         """What `transformers` and `peft` expect of an encoder: the module that the pixels enter."""
@@ -67,35 +89,62 @@ class TinyVitEncoder(nn.Module):
         return SamVisionEncoderOutput(last_hidden_state=self.neck(features_BCHW.permute(0, 2, 3, 1)))
 
 
-def build() -> nn.Module:
-    """A promptable `SamModel` with random weights and a TinyViT encoder for images of side 256."""
+def build(
+    stride: int = 16,
+    native_side: int = 1024,
+    widths: tuple[int, ...] = (64, 128, 160, 320),
+    depths: tuple[int, ...] = (2, 2, 6, 2),
+    heads: tuple[int, ...] = (2, 4, 5, 10),
+) -> nn.Module:
+    """A promptable `SamModel` with random weights and a TinyViT encoder."""
     from transformers import SamConfig, SamModel
 
     config = SamConfig(
-        vision_config={"num_hidden_layers": 0, "hidden_size": 32, "image_size": NATIVE_SIDE, "num_pos_feats": 128},
-        prompt_encoder_config={"image_size": NATIVE_SIDE, "patch_size": STRIDE},
+        vision_config={"num_hidden_layers": 0, "hidden_size": 32, "image_size": native_side, "num_pos_feats": 128},
+        prompt_encoder_config={"image_size": native_side, "patch_size": stride},
         # The authors' decoder uses torch's default here; transformers' default of 1e-6 is off by 1e-4 in the masks.
         mask_decoder_config={"layer_norm_eps": 1e-5},
     )
     sam = SamModel(config)
-    sam.vision_encoder = TinyVitEncoder()
+    sam.vision_encoder = TinyVitEncoder(stride, widths, depths, heads)
     return cast(nn.Module, sam)
 
 
-def convert(state: State, source: Path) -> dict[str, torch.Tensor]:
-    """Original LiteMedSAM names -> the names of `build()`'s model."""
-    renamed = rename(state, (*_KEYS, *SAM_KEYS))
-    if (position := renamed.get("shared_image_embedding.positional_embedding")) is not None:
-        renamed["prompt_encoder.shared_embedding.positional_embedding"] = position
+def convert(state: State) -> dict[str, torch.Tensor]:
+    """The authors' names, or those of `build()`'s model -> the names of `build()`'s model."""
+    if from_transformers(state):
+        renamed = dict(state)
+    else:
+        renamed = rename({n: v for n, v in state.items() if not _CLASSIFIER.match(n)}, (*_KEYS, *SAM_KEYS))
+    tie_position(renamed)
     return renamed
 
 
-def sites(sam: nn.Module) -> list[AttentionSite]:
-    """Attention layers of the encoder, input to output: every head has its q, k, v next to each other."""
-    from timm.models.tiny_vit import Attention
+def read_folder(folder: Path) -> State:
+    """There is no such folder: `transformers` has no TinyViT."""
+    raise WeightsError(f"{folder}: is a folder; this backbone has the authors' checkpoint only, give that file")
 
-    found = [(path, module) for path, module in sam.named_modules() if isinstance(module, Attention)]
-    return [
-        AttentionSite(f"{path}.qkv", "encoder", block, groups=module.num_heads)
-        for block, (path, module) in enumerate(found)
-    ]
+
+def encoder_sites(sam: nn.Module) -> list[Site]:
+    """Attention (every head has its own q, k, v next to each other) and MLP of every block, input to output."""
+    from timm.models.tiny_vit import TinyVitBlock
+
+    found: list[Site] = []
+    blocks = [(path, module) for path, module in sam.named_modules() if isinstance(module, TinyVitBlock)]
+    for block, (path, module) in enumerate(blocks):
+        heads = module.attn.num_heads
+        found += [
+            AttentionSite(f"{path}.attn", "proj", "encoder", block, fused="qkv", groups=heads),
+            MlpSite(f"{path}.mlp", ("fc1", "fc2"), "encoder", block, norm="norm"),
+        ]
+    return found
+
+
+def resize(sam: Any, side: int) -> None:
+    """Make prompts work on a square of this side; the encoder is convolutions and windows and takes any."""
+    resize_prompts(sam, side, side // sam.vision_encoder.stride)
+
+
+def encode(sam: Any, pixels_B3HW: torch.Tensor, early: bool = False) -> tuple[torch.Tensor, ...]:
+    """(embedding_B,256,g,g). early: has no meaning here."""
+    return (sam.vision_encoder(pixels_B3HW).last_hidden_state,)

@@ -51,7 +51,10 @@ def gather() -> dict[str, Any]:
             "training_precision": {"no": "fp32"}.get(found := precision_for(device, "auto"), found),
         },
         "cache": str(cache_folder()),
-        "backbones": {name: {"weights": weights(name), "native_side": b.native_side} for name, b in BACKBONES.items()},
+        "backbones": {
+            name: {"weights": weights(name), "native_side": b.native_side, "side": b.side}
+            for name, b in BACKBONES.items()
+        },
         "methods": {name: sorted(m.options.__dataclass_fields__) for name, m in METHODS.items()},
         "layouts": {name: first_line(getattr(layout, "__doc__", "")) for name, layout in DATASETS.items()},
         "intensity": {name: asdict(recipe) for name, recipe in PRESETS.items()},

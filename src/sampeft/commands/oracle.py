@@ -12,7 +12,7 @@ from sampeft.commands.train import parse_map, say
 from sampeft.data import open_dataset
 from sampeft.data.cache import Preparation
 from sampeft.data.case import Case, Dataset
-from sampeft.data.intensity import choose, preset
+from sampeft.data.intensity import choose, preset, with_bands
 from sampeft.evaluation import Look, score_cases
 from sampeft.io import read_volume
 from sampeft.metrics.scores import Evaluation
@@ -29,11 +29,12 @@ class Config:
         data: folder of the labelled data set.
         out: folder for the results.
         backbone: promptable model.
-        weights: file of its weights, 'random', or nothing: found by name.
+        weights: its weights: a file, a `transformers` folder, a hub id, 'random', or nothing: found by name.
         split: split to score.
         layout: layout of the data set; nothing: found by looking.
         map: label ids to change on reading, such as 4:3.
         intensity: recipe by name, or 'auto'.
+        bands: the one or three bands of multi-band images to look at, counted from 1, such as 3,2,1.
         side: pixels of the square network input; nothing: the backbone's own.
         json: print the summary as one JSON object on stdout.
     """
@@ -46,6 +47,7 @@ class Config:
     layout: str | None = None
     map: str | None = None
     intensity: str = "auto"
+    bands: str | None = None
     side: int | None = None
     json: bool = False
 
@@ -55,8 +57,9 @@ def run(config: Config) -> int:
     cases = checked_cases(dataset, config.split)
     if config.intensity == "auto":
         _, recipe = choose(read_volume(cases[0].files[0].image), dataset.modality)
+        recipe = with_bands(recipe, config.bands)
     else:
-        recipe = preset(config.intensity)
+        recipe = preset(config.intensity, config.bands)
     spec = backbone(config.backbone)
     model = SemanticSam(load_backbone(config.backbone, config.weights), dataset.labels, config.side or spec.native_side)
     evaluation, looks = score_oracle(model, dataset, cases, Preparation(recipe, model.side), config.split)

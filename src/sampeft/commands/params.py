@@ -1,4 +1,4 @@
-"""Backbone, methods and number of classes in, exact parameter counts per part out."""
+"""Backbone, methods and number of classes in, exact parameter counts per part and the saved file's size out."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from sampeft.backbones import RANDOM, load_backbone
+from sampeft.backbones import backbone, sketch_backbone
 from sampeft.errors import UsageError
 from sampeft.labels import BACKGROUND, LabelSet
 from sampeft.model import SemanticSam
-from sampeft.peft import attach, count_parameters
-from sampeft.peft.state import trained_state
+from sampeft.peft import METHODS, attach, count_parameters
+from sampeft.peft.state import saved_bytes
+
+PROMPTABLE = ("prompt encoder", "promptable mask head")
+"""Parts that only points and boxes use."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +23,11 @@ class Config:
 
     Args:
         backbone: promptable model.
-        method: one method, or several joined by commas.
-        options: options of the method.
+        method: one method, several joined by commas, or 'all'.
+        options: options of the method; with several methods, of each that has them.
         classes: foreground classes; the background is added.
+        side: pixels of the square input, on which SAM's table of positions depends; nothing: that of the weights.
+        detail: with the head on the input's own grid (SAM's ViT only).
         json: print one JSON object instead of a table.
     """
 
@@ -30,42 +35,83 @@ class Config:
     method: str = "lora"
     options: dict[str, Any] = field(default_factory=dict)
     classes: int = 13
+    side: int | None = None
+    detail: bool = False
     json: bool = False
 
 
-def count(config: Config, method: str) -> dict[str, Any]:
-    """Counts of one method: part -> (parameters, trained), and the bytes of the tensors that a run saves."""
+def count(config: Config, method: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Counts of one method: part -> parameters and trained ones, sums, and the bytes of the file that a run saves."""
     names = (BACKGROUND, *(f"class {k}" for k in range(1, config.classes + 1)))
-    model = SemanticSam(load_backbone(config.backbone, RANDOM), LabelSet(names, tuple(range(len(names)))))
-    attached = attach(model, method, config.options)
-    saved = sum(tensor.numel() * tensor.element_size() for tensor in trained_state(model).values())
+    loaded = sketch_backbone(config.backbone)
+    side = config.side or loaded.spec.native_side
+    model = SemanticSam(loaded, LabelSet(names, tuple(range(len(names)))), side, config.detail)
+    attached = attach(model, method, options)
+    parts = count_parameters(model)
     return {
         "backbone": config.backbone,
         "method": method,
         "options": attached.options,
         "classes": config.classes,
+        "side": side,
         "sites": len(attached.sites),
-        "parts": {part: {"total": t, "trainable": r} for part, (t, r) in count_parameters(model).items()},
+        "parts": {part: {"total": t, "trainable": r} for part, (t, r) in parts.items()},
         "total": attached.total,
+        "total_without_prompts": attached.total - sum(parts[part][0] for part in PROMPTABLE),
         "trainable": attached.trainable,
-        "saved_bytes": saved,
+        "saved_bytes": saved_bytes(model),
     }
 
 
 def run(config: Config) -> int:
     if config.classes < 1:
         raise UsageError(f"--classes must be at least 1, got {config.classes}")
-    counts = [count(config, method.strip()) for method in config.method.split(",")]
+    backbone(config.backbone)
+    methods = list(METHODS) if config.method == "all" else [name.strip() for name in config.method.split(",")]
+    counts = [count(config, method, _options_of(method, methods, config.options)) for method in methods]
     if config.json:
         print(json.dumps({"counts": counts}))
         return 0
-    print(f"{config.backbone}, {config.classes} classes and background\n")
-    print("| part | " + " | ".join(f"{c['method']} total | trained" for c in counts) + " |")
-    print("|---|" + "---:|---:|" * len(counts))
-    for part in counts[0]["parts"]:
-        cells = " | ".join(f"{c['parts'][part]['total']:,} | {c['parts'][part]['trainable']:,}" for c in counts)
-        print(f"| {part} | {cells} |")
-    print("| **all** | " + " | ".join(f"**{c['total']:,}** | **{c['trainable']:,}**" for c in counts) + " |")
-    for c in counts:
-        print(f"\n{c['method']}: {c['sites']} sites, {c['saved_bytes'] / 2**20:.1f} MiB saved, options {c['options']}")
+    print(f"{config.backbone} at side {counts[0]['side']}, {config.classes} classes and background\n")
+    if len(counts) == 1:
+        print("\n".join(_parts_table(counts[0])))
+    else:
+        print("\n".join(_methods_table(counts)))
+    print(f"\nPoints and boxes alone use: {', '.join(PROMPTABLE)}. A run saves what is trained and what a method adds.")
     return 0
+
+
+def _options_of(method: str, methods: list[str], options: dict[str, Any]) -> dict[str, Any]:
+    """Of several methods each takes the options that it has; of one an unknown option is the user's mistake."""
+    if len(methods) == 1 or method not in METHODS:
+        return options
+    return {key: value for key, value in options.items() if key in METHODS[method].options.__dataclass_fields__}
+
+
+def _parts_table(counted: dict[str, Any]) -> list[str]:
+    rows = [f"| {part} | {c['total']:,} | {c['trainable']:,} |" for part, c in counted["parts"].items()]
+    return [
+        f"| {counted['method']} | parameters | trained |",
+        "|---|---:|---:|",
+        *rows,
+        f"| **all** | **{counted['total']:,}** | **{counted['trainable']:,}** |",
+        f"| all that runs without a prompt | {counted['total_without_prompts']:,} | {counted['trainable']:,} |",
+        "",
+        f"{counted['sites']} sites, file of {counted['saved_bytes']:,} bytes, options {counted['options']}",
+    ]
+
+
+def _methods_table(counts: list[dict[str, Any]]) -> list[str]:
+    parts = ("image encoder", "decoder transformer", "default prompt", "class head", "added")
+    head = " | ".join(f"{part}, trained" for part in parts)
+    rows = [
+        f"| {c['method']} | "
+        + " | ".join(f"{c['parts'][part]['trainable']:,}" for part in parts)
+        + f" | **{c['trainable']:,}** | {c['total']:,} | {c['total_without_prompts']:,} | {c['saved_bytes']:,} |"
+        for c in counts
+    ]
+    return [
+        f"| method | {head} | all trained | all | all without prompts | bytes saved |",
+        "|---|" + "---:|" * (len(parts) + 4),
+        *rows,
+    ]

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from sampeft.data.pairing import image_files
+from sampeft.data.pairing import image_files, series_folders
 from sampeft.errors import SampeftError, UsageError
 from sampeft.inference import load, output_stem
-from sampeft.io import IMAGE_SUFFIXES
+from sampeft.io import IMAGE_SUFFIXES, is_series
 from sampeft.progress import Bar, bar
 
 POSITIONAL = {
     "run": {"type": Path, "help": "folder of a trained run"},
-    "inputs": {"type": Path, "nargs": "+", "help": "image files, or folders of them"},
+    "inputs": {"type": Path, "nargs": "+", "help": "image files, DICOM series folders, or folders of either"},
 }
 
 
@@ -29,6 +29,7 @@ class Config:
         weights: file of the backbone's weights when it is not found by name.
         last: use the last model of the run instead of its best.
         batch: slices at a time; lower it when memory is short.
+        nifti: write NIfTI for DICOM images, too, instead of DICOM SEG.
         force: overwrite label maps that are already there.
         json: print the written files as one JSON object on stdout.
     """
@@ -39,18 +40,23 @@ class Config:
     weights: str | None = None
     last: bool = False
     batch: int = 4
+    nifti: bool = False
     force: bool = False
     json: bool = False
 
 
 def all_files(inputs: list[Path]) -> list[Path]:
-    """Files as given, and the image files of folders. Raises UsageError when there is nothing to do."""
+    """Files and DICOM series as given, and those inside folders. Raises UsageError when there is nothing to do."""
     found: list[Path] = []
     for path in inputs:
-        if path.is_dir():
-            inside = image_files(path)
+        if path.is_dir() and is_series(path):
+            found.append(path)
+        elif path.is_dir():
+            inside = [*image_files(path), *series_folders(path)]
             if not inside:
-                raise UsageError(f"{path}: no image in this folder; looked for {', '.join(IMAGE_SUFFIXES)}")
+                raise UsageError(
+                    f"{path}: no image in this folder; looked for {', '.join(IMAGE_SUFFIXES)} and DICOM series in sub-folders"
+                )
             found += inside
         elif path.is_file():
             found.append(path)
@@ -68,7 +74,7 @@ def _show(shown: Bar, before: int, done: int, total: int) -> None:
 
 def run(config: Config) -> int:
     files = all_files(config.inputs)
-    if config.out.resolve() in {path.parent.resolve() for path in files}:
+    if config.out.resolve() in {(path if path.is_dir() else path.parent).resolve() for path in files}:
         raise UsageError(f"{config.out}: holds the images themselves; choose another --out")
     segmenter = load(config.run, weights=config.weights, last=config.last)
     if segmenter.has_random_weights:
@@ -79,7 +85,9 @@ def run(config: Config) -> int:
             if not config.force and config.out.is_dir() and (old := sorted(config.out.glob(f"{output_stem(path)}.*"))):
                 raise UsageError(f"{old[0]}: is already there; choose another --out or overwrite with --force")
             try:
-                target = segmenter.predict_file(path, config.out, config.batch, partial(_show, shown, number))
+                target = segmenter.predict_file(
+                    path, config.out, config.batch, partial(_show, shown, number), config.nifti
+                )
             except SampeftError as error:  # the others are still worth having
                 print(f"error: {error}", file=sys.stderr)
                 failed.append(str(path))

@@ -10,7 +10,7 @@ import sys
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sampeft.backbones import RANDOM, backbone, load_backbone
 from sampeft.backbones.checkpoints import load_state
@@ -19,7 +19,7 @@ from sampeft.data.cache import Preparation, fingerprint, prepare
 from sampeft.data.case import Case, Dataset
 from sampeft.data.check import check_dataset
 from sampeft.data.folds import fold_of, hold_out
-from sampeft.data.intensity import PRESETS, choose, preset
+from sampeft.data.intensity import PRESETS, choose, preset, with_bands
 from sampeft.errors import UsageError
 from sampeft.io import read_volume, write_atomically
 from sampeft.model import SemanticSam
@@ -37,9 +37,10 @@ class Config:
         data: folder of the data set.
         out: run folder to make.
         backbone: promptable model to start from.
-        weights: file of its weights, 'random', or nothing: found by name.
-        method: what is trained: lora, decoder.
+        weights: its weights: a file, a `transformers` folder, a hub id, 'random', or nothing: found by name.
+        method: what is trained; `sampeft info` lists methods and their options.
         options: options of the method, such as --options.rank 8.
+        detail: draw the class maps on the input's own grid instead of one 4 times as coarse (SAM's ViT only).
         start_from: run whose trained weights are the start, such as one of `decoder` for a `lora` with whole_decoder; what it
             did not train starts as usual, and its side may be another.
         layout: layout of the data set; nothing: found by looking.
@@ -47,7 +48,10 @@ class Config:
         held_out: cases of it that are not trained on but scored on the way; below 1 a share, else a number, 0 none.
         map: label ids to change on reading, such as 4:3,255:1.
         intensity: recipe by name, or 'auto'.
-        side: pixels of the square network input; nothing: the backbone's own.
+        bands: bands of a multiband image to look at, counted from 1, such as 4,3,2; nothing: grey or colour as it is.
+        context: what the three input channels of a grey slice hold: the slice repeated, or its neighbours as well.
+        context_mm: how far away the neighbours are; nothing: the next slices.
+        side: pixels of the square network input; nothing: the backbone's default.
         plane: axial, coronal, sagittal, or auto: across the largest spacing.
         training: the training itself.
         force: overwrite a run that is already there.
@@ -60,12 +64,16 @@ class Config:
     weights: str | None = None
     method: str = "lora"
     options: dict[str, Any] = field(default_factory=dict)
+    detail: bool = False
     start_from: Path | None = None
     layout: str | None = None
     split: str = "auto"
     held_out: float = 0.15
     map: str | None = None
     intensity: str = "auto"
+    bands: str | None = None
+    context: Literal["repeat", "neighbours"] = "repeat"
+    context_mm: float | None = None
     side: int | None = None
     plane: str = "auto"
     training: Training = field(default_factory=lambda: Training(minutes=30))
@@ -100,7 +108,8 @@ def split_cases(dataset: Dataset, split: str, held_out: float, seed: int) -> tup
     """(training cases, held-out cases). A `val` split that the data set ships is used as the held-out cases."""
     name = split if split != "auto" else "train" if "train" in dataset.splits else "all"
     fold = fold_of(dataset, split)
-    cases = {case.id: case for case in (fold[0] if fold else dataset.split(name))}
+    unlabelled = dataset.splits.get("unlabelled", ())
+    cases = {case.id: case for case in (fold[0] if fold else dataset.split(name)) if case.id not in unlabelled}
     if held_out <= 0:
         return list(cases.values()), []
     if split == "auto" and "val" in dataset.splits:
@@ -130,37 +139,39 @@ def train(config: Config) -> Result:
     if (config.out / "adapter.json").exists() and not config.force:
         raise UsageError(f"{config.out}: holds a trained run; choose another --out or overwrite it with --force")
     spec = backbone(config.backbone)
-    side = config.side or spec.native_side
+    side = config.side or spec.side
     spec.check_side(side)
+    with_bands(PRESETS["percentile"], config.bands)  # a wrong list is told before any file is opened
 
     dataset = open_dataset(config.data, config.layout, parse_map(config.map))
     cases, held_out = split_cases(dataset, config.split, config.held_out, config.training.seed)
     say(f"data      {dataset.name}: {len(cases)} cases to train on, {len(held_out)} held out ({_names(held_out)})")
     with bar("checking", len(cases) + len(held_out)) as shown:
-        report = check_dataset(dataset, [*cases, *held_out], shown)
+        report = check_dataset(dataset, [*cases, *held_out], shown, side=side)
     for fault in report.faults:
         if fault.severity == "warning":
             say(f"warning   {fault.file}: {fault.problem}; {fault.fix}")
     report.raise_on_errors()
+    for note in report.notes:
+        say(f"note      {note}")
     say(report.table())
 
     if config.intensity == "auto":
         name, recipe = choose(read_volume(cases[0].files[0].image), dataset.modality)
+        recipe = with_bands(recipe, config.bands)
     else:
-        name, recipe = config.intensity, preset(config.intensity)
+        name, recipe = config.intensity, preset(config.intensity, config.bands)
     if not dataset.labels.has_background and recipe.crop == "body":
         raise UsageError(
             f"intensity '{name}' crops to the body, but the label map has no background for what is outside"
         )
-    say(
-        f"intensity {name}: {recipe.kind} {recipe.low:g}..{recipe.high:g}, crop {recipe.crop} (of {', '.join(PRESETS)})"
-    )
+    say(f"intensity {name}: {recipe} (of {', '.join(PRESETS)})")
 
     import torch
 
     torch.manual_seed(config.training.seed)
     loaded = load_backbone(config.backbone, config.weights)
-    model = SemanticSam(loaded, dataset.labels, side)
+    model = SemanticSam(loaded, dataset.labels, side, config.detail)
     attached = attach(model, config.method, config.options)
     if config.start_from:
         start = config.start_from / "adapter.safetensors"
@@ -173,7 +184,7 @@ def train(config: Config) -> Result:
         say(f"          {part:<22}{total:>12,} parameters, {trainable:>10,} trained")
     say(f"          {'all':<22}{attached.total:>12,} parameters, {attached.trainable:>10,} trained")
 
-    preparation = Preparation(recipe, side, config.plane)
+    preparation = Preparation(recipe, side, config.plane, config.context, config.context_mm)
     data_digest = fingerprint([*cases, *held_out])
     with bar("preparing slices") as shown:
         slices = prepare(dataset, cases, preparation, fingerprint(cases), shown)
@@ -182,6 +193,8 @@ def train(config: Config) -> Result:
     description = {
         "backbone": config.backbone,
         "weights_sha256": loaded.digest,
+        "weights_source": loaded.source,
+        "detail": config.detail,
         "method": attached.method,
         "options": attached.options,
         "trainable": attached.trainable,

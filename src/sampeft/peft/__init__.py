@@ -6,22 +6,39 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from sampeft.errors import UsageError, unknown_name
-from sampeft.model import SemanticSam
-from sampeft.peft import decoder, lora
+from sampeft.errors import unknown_name
+from sampeft.model import Patch, SemanticSam
+from sampeft.peft import adapter, free, lora
+from sampeft.peft.placement import Options, Placement
 
 
 @dataclass(frozen=True)
 class Method:
-    """options: a frozen dataclass. attach: changes a model in place, returns the paths of the modules it touched."""
+    """options: a frozen dataclass. attach: changes a model in place, returns the paths of the modules it touched.
 
-    options: type[Any]
+    A wrapper keeps the module that it wraps as `base_layer`, as `peft` does: by that name added weights are told from the
+    base's.
+    """
+
+    options: type[Options]
     attach: Callable[[SemanticSam, Any], list[str]]
 
 
 METHODS: dict[str, Method] = {
-    "lora": Method(lora.LoraOptions, lora.attach),
-    "decoder": Method(decoder.DecoderOptions, decoder.attach),
+    "lora": Method(lora.LoraOptions, lora.lora),
+    "dora": Method(lora.LoraOptions, lora.dora),
+    "rslora": Method(lora.LoraOptions, lora.rslora),
+    "pissa": Method(lora.LoraOptions, lora.pissa),
+    "adalora": Method(lora.AdaLoraOptions, lora.adalora),
+    "vera": Method(lora.VeraOptions, lora.vera),
+    "oft": Method(lora.OftOptions, lora.oft),
+    "lokr": Method(lora.LokrOptions, lora.lokr),
+    "adapter": Method(adapter.AdapterOptions, adapter.adapter),
+    "adaptformer": Method(adapter.AdaptFormerOptions, adapter.adaptformer),
+    "houlsby": Method(adapter.HoulsbyOptions, adapter.houlsby),
+    "bitfit": Method(Placement, free.bitfit),
+    "decoder": Method(Options, free.decoder),
+    "full": Method(Options, free.full),
 }
 
 
@@ -37,7 +54,8 @@ class Attached:
 
 
 def attach(model: SemanticSam, name: str, options: Mapping[str, Any] | None = None) -> Attached:
-    """Attach a method by name. The model's output is the same as before; prompt and class head are trained whole.
+    """Attach a method by name. The model's output is the same as before; prompt and class head are trained whole, unless
+    options say otherwise.
 
     Raises UsageError for an unknown method or option.
     """
@@ -47,15 +65,19 @@ def attach(model: SemanticSam, name: str, options: Mapping[str, Any] | None = No
     known = {field.name for field in fields(method.options)}
     for key in options or {}:
         if key not in known:
-            raise (
-                unknown_name(f"option of {name}", key, known)
-                if known
-                else UsageError(f"{name} has no options, got {key}")
-            )
-    given = {k: tuple(v) if isinstance(v, list) else v for k, v in (options or {}).items()}
+            raise unknown_name(f"option of {name}", key, known)
+    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in (options or {}).items()}
     chosen = method.options(**given)
+    before = dict(model.sam.named_modules())
     sites = method.attach(model, chosen)
-    model.keep_base()
+    model.prompt.requires_grad_(chosen.prompt)
+    model.head.requires_grad_(chosen.head)
+    model.patch = Patch.between(before, model.sam)
+    model.patch.values = {
+        name: parameter.detach().clone()
+        for name, parameter in model.sam.named_parameters()
+        if parameter.requires_grad and not model.is_added(f"sam.{name}")
+    }
     counts = count_parameters(model)
     return Attached(
         name, asdict(chosen), tuple(sites), sum(c[1] for c in counts.values()), sum(c[0] for c in counts.values())
@@ -63,18 +85,26 @@ def attach(model: SemanticSam, name: str, options: Mapping[str, Any] | None = No
 
 
 def count_parameters(model: SemanticSam) -> dict[str, tuple[int, int]]:
-    """Part -> (parameters, trainable parameters). `added` holds what a method put in; the parts do not overlap."""
+    """Part -> (parameters, trained ones). `added` is what a method put into the base; the parts do not overlap.
+
+    The promptable head and the prompt encoder are kept for points and boxes; without a prompt they do not run.
+    """
+    decoder = "sam.mask_decoder."
     parts: dict[str, str | tuple[str, ...]] = {
-        "image encoder": "sam.vision_encoder.",
+        # SAM 2 projects its finer maps by the decoder's convolutions, once per image.
+        "image encoder": ("sam.vision_encoder.", "sam.no_memory_embedding", f"{decoder}conv_s0.", f"{decoder}conv_s1."),
         "prompt encoder": ("sam.prompt_encoder.", "sam.shared_image_embedding."),
-        "decoder transformer": "sam.mask_decoder.transformer.",
+        "decoder transformer": (
+            f"{decoder}transformer.",
+            *(f"{decoder}{token}." for token in model.spec.family.LEAD_TOKENS),
+        ),
         "promptable mask head": "sam.mask_decoder.",
         "default prompt": "prompt.",
         "class head": "head.",
     }
     counts = dict.fromkeys([*parts, "added"], (0, 0))
     for name, parameter in model.named_parameters():
-        part = "added" if "lora_" in name else next(p for p, prefix in parts.items() if name.startswith(prefix))
+        part = "added" if model.is_added(name) else next(p for p, prefix in parts.items() if name.startswith(prefix))
         total, trainable = counts[part]
         size = parameter.numel()
         counts[part] = (total + size, trainable + size * parameter.requires_grad)

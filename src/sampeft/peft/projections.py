@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, cast
 
 import torch
 from torch import nn
 
-from sampeft.sites import AttentionSite
+from sampeft.sites import AttentionSite, Site
 
 NAMES = ("q_proj", "k_proj", "v_proj")
 
@@ -15,24 +16,29 @@ NAMES = ("q_proj", "k_proj", "v_proj")
 class SplitProjection(nn.Module):
     """Stands where a fused linear layer stood: q_proj, k_proj and v_proj, their outputs laid out as the fused one's.
 
-    groups: interleaved (q, k, v) groups of the fused output, see `AttentionSite`. q, k and v are equally wide.
+    groups: interleaved (q, k, v) groups of the fused output, see `AttentionSite`. q, k and v are equally wide. With one
+    group the three share the fused layer's memory.
     """
 
     def __init__(self, fused: nn.Linear, groups: int) -> None:
         super().__init__()
         self.groups = groups
-        rows = self.rows(fused.out_features, groups)
-        for name, index in zip(NAMES, rows, strict=True):
+        for name, index in zip(NAMES, self.rows(fused.out_features, groups), strict=True):
             part = nn.Linear(fused.in_features, len(index), bias=fused.bias is not None, device="meta")
-            part.weight = nn.Parameter(fused.weight.detach()[index].clone(), requires_grad=fused.weight.requires_grad)
+            part.weight = nn.Parameter(self._take(fused.weight, index), requires_grad=fused.weight.requires_grad)
             if fused.bias is not None:
-                part.bias = nn.Parameter(fused.bias.detach()[index].clone(), requires_grad=fused.bias.requires_grad)
+                part.bias = nn.Parameter(self._take(fused.bias, index), requires_grad=fused.bias.requires_grad)
             self.add_module(name, part)
+
+    def _take(self, tensor: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        first = int(index[0])
+        view = tensor.detach()[first : first + len(index)]
+        return view if self.groups == 1 else tensor.detach()[index.to(tensor.device)]
 
     @staticmethod
     def rows(out_features: int, groups: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Output rows of q, k and v in the fused layer."""
-        index = torch.arange(out_features).reshape(groups, 3, -1)
+        index = torch.arange(out_features, device="cpu").reshape(groups, 3, -1)
         return index[:, 0].reshape(-1), index[:, 1].reshape(-1), index[:, 2].reshape(-1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -56,17 +62,11 @@ class SplitProjection(nn.Module):
         return fused
 
 
-def split_fused(model: Any, sites: tuple[AttentionSite, ...]) -> None:
+def split_fused(model: Any, sites: Iterable[Site]) -> None:
     """Replace the fused projection of every site that has one, in place."""
     for site in sites:
-        if site.groups is not None:
-            fused = model.get_submodule(site.path)
+        if isinstance(site, AttentionSite) and site.fused:
+            path = f"{site.path}.{site.fused}"
+            fused = model.get_submodule(path)
             if isinstance(fused, nn.Linear):
-                model.set_submodule(site.path, SplitProjection(fused, site.groups))
-
-
-def fuse_split(model: Any) -> None:
-    """Undo `split_fused`, in place."""
-    found = [(path, module) for path, module in model.named_modules() if isinstance(module, SplitProjection)]
-    for path, module in found:
-        model.set_submodule(path, module.fuse())
+                model.set_submodule(path, SplitProjection(fused, site.groups))

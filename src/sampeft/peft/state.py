@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,23 @@ import torch
 from sampeft.errors import WeightsError
 from sampeft.io import write_atomically
 from sampeft.model import SemanticSam
-from sampeft.peft.projections import fuse_split
+from sampeft.peft.projections import SplitProjection
 
-FORMAT = 1
+FORMAT = 2
 
 
 def trained_state(model: SemanticSam) -> dict[str, torch.Tensor]:
-    """The tensors that training changes: added paths, default prompt, class head and any freed base weight."""
-    return {n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if p.requires_grad}
+    """The tensors that make a trained model of its base: added ones, default prompt, class head, any freed base weight."""
+    return {name: p.detach().cpu().contiguous() for name, p in _own(model).items()}
+
+
+def _own(model: SemanticSam) -> dict[str, torch.nn.Parameter]:
+    """Prompt and head whether trained or not, what is trained, and what a method added frozen (PiSSA's start)."""
+    return {
+        name: p
+        for name, p in model.named_parameters()
+        if p.requires_grad or not name.startswith("sam.") or model.is_added(name)
+    }
 
 
 def load_trained(model: SemanticSam, state: dict[str, torch.Tensor], source: Path | str, partial: bool = False) -> None:
@@ -28,7 +38,7 @@ def load_trained(model: SemanticSam, state: dict[str, torch.Tensor], source: Pat
     partial: what the state does not hold stays as it is, instead of being missing.
     """
     given = {name.removeprefix("module."): value for name, value in state.items()}
-    own = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    own = _own(model)
     missing, unexpected = sorted(set(own) - set(given)), sorted(set(given) - set(own))
     missing = [] if partial else missing
     misshapen = [name for name in own if name in given and own[name].shape != given[name].shape]
@@ -42,6 +52,7 @@ def load_trained(model: SemanticSam, state: dict[str, torch.Tensor], source: Pat
     with torch.no_grad():
         for name, value in given.items():
             own[name].copy_(value)
+    model.train(model.training)  # drops what a module derived from its old weights, such as TinyViT's attention biases
 
 
 def save_trained(folder: Path, model: SemanticSam, description: dict[str, Any]) -> None:
@@ -53,6 +64,18 @@ def save_trained(folder: Path, model: SemanticSam, description: dict[str, Any]) 
     data = save(trained_state(model), metadata={"format": str(FORMAT)})
     write_atomically(folder / "adapter.safetensors", data)
     write_atomically(folder / "adapter.json", (json.dumps(content, indent=1) + "\n").encode())
+
+
+def saved_bytes(model: SemanticSam) -> int:
+    """Exact size of the adapter.safetensors that `save_trained` would write, from shapes alone."""
+    header: dict[str, Any] = {"__metadata__": {"format": str(FORMAT)}}
+    end = 0
+    for name, p in sorted(_own(model).items()):
+        assert p.dtype == torch.float32, name
+        start, end = end, end + p.numel() * p.element_size()
+        header[name] = {"dtype": "F32", "shape": list(p.shape), "data_offsets": [start, end]}
+    text = len(json.dumps(header, separators=(",", ":")).encode())
+    return 8 + (text + 7) // 8 * 8 + end  # the header's length, the header padded to 8 bytes, the values
 
 
 def read_description(folder: Path) -> dict[str, Any]:
@@ -73,12 +96,36 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 
 def merge(model: SemanticSam) -> SemanticSam:
-    """Fold every added path into its weight and restore the original modules, in place; a second call changes nothing."""
+    """Fold every added path that can be into its weight, with the original modules in its place: prediction costs no more
+    than the base. In place; a second call changes nothing. Adapters (which have a nonlinearity) stay as they are.
+    """
+    model.activate()
+    for path, (_, after) in model.patch.modules.items():
+        if path not in model.patch.merged and (plain := _merged(after)) is not None:
+            model.patch.merged[path] = plain
+            model.sam.set_submodule(path, plain)
+    return model
+
+
+def unmerge(model: SemanticSam) -> SemanticSam:
+    """Undo `merge`, bit for bit, in place."""
+    model.activate()
+    device = next(model.sam.parameters()).device
+    for path in model.patch.merged:
+        model.sam.set_submodule(path, model.patch.modules[path][1].to(device))
+    model.patch.merged.clear()
+    return model
+
+
+def _merged(module: torch.nn.Module) -> torch.nn.Module | None:
+    """A plain copy of a module with paths of `peft` in it; None if there are none."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    layers = [(path, m) for path, m in model.sam.named_modules() if isinstance(m, BaseTunerLayer)]
-    for path, layer in layers:
+    if not any(isinstance(inner, BaseTunerLayer) for inner in module.modules()):
+        return None
+    holder = torch.nn.ModuleDict({"x": copy.deepcopy(module)})
+    for path, layer in [(p, m) for p, m in holder.named_modules() if isinstance(m, BaseTunerLayer)]:
         layer.merge(safe_merge=True)
-        model.sam.set_submodule(path, layer.get_base_layer())
-    fuse_split(model.sam)
-    return model
+        holder.set_submodule(path, layer.get_base_layer())
+    plain = holder["x"]
+    return plain.fuse() if isinstance(plain, SplitProjection) else plain

@@ -1,0 +1,133 @@
+"""SAM and MedSAM: a checkpoint of the authors or of `transformers` -> a promptable `SamModel` with a ViT encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from sampeft.backbones.checkpoints import SAM_KEYS, State, from_transformers, rename
+from sampeft.sites import AttentionSite, MlpSite, Site
+
+STRIDE = 16
+LEAD_TOKENS: tuple[str, ...] = ("iou_token",)
+TINY: dict[str, Any] = {
+    "hidden_size": 32,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "global_attn_indexes": (1, 3),
+    "num_pos_feats": 128,
+}
+TINY_SIDE = 64
+
+_KEYS = (
+    *SAM_KEYS,
+    (r"^image_encoder\.patch_embed\.proj\.", "vision_encoder.patch_embed.projection."),
+    (r"^image_encoder\.blocks\.(\d+)\.norm(\d)\.", r"vision_encoder.layers.\1.layer_norm\2."),
+    (r"^image_encoder\.blocks\.", "vision_encoder.layers."),
+    (r"^image_encoder\.pos_embed$", "vision_encoder.pos_embed"),
+)
+
+
+def build(**vision: Any) -> nn.Module:
+    """A promptable `SamModel` with random weights. vision: the encoder's shape, in `SamVisionConfig`'s words."""
+    from transformers import SamConfig, SamModel
+
+    config = SamConfig(
+        vision_config=vision,
+        prompt_encoder_config={"image_size": vision.get("image_size", 1024), "patch_size": STRIDE},
+        # The authors' decoder uses torch's default here; transformers' default of 1e-6 is off by 1e-4 in the masks.
+        mask_decoder_config={"layer_norm_eps": 1e-5},
+    )
+    sam = SamModel(config)
+    with torch.no_grad():
+        # transformers draws random encoders with a spread of 1e-10 and position tables of zeros: of no use as a network.
+        for name, parameter in sam.vision_encoder.named_parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(std=0.02 if "pos" in name else parameter[0].numel() ** -0.5)
+    return cast(nn.Module, sam)
+
+
+def convert(state: State) -> dict[str, torch.Tensor]:
+    """Names of the authors, or of `transformers` -> the names of `build()`'s model."""
+    if from_transformers(state):
+        renamed = dict(state)
+    else:
+        renamed = rename(state, _KEYS)
+    tie_position(renamed)
+    return renamed
+
+
+def tie_position(state: dict[str, torch.Tensor]) -> None:
+    """The table of point positions has two names in `transformers` and is stored once."""
+    if (position := state.get("shared_image_embedding.positional_embedding")) is not None:
+        state["prompt_encoder.shared_embedding.positional_embedding"] = position
+
+
+def read_folder(folder: Path) -> State:
+    """Weights of a `transformers` folder, whatever version of the library wrote it."""
+    from transformers import SamModel
+
+    return cast(State, SamModel.from_pretrained(folder, local_files_only=True).state_dict())
+
+
+def encoder_sites(sam: nn.Module) -> list[Site]:
+    """Attention (q | k | v in thirds) and MLP of every block, input to output."""
+    found: list[Site] = []
+    for block in range(len(sam.get_submodule("vision_encoder.layers"))):  # type: ignore[arg-type]
+        path = f"vision_encoder.layers.{block}"
+        found += [
+            AttentionSite(f"{path}.attn", "proj", "encoder", block, fused="qkv"),
+            MlpSite(f"{path}.mlp", ("lin1", "lin2"), "encoder", block),
+        ]
+    return found
+
+
+def resize(sam: Any, side: int) -> None:
+    """Make encoder and prompts work on a square of this side; at the native side no weight is touched.
+
+    The absolute position table is resampled from the pretrained one (bicubic, antialiased). The relative tables of global
+    attention are resampled by `transformers` itself as it runs; windows keep theirs.
+    """
+    from timm.layers import resample_abs_pos_embed_nhwc
+
+    encoder, grid = sam.vision_encoder, side // STRIDE
+    if not hasattr(encoder, "native_positions"):
+        encoder.native_positions = encoder.pos_embed.detach()
+    native = encoder.native_positions.to(encoder.pos_embed.device)
+    with torch.no_grad():
+        encoder.pos_embed = nn.Parameter(
+            resample_abs_pos_embed_nhwc(native, [grid, grid]).clone(), requires_grad=encoder.pos_embed.requires_grad
+        )
+    encoder.patch_embed.image_size = (side, side)
+    resize_prompts(sam, side, grid)
+
+
+def resize_prompts(sam: Any, side: int, grid: int) -> None:
+    """Positions of prompts are relative to a square of `side` pixels whose embedding has `grid` positions a side."""
+    sam.prompt_encoder.image_embedding_size = (grid, grid)
+    sam.prompt_encoder.input_image_size = side
+    sam.config.prompt_encoder_config.image_embedding_size = grid
+    sam.config.prompt_encoder_config.image_size = side
+
+
+def early_block(sam: Any) -> int:
+    """The block whose output still holds fine detail: the first with global attention."""
+    return next(i for i, layer in enumerate(sam.vision_encoder.layers) if layer.window_size == 0)
+
+
+def encode(sam: Any, pixels_B3HW: torch.Tensor, early: bool = False) -> tuple[torch.Tensor, ...]:
+    """(embedding_B,256,g,g), and with `early` also the first global block's tokens as an image (B, C, g, g)."""
+    output = sam.vision_encoder(pixels_B3HW, output_hidden_states=early)
+    if not early:
+        return (output.last_hidden_state,)
+    # hidden_states[0] is the input of block 0.
+    tokens_BHWC = output.hidden_states[early_block(sam) + 1]
+    return output.last_hidden_state, tokens_BHWC.permute(0, 3, 1, 2)
+
+
+def promptable_input(features: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """What `SamModel` takes as `image_embeddings`."""
+    return features[0]

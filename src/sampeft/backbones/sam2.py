@@ -1,0 +1,120 @@
+"""SAM 2 and 2.1: a checkpoint of the authors or of `transformers` -> a promptable `Sam2Model` with a Hiera encoder.
+
+Only what a single image needs is kept; the memory of the video model is left out.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from sampeft.backbones.checkpoints import SAM_KEYS, State, from_transformers, rename
+from sampeft.backbones.sam import resize_prompts
+from sampeft.sites import AttentionSite, MlpSite, Site
+
+STRIDE = 16
+LEAD_TOKENS: tuple[str, ...] = ("obj_score_token", "iou_token")
+TINY: dict[str, Any] = {
+    "hidden_size": 16,
+    "num_attention_heads": 1,
+    "blocks_per_stage": [1, 2, 2, 1],
+    "embed_dim_per_stage": [16, 32, 64, 128],
+    "num_attention_heads_per_stage": [1, 2, 4, 8],
+    "global_attention_blocks": [4],
+}
+TINY_SIDE = 64
+
+_KEYS = (
+    (r"^sam_(prompt_encoder|mask_decoder)\.", r"\1."),
+    *SAM_KEYS,
+    (r"\.out_proj\.", ".o_proj."),
+    (r"^(mask_decoder\.transformer\.layers\.\d+\.mlp)\.layers\.0\.", r"\1.proj_in."),
+    (r"^(mask_decoder\.transformer\.layers\.\d+\.mlp)\.layers\.1\.", r"\1.proj_out."),
+    (r"^(mask_decoder\.pred_obj_score_head)\.layers\.0\.", r"\1.proj_in."),
+    (r"^(mask_decoder\.pred_obj_score_head)\.layers\.2\.", r"\1.proj_out."),
+    (r"^(mask_decoder\.pred_obj_score_head)\.layers\.1\.", r"\1.layers.0."),
+    (r"^image_encoder\.trunk\.patch_embed\.proj\.", "vision_encoder.backbone.patch_embed.projection."),
+    (r"^image_encoder\.trunk\.blocks\.(\d+)\.norm(\d)\.", r"vision_encoder.backbone.blocks.\1.layer_norm\2."),
+    (r"^image_encoder\.trunk\.blocks\.(\d+)\.mlp\.layers\.0\.", r"vision_encoder.backbone.blocks.\1.mlp.proj_in."),
+    (r"^image_encoder\.trunk\.blocks\.(\d+)\.mlp\.layers\.1\.", r"vision_encoder.backbone.blocks.\1.mlp.proj_out."),
+    (r"^image_encoder\.trunk\.", "vision_encoder.backbone."),
+    (r"^image_encoder\.neck\.convs\.(\d+)\.conv\.", r"vision_encoder.neck.convs.\1."),
+    (r"^no_mem_embed$", "no_memory_embedding"),
+)
+# The video model's own: memory of other frames and pointers to objects in them.
+_VIDEO = re.compile(
+    r"^(memory_|maskmem_|mask_downsample|no_mem_pos_enc|no_obj_|obj_ptr_|object_pointer_proj|no_object_pointer"
+    r"|temporal_positional_encoding|no_memory_positional|occlusion_spatial)"
+)
+
+
+def build(**backbone: Any) -> nn.Module:
+    """A promptable `Sam2Model` with random weights. backbone: the encoder's shape, in `Sam2HieraDetConfig`'s words."""
+    from transformers import Sam2Config, Sam2HieraDetConfig, Sam2Model, Sam2VisionConfig
+
+    hiera = Sam2HieraDetConfig(**backbone)
+    vision = Sam2VisionConfig(backbone_config=hiera, backbone_channel_list=hiera.embed_dim_per_stage[::-1])
+    sam = Sam2Model(Sam2Config(vision_config=vision))
+    with torch.no_grad():
+        for table in (sam.vision_encoder.backbone.pos_embed, sam.vision_encoder.backbone.pos_embed_window):
+            table.normal_(std=0.02)
+    return cast(nn.Module, sam)
+
+
+def convert(state: State) -> dict[str, torch.Tensor]:
+    """Names of the authors, or of `transformers` -> the names of `build()`'s model, without the video's memory."""
+    state = {name: value for name, value in state.items() if not _VIDEO.match(name.removeprefix("module."))}
+    renamed = dict(state) if from_transformers(state) else rename(state, _KEYS)
+    points = [renamed.pop(f"prompt_encoder.point_embed.{i}.weight", None) for i in range(4)]
+    if all(point is not None for point in points):
+        renamed["prompt_encoder.point_embed.weight"] = torch.cat(cast(list[torch.Tensor], points))
+    for one, other in (("shared_image_embedding", "prompt_encoder.shared_embedding"),):
+        if (position := renamed.get(f"{one}.positional_embedding")) is not None:
+            renamed.setdefault(f"{other}.positional_embedding", position)
+    return renamed
+
+
+def read_folder(folder: Path) -> State:
+    """Weights of a `transformers` folder (of the image or the video model), whatever version of the library wrote it."""
+    from transformers import Sam2Model
+
+    return cast(State, Sam2Model.from_pretrained(folder, local_files_only=True).state_dict())
+
+
+def encoder_sites(sam: nn.Module) -> list[Site]:
+    """Attention (q | k | v in thirds; wider than their input where a stage begins) and MLP of every block."""
+    found: list[Site] = []
+    for block in range(len(sam.get_submodule("vision_encoder.backbone.blocks"))):  # type: ignore[arg-type]
+        path = f"vision_encoder.backbone.blocks.{block}"
+        found += [
+            AttentionSite(f"{path}.attn", "proj", "encoder", block, fused="qkv"),
+            MlpSite(f"{path}.mlp", ("proj_in", "proj_out"), "encoder", block),
+        ]
+    return found
+
+
+def resize(sam: Any, side: int) -> None:
+    """Make prompts work on a square of this side; Hiera resamples its own position table as it runs."""
+    resize_prompts(sam, side, side // STRIDE)
+    sam.prompt_encoder.mask_input_size = (4 * side // STRIDE, 4 * side // STRIDE)
+    sam.backbone_feature_sizes = [[side // s, side // s] for s in (4, 8, 16)]
+
+
+def encode(sam: Any, pixels_B3HW: torch.Tensor, early: bool = False) -> tuple[torch.Tensor, ...]:
+    """(embedding_B,256,g,g), then finer maps for the mask head: (B, 64, 2g, 2g) and (B, 32, 4g, 4g).
+
+    As the authors do, the finer maps are projected to the head's width here, once per image. early: has no meaning here.
+    """
+    finest, finer, embedding = sam.vision_encoder(pixels_B3HW).fpn_hidden_states
+    decoder = sam.mask_decoder
+    embedding = embedding + sam.no_memory_embedding.reshape(1, -1, 1, 1)
+    return embedding, decoder.conv_s1(finer), decoder.conv_s0(finest)
+
+
+def promptable_input(features: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
+    """What `Sam2Model` takes as `image_embeddings`: finest first."""
+    return list(features[::-1])

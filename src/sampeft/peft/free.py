@@ -1,0 +1,41 @@
+"""Methods without added parameters: a frozen encoder with a free decoder, biases alone (BitFit), or everything."""
+
+from __future__ import annotations
+
+from sampeft.errors import UsageError
+from sampeft.model import SemanticSam
+from sampeft.peft.placement import Options, Placement
+
+_PARTS = {"encoder": "vision_encoder", "decoder": "mask_decoder.transformer"}
+
+
+def decoder(model: SemanticSam, options: Options) -> list[str]:
+    """The baseline: the image encoder stays frozen, the mask decoder's transformer is trained whole."""
+    model.sam.mask_decoder.transformer.requires_grad_(True)
+    return ["mask_decoder.transformer"]
+
+
+def bitfit(model: SemanticSam, options: Placement) -> list[str]:
+    """The bias terms of every layer, and nothing else."""
+    if options.last is not None:
+        raise UsageError("bitfit trains the biases of whole parts; it has no --options.last")
+    freed = []
+    for part in options.parts:
+        for path, module in model.sam.get_submodule(_PARTS[part]).named_modules(prefix=_PARTS[part]):
+            if getattr(module, "bias", None) is not None:
+                module.bias.requires_grad_(True)
+                freed.append(path)
+    return freed + options.free_decoder(model)
+
+
+def full(model: SemanticSam, options: Options) -> list[str]:
+    """Every weight that takes part without a prompt: encoder, decoder transformer and its leading tokens."""
+    decoder = model.sam.mask_decoder
+    freed = ["vision_encoder", "mask_decoder.transformer"]
+    freed += [f"mask_decoder.{name}" for name in model.spec.family.LEAD_TOKENS]
+    freed += [f"mask_decoder.{name}" for name in ("conv_s0", "conv_s1") if hasattr(decoder, name)]
+    for path in freed:
+        model.sam.get_submodule(path).requires_grad_(True)
+    if (memory := getattr(model.sam, "no_memory_embedding", None)) is not None:
+        memory.requires_grad_(True)
+    return freed

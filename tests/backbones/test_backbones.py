@@ -1,0 +1,233 @@
+"""BACKBONES: weights are found and identified by content, any side works, every size of input and wrong file is named."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from fabricate.backbones import architectures, make_tiny, tiny
+from sampeft.backbones import BACKBONES, RANDOM, Backbone, load_backbone, set_side, sketch_backbone
+from sampeft.backbones.checkpoints import content_digest, from_transformers
+from sampeft.errors import UsageError, WeightsError
+from sampeft.labels import LabelSet
+from sampeft.model import SemanticSam
+from sampeft.peft import attach
+
+LABELS = LabelSet(("background", "target"), (0, 1))
+ALL = architectures()
+
+
+@pytest.fixture(params=ALL)
+def spec(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Backbone:
+    """A registered tiny backbone of every architecture, whose weights are nowhere yet."""
+    small = replace(ALL[request.param], package=None, sha256=None)
+    monkeypatch.setitem(BACKBONES, small.name, small)
+    return small
+
+
+@pytest.fixture(autouse=True)
+def _nothing_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SAMPEFT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.delenv("SAMPEFT_WEIGHTS", raising=False)
+
+
+def saved(spec: Backbone, path: Path, **content: object) -> dict[str, torch.Tensor]:
+    torch.manual_seed(11)
+    state = spec.build().state_dict()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({**state, **content}, path)
+    return state
+
+
+def test_weights_are_found_by_path_environment_fetched_folder(
+    spec: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(
+        WeightsError, match=rf"weights of {spec.name.replace('+', '.')} not found: get .* --weights FILE"
+    ):
+        load_backbone(spec.name)
+    name = Path(spec.file).name
+    state = saved(spec, tmp_path / "cache/weights" / name)
+    fetched = load_backbone(spec.name)
+    assert fetched.source == str(tmp_path / "cache/weights" / name)
+    assert all(torch.equal(value, fetched.sam.state_dict()[key]) for key, value in state.items())
+    saved(spec, tmp_path / "mine" / name)
+    monkeypatch.setenv("SAMPEFT_WEIGHTS", str(tmp_path / "mine"))
+    assert load_backbone(spec.name).source == str(tmp_path / "mine" / name)
+    monkeypatch.setenv("SAMPEFT_WEIGHTS", str(tmp_path / "nowhere"))
+    with pytest.raises(WeightsError, match="nowhere: no such file or folder"):
+        load_backbone(spec.name)
+    other = tmp_path / "other.pth"
+    saved(spec, other)
+    assert load_backbone(spec.name, str(other)).source == str(other)
+
+
+def test_one_content_has_one_digest_in_any_file_format(spec: Backbone, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    state = saved(spec, tmp_path / "a.pth")
+    save_file({key: value.clone() for key, value in state.items()}, tmp_path / "a.safetensors")
+    torch.save({"model": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "wrapped.pth")
+    digests = {load_backbone(spec.name, str(tmp_path / f)).digest for f in ("a.pth", "a.safetensors")}
+    assert digests == {content_digest(state)}
+    state[next(iter(state))] = next(iter(state.values())) + 1
+    assert content_digest(state) not in digests
+
+
+def test_a_transformers_folder_is_read_and_a_hub_cache_is_searched(
+    spec: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(11)
+    model = spec.build()
+    if "vision_encoder.trunk" in dict(model.named_modules()):
+        (tmp_path / "folder").mkdir()
+        with pytest.raises(WeightsError, match="is a folder; this backbone has the authors' checkpoint only"):
+            load_backbone(spec.name, str(tmp_path / "folder"))
+        return
+    folder = tmp_path / "hub" / f"models--{spec.hub.replace('/', '--')}" / "snapshots/abc"  # type: ignore[union-attr]
+    folder.mkdir(parents=True)
+    (folder.parents[1] / "refs").mkdir()
+    (folder.parents[1] / "refs/main").write_text("abc")
+    model.save_pretrained(folder)  # type: ignore[operator]
+    loaded = load_backbone(spec.name, str(folder))
+    assert all(torch.equal(v, loaded.sam.state_dict()[k]) for k, v in model.state_dict().items())
+    by_name = load_backbone(spec.name)
+    assert (by_name.source, by_name.digest) == (str(folder), loaded.digest)
+    assert load_backbone(spec.name, spec.hub).source == str(folder)
+
+
+def test_another_models_weights_are_refused_by_name_with_counts(spec: Backbone, tmp_path: Path) -> None:
+    other = next(small for name, small in ALL.items() if small.family is not spec.family)
+    torch.save(other.build().state_dict(), tmp_path / "other.pth")
+    wanted = rf"other\.pth: is not {spec.name.replace('+', '.')}: \d+ tensors missing, \d+ unexpected"
+    with pytest.raises(WeightsError, match=wanted):
+        load_backbone(spec.name, str(tmp_path / "other.pth"))
+
+
+def test_a_hub_that_does_not_answer_is_one_line(spec: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: object, **__: object) -> str:
+        raise OSError("no route\nto host")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
+    with pytest.raises(WeightsError, match=r"someone/model: is no file or folder here, .* \(no route\); download"):
+        load_backbone(spec.name, "someone/model")
+
+
+def test_any_side_that_fits_works_and_the_way_back_changes_nothing(spec: Backbone) -> None:
+    model = make_tiny(spec.name, LABELS)
+    image = torch.rand(1, 3, spec.family.TINY_SIDE, spec.family.TINY_SIDE)
+    with torch.no_grad():
+        before = model(image)
+        for side in (32, 96, 160):
+            set_side(model.loaded, side)
+            got = model(torch.rand(1, 3, side, side))
+            fine = before.shape[-1] * side // spec.family.TINY_SIDE
+            assert got.shape == (1, 2, fine, fine)
+            assert torch.isfinite(got).all()
+        set_side(model.loaded, spec.family.TINY_SIDE)
+        assert torch.equal(before, model(image))
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "near"),
+    [
+        ("sam-vit-b", 500, "a multiple of 16, such as 496, or 448, which"),
+        ("sam2.1-hiera-t", 500, "a multiple of 32, such as 512, or 448, which"),
+        ("sam2.1-hiera-l", 400, "a multiple of 32, such as 384, or 512, which"),
+        ("lite-medsam", 170, "a multiple of 4, such as 168"),
+        ("sam-vit-b", 8, "a multiple of 16, such as 16, or 224"),
+    ],
+)
+def test_a_side_that_does_not_fit_names_the_nearest_that_does(name: str, side: int, near: str) -> None:
+    with pytest.raises(UsageError, match=rf"input side {side} does not fit {name}: it must be {near}"):
+        BACKBONES[name].check_side(side)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_backbone_states_its_weights_and_sides(name: str) -> None:
+    spec = BACKBONES[name]
+    spec.check_side(spec.side)
+    spec.check_side(spec.native_side)
+    assert spec.side % spec.good_multiple == 0 or name == "lite-medsam"  # that one's native side pads its windows
+    assert spec.file
+    assert spec.source in spec.where
+    sites = sketch_backbone(name).sites
+    assert sum(site.part == "decoder" for site in sites) == 9  # three attentions and an MLP twice, one attention last
+
+
+def test_512_resamples_the_position_table_of_sam_to_32() -> None:
+    """Case D43: 64 x 64 becomes 32 x 32, and a table that is linear in x stays linear."""
+    spec = replace(tiny(BACKBONES["sam-vit-b"]), name="ramp")
+    sam = spec.build()
+    ramp = torch.linspace(-1, 1, 64)[None, None, :, None].expand(1, 64, 64, 32)
+    sam.vision_encoder.pos_embed.data.copy_(ramp)  # type: ignore[union-attr,operator]
+    spec.family.resize(sam, 512)
+    table = sam.vision_encoder.pos_embed  # type: ignore[union-attr]
+    assert table.shape == (1, 32, 32, 32)
+    centres = ramp[0, 0, :, 0].reshape(32, 2).mean(dim=1)
+    assert torch.allclose(table[0, 5, 2:-2, 3], centres[2:-2], atol=2e-3)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("foreground", [1, 13, 117])
+def test_as_many_channels_as_classes_and_all_begin_equal(spec: Backbone, foreground: int) -> None:
+    names = ("background", *(f"c{k}" for k in range(1, foreground + 1)))
+    model = make_tiny(spec.name, LabelSet(names, tuple(range(len(names)))))
+    with torch.no_grad():
+        logits = model(torch.rand(1, 3, model.side, model.side))
+    assert logits.shape[:2] == (1, foreground + 1)
+    assert torch.allclose(logits, logits[:, :1].expand_as(logits), atol=1e-4)
+
+
+def test_finer_maps_of_sam_2_reach_the_class_head(spec: Backbone) -> None:
+    model = make_tiny(spec.name, LABELS)
+    with torch.no_grad():
+        features = model.encode(torch.rand(1, 3, model.side, model.side))
+        if len(features) == 1:
+            assert not spec.name.startswith("tiny sam2")
+            return
+        embedding, finer, finest = features
+        assert finer.shape[-1] == 2 * embedding.shape[-1]
+        assert finest.shape[-1] == 4 * embedding.shape[-1]
+        whole = model.decode(features)
+        for other in ((torch.randn_like(finer), finest), (finer, torch.randn_like(finest))):
+            moved = model.decode((embedding, *other)) - whole
+            assert float(moved.abs().max()) > 1e-2 * float(whole.abs().max())
+
+
+def test_detail_draws_on_the_inputs_grid_and_starts_as_the_coarse_head(spec: Backbone) -> None:
+    if not hasattr(spec.family, "early_block"):
+        with pytest.raises(UsageError, match="has no head of higher resolution"):
+            make_tiny(spec.name, LABELS, detail=True)
+        return
+    coarse, fine = make_tiny(spec.name, LABELS), make_tiny(spec.name, LABELS, detail=True)
+    image = torch.rand(2, 3, coarse.side, coarse.side)
+    with torch.no_grad():
+        a, b = coarse(image), fine(image)
+    assert b.shape[-2:] == image.shape[-2:]
+    stretched = torch.nn.functional.interpolate(a, b.shape[-2:], mode="bilinear")
+    assert torch.allclose(stretched, b, atol=1e-5 * float(a.abs().max()))
+    attach(fine, "lora")
+    fine(image).square().mean().backward()
+    detail = fine.head.detail
+    assert detail is not None
+    assert all(p.grad is not None and p.grad.any() for p in (detail.early.weight, detail.finest.weight))
+
+
+def test_a_backbone_of_ones_own_is_a_dict_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = {**BACKBONES["sam-vit-b"].family.TINY, "hidden_size": 48, "num_attention_heads": 6}
+    mine = replace(BACKBONES["sam-vit-b"], name="my-sam", shape=shape, side=64)
+    monkeypatch.setitem(BACKBONES, "my-sam", mine)
+    model = SemanticSam(load_backbone("my-sam", RANDOM), LABELS)
+    attached = attach(model, "lora", {"rank": 2})
+    assert model(torch.rand(1, 3, 64, 64)).shape == (1, 2, 16, 16)
+    assert attached.trainable < attached.total
+
+
+def test_names_of_transformers_are_told_from_the_authors() -> None:
+    assert from_transformers({"module.vision_encoder.x": torch.zeros(1)})
+    assert not from_transformers({"image_encoder.x": torch.zeros(1), "prompt_encoder.y": torch.zeros(1)})
