@@ -1,176 +1,38 @@
-"""Truth on the image's grid, and every fault that a user's data can have named with file, values and what to do."""
+"""Every fault that a user's data can have is listed with file, values and what to do; sound data have none."""
 
 from __future__ import annotations
 
 import json
-from itertools import permutations, product
+from collections.abc import Callable
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
-from nibabel.orientations import apply_orientation, inv_ornt_aff
 
 import fabricate
-from fabricate import CT_AFFINE, write_nifti, write_png
+from fabricate import CT_AFFINE, discs, looks_like, write_nifti, write_png
+from fabricate.layouts import flare22_nnunet_names
+from sampeft.data import check as check_module
 from sampeft.data import open_dataset
 from sampeft.data.case import Case, Dataset, ImageFile
-from sampeft.data.check import check_dataset, read_labels
+from sampeft.data.check import CheckReport, check_dataset
+from sampeft.data.intensity import PRESETS
 from sampeft.errors import DataError
 from sampeft.io import read_volume
 from sampeft.labels import LabelSet
-from sampeft.volume import IGNORE
 
-FOUR = LabelSet(("background", "a", "b", "c"), (0, 1, 2, 3))
 ONE = LabelSet(("background", "target"), (0, 1))
 
 
-def one_file(
-    root: Path, label: np.ndarray, labels: LabelSet, values: dict[int, int] | None = None, **png: object
-) -> tuple[ImageFile, Dataset]:
-    """A data set of one grey PNG and its mask."""
-    image = write_png(root / "images" / "a.png", np.zeros(label.shape[:2], np.uint8))
-    file = ImageFile("a", image, write_png(root / "labels" / "a.png", label, **png))  # type: ignore[arg-type]
-    return file, Dataset("one", root, labels, (Case("a", (file,)),), label_values=values or {})
+def one_file(root: Path, image: np.ndarray, label: np.ndarray, labels: LabelSet = ONE) -> Dataset:
+    """A data set of one PNG and its mask."""
+    picture = write_png(root / "images" / "a.png", image)
+    file = ImageFile("a", picture, write_png(root / "labels" / "a.png", label))
+    return Dataset("one", root, labels, (Case("a", (file,)),))
 
 
-def truth(file: ImageFile, dataset: Dataset) -> np.ndarray:
-    return read_labels(file, dataset, read_volume(file.image)).array[..., 0]
-
-
-# --- ids and classes
-
-
-def test_255_is_the_only_class(tmp_path: Path) -> None:
-    """D03: {0, 255} with one foreground class; said once."""
-    mask = np.zeros((6, 8), np.uint8)
-    mask[2:4, 3:6] = 1
-    file, dataset = one_file(tmp_path, mask * 255, ONE)
-    assert truth(file, dataset).sum() == mask.sum() == 6
-    report = check_dataset(dataset)
-    assert [fault.severity for fault in report.faults] == ["warning"]
-    assert "1 masks hold 255" in report.faults[0].problem
-    assert report.classes[1].pixels == 6
-
-
-@pytest.mark.parametrize("values", [(0, 128, 255), (0, 254), (1, 255)])
-def test_other_grey_values_are_no_class(values: tuple[int, ...], tmp_path: Path) -> None:
-    """D03: a mask with any other grey value is refused with file and values."""
-    mask = np.resize(np.array(values, np.uint8), (4, 6))
-    with pytest.raises(DataError, match=rf"labels.a\.png: label ids? .*{max(values)} \(\d+ pixels\)"):
-        truth(*one_file(tmp_path, mask, ONE))
-
-
-def test_255_is_never_the_class_when_it_is_declared_otherwise_or_classes_are_many(tmp_path: Path) -> None:
-    """D03."""
-    mask = np.array([[0, 255, 255, 0]], np.uint8)
-    ignoring = LabelSet(("background", "target"), (0, 1), ignore=255)
-    assert truth(*one_file(tmp_path, mask, ignoring)).tolist() == [[0, IGNORE, IGNORE, 0]]
-    with pytest.raises(DataError, match=r"255 \(2 pixels\) is not in the label map \{0\.\.3\}"):
-        truth(*one_file(tmp_path, mask, FOUR))
-    assert truth(*one_file(tmp_path, mask, FOUR, {255: 2})).tolist() == [[0, 2, 2, 0]]
-
-
-def test_id_outside_the_map_and_the_suggested_mapping(tmp_path: Path) -> None:
-    """D04: ids {0, 1, 2, 4} with a map of 0..3; 4:3 suggested; with it count(3) = former count(4)."""
-    ids = np.repeat(np.array([0, 1, 2, 4], np.uint8), [50, 20, 18, 112]).reshape(10, 20)
-    file, dataset = one_file(tmp_path, ids, FOUR)
-    wanted = r"a\.png: label id 4 \(112 pixels\) is not in the label map \{0\.\.3\}; map it with --map 4:3 or add it"
-    with pytest.raises(DataError, match=wanted):
-        truth(file, dataset)
-    with pytest.raises(DataError, match=wanted):
-        check_dataset(dataset).raise_on_errors()
-    channels = truth(*one_file(tmp_path, ids, FOUR, {4: 3}))
-    assert np.bincount(channels.ravel()).tolist() == [50, 20, 18, 112]
-
-
-def test_ids_are_channels_in_the_order_of_the_map_and_mappings_apply_once(tmp_path: Path) -> None:
-    """Ids 0, 7, 300 are channels 0, 1, 2; a mapping that swaps 7 and 300 swaps, it does not chain."""
-    labels = LabelSet(("background", "x", "y"), (0, 7, 300))
-    ids = np.array([[0, 7], [300, 7]], np.uint16)
-    assert truth(*one_file(tmp_path, ids, labels)).tolist() == [[0, 1], [2, 1]]
-    assert truth(*one_file(tmp_path, ids, labels, {7: 300, 300: 7})).tolist() == [[0, 2], [1, 2]]
-
-
-def test_palette_masks_go_by_index(tmp_path: Path) -> None:
-    """D06."""
-    indices = np.array([[0, 1, 2, 3]], np.uint8)
-    assert truth(*one_file(tmp_path, indices, FOUR, mode="P")).tolist() == [[0, 1, 2, 3]]
-
-
-def test_negative_ids_can_be_mapped(tmp_path: Path) -> None:
-    image = write_nifti(tmp_path / "i.nii.gz", np.zeros((2, 2, 1), np.int16))
-    label = write_nifti(tmp_path / "l.nii.gz", np.array([[[-1], [0]], [[1], [3]]], np.int16))
-    file = ImageFile("i", image, label)
-    with pytest.raises(DataError, match=r"label id -1 \(1 voxels\)"):
-        read_labels(file, Dataset("d", tmp_path, FOUR, ()), read_volume(image))
-    mapped = read_labels(file, Dataset("d", tmp_path, FOUR, (), label_values={-1: 2}), read_volume(image))
-    assert mapped.array.ravel().tolist() == [2, 0, 1, 3]
-
-
-# --- geometry
-
-
-def volume_pair(root: Path, label: np.ndarray, affine: np.ndarray) -> tuple[ImageFile, Dataset]:
-    image = write_nifti(root / "images" / "a.nii.gz", np.zeros((6, 8, 4), np.int16), CT_AFFINE)
-    file = ImageFile("a", image, write_nifti(root / "labels" / "a.nii.gz", label, affine))
-    return file, Dataset("pair", root, FOUR, (Case("a", (file,)),))
-
-
-@pytest.fixture
-def blobs() -> np.ndarray:
-    return np.random.default_rng(5).integers(0, 4, (6, 8, 4)).astype(np.uint8)
-
-
-def test_every_axis_order_of_the_label_is_aligned_exactly(blobs: np.ndarray, tmp_path: Path) -> None:
-    """D07: a label that is stored flipped or with swapped axes, its affine saying so, is the same label."""
-    for axes, signs in product(permutations(range(3)), product((1, -1), repeat=3)):
-        turn = np.array(list(zip(axes, signs, strict=True)), dtype=float)
-        stored = apply_orientation(blobs, turn)
-        file, dataset = volume_pair(tmp_path, stored, CT_AFFINE @ inv_ornt_aff(turn, blobs.shape))
-        image = read_volume(file.image)
-        aligned = read_labels(file, dataset, image)
-        np.testing.assert_array_equal(aligned.array, blobs)
-        np.testing.assert_array_equal(aligned.affine, image.affine)
-
-
-def test_rounding_of_the_header_is_accepted_quietly(blobs: np.ndarray, tmp_path: Path) -> None:
-    """D07: A + 2e-8; and corners off by less than 0.1 voxel (0.15 mm of 2 mm)."""
-    near = CT_AFFINE.copy()
-    near[0, 3] += 0.15
-    for affine in (CT_AFFINE + 2e-8, near):
-        file, dataset = volume_pair(tmp_path, blobs, affine)
-        np.testing.assert_array_equal(read_labels(file, dataset, read_volume(file.image)).array, blobs)
-        assert not check_dataset(dataset).faults
-
-
-def test_a_shifted_or_turned_label_is_refused_with_the_distance(blobs: np.ndarray, tmp_path: Path) -> None:
-    """D07: origin + 5 mm is refused and the 5 mm are printed; a flip without the origin moving along is no flip."""
-    shifted = CT_AFFINE.copy()
-    shifted[1, 3] += 5
-    file, dataset = volume_pair(tmp_path, blobs, shifted)
-    with pytest.raises(DataError, match=r"labels.a\.nii\.gz: its grid is up to 5\.00 mm away from that of a\.nii\.gz"):
-        read_labels(file, dataset, read_volume(file.image))
-    wrong_flip = CT_AFFINE @ np.diag([1, -1, 1, 1])  # index 0 stays at y = -40, index 7 lands at -54 instead of -26
-    file, dataset = volume_pair(tmp_path, blobs, wrong_flip)
-    with pytest.raises(DataError, match=r"up to 14\.00 mm away"):
-        read_labels(file, dataset, read_volume(file.image))
-    oblique = CT_AFFINE @ nib.affines.from_matvec(nib.eulerangles.euler2mat(0.3))
-    file, dataset = volume_pair(tmp_path, blobs, oblique)
-    with pytest.raises(DataError, match="mm away"):
-        read_labels(file, dataset, read_volume(file.image))
-
-
-def test_sizes_that_differ_are_refused(blobs: np.ndarray, tmp_path: Path) -> None:
-    file, dataset = volume_pair(tmp_path, blobs[:5], CT_AFFINE)
-    with pytest.raises(DataError, match=r"size 5 x 8 x 4 voxels, its image a\.nii\.gz a NIfTI of 6 x 8 x 4 voxels"):
-        read_labels(file, dataset, read_volume(file.image))
-    tile = write_png(tmp_path / "tile.png", np.zeros((6, 8), np.uint8))
-    with pytest.raises(DataError, match=r"is a NIfTI .*tile\.png a raster image of 6 x 8 \(rows x columns\)"):
-        read_labels(ImageFile("t", tile, file.label), dataset, read_volume(tile))
-
-
-# --- the whole set
+def problems(report: CheckReport) -> list[str]:
+    return [fault.problem for fault in report.faults]
 
 
 def test_a_sound_set_has_no_faults_and_its_table_counts(tmp_path: Path) -> None:
@@ -237,37 +99,205 @@ def test_class_that_only_the_test_cases_have_is_a_warning(tmp_path: Path) -> Non
     assert [fault.problem for fault in report.faults] == ["class 'c2' is in the test cases but in no training case"]
 
 
-def test_values_that_are_no_numbers_are_a_fault(tmp_path: Path) -> None:
-    """D14's file: one NaN and one infinity."""
+def test_255_as_the_only_class_is_said_once(tmp_path: Path) -> None:
+    """D03."""
+    mask = np.zeros((6, 8), np.uint8)
+    mask[2:4, 3:6] = 255
+    report = check_dataset(one_file(tmp_path, np.zeros((6, 8), np.uint8), mask))
+    assert [(f.severity, f.problem) for f in report.faults] == [("warning", "1 masks hold 255, the first is a.png")]
+    assert report.classes[1].pixels == 6
+
+
+@pytest.mark.parametrize(("whole", "severity"), [(False, "warning"), (True, "error")])
+def test_values_that_are_no_numbers(whole: bool, severity: str, tmp_path: Path) -> None:
+    """D14: one NaN and one infinity are counted and told; a file of nothing else is refused."""
     array = np.zeros((6, 8, 4), np.float32)
     array[3, 4, 3], array[0, 0, 0] = np.nan, np.inf
-    file, dataset = volume_pair(tmp_path, np.ones((6, 8, 4), np.uint8), CT_AFFINE)
-    write_nifti(file.image, array, CT_AFFINE)
-    assert [fault.problem for fault in check_dataset(dataset).errors] == ["2 values are NaN or infinite"]
+    image = write_nifti(tmp_path / "images/a.nii.gz", np.full_like(array, np.nan) if whole else array, CT_AFFINE)
+    label = write_nifti(tmp_path / "labels/a.nii.gz", np.ones((6, 8, 4), np.uint8), CT_AFFINE)
+    labels = LabelSet(("background", "a"), (0, 1))
+    report = check_dataset(Dataset("d", tmp_path, labels, (Case("a", (ImageFile("a", image, label),)),)))
+    told = [f for f in report.faults if f.file == image]
+    wanted = "no pixel has a value" if whole else "2 values are NaN or infinite"
+    assert [(f.severity, f.problem.startswith(wanted)) for f in told] == [(severity, True)]
+
+
+def test_a_structure_that_vanishes_at_the_networks_side(tmp_path: Path) -> None:
+    """D41: a 2 x 2 target in 2048 x 2048 pixels and a side of 256; one warning with file, class and 4 pixels.
+
+    Each pixel of the small label is the one at the middle of 8 x 8: rows and columns 4, 12, 20, ...
+    """
+    mask = np.zeros((2048, 2048), np.uint8)
+    mask[1000:1002, 1000:1002] = 1
+    dataset = one_file(tmp_path, np.zeros_like(mask), mask)
+    assert check_dataset(dataset).faults == ()
+    (fault,) = check_dataset(dataset, side=256).faults
+    assert (fault.file.name, fault.severity) == ("a.png", "warning")
+    assert "class 'target' (4 pixels) is lost when 2048 x 2048 pixels are scaled to a side of 256" in fault.problem
+    assert check_dataset(dataset, side=2048).faults == ()
+    mask[:] = 0
+    mask[1003:1005, 1003:1005] = 1  # holds pixel 1004 = 8 * 125 + 4
+    write_png(tmp_path / "labels/a.png", mask)
+    assert check_dataset(dataset, side=256).faults == ()
+
+
+def test_small_structures_of_a_volume_are_told_by_the_file_not_by_the_slice(tmp_path: Path) -> None:
+    """A structure that one slice keeps is not lost; and what is looked at is the body's box."""
+    label = np.zeros((64, 64, 4), np.uint8)
+    label[33, 33, 0] = 1
+    image = write_nifti(tmp_path / "images/a.nii.gz", np.full((64, 64, 4), 40, np.int16))
+    file = ImageFile("a", image, write_nifti(tmp_path / "labels/a.nii.gz", label))
+    dataset = Dataset("d", tmp_path, ONE, (Case("a", (file,)),))
+    whole = PRESETS["percentile"]
+    assert problems(check_dataset(dataset, side=16, recipe=whole)) == [
+        "class 'target' (1 voxels) is lost when 64 x 64 pixels are scaled to a side of 16"
+    ]
+    label[:, :, 3] = 1
+    write_nifti(file.label, label)  # type: ignore[arg-type]
+    assert check_dataset(dataset, side=16, recipe=whole).faults == ()
+
+
+def test_equal_images_are_told_once_with_the_splits_they_are_in(tmp_path: Path) -> None:
+    root = fabricate.folder_dataset(tmp_path)
+    for copy in ("P01_2", "P04_1"):
+        (root / f"images/{copy}.png").write_bytes((root / "images/P01_1.png").read_bytes())
+    report = check_dataset(open_dataset(root))
+    assert [(f.file.name, f.problem, f.severity) for f in report.faults] == [
+        ("P01_1.png", "has the same pixels as P01_2.png, P04_1.png, in the splits train and test", "warning")
+    ]
+
+
+def test_look_alikes_of_another_split_are_told_when_asked_for(tmp_path: Path) -> None:
+    """A brighter copy of a training image among the test images."""
+    root = fabricate.folder_dataset(tmp_path, size=(48, 64), cases=4, files_per_case=1)
+    rng = np.random.default_rng(0)
+    for n in range(1, 5):
+        texture = np.kron(rng.integers(0, 200, (12, 16)), np.ones((4, 4))).astype(np.uint8)
+        write_png(root / f"images/P0{n}_1.png", texture)
+    write_png(root / "images/P04_1.png", read_volume(root / "images/P01_1.png").array[..., 0] + np.uint8(30))
+    assert check_dataset(open_dataset(root)).faults == ()
+    (fault,) = check_dataset(open_dataset(root), leaks=True).faults
+    assert {fault.file.name, fault.problem.split()[2]} == {"P01_1.png", "P04_1.png"}
+    assert "of another split" in fault.problem
+
+
+def test_cases_without_labels_are_no_fault_where_the_layout_ships_them_so(tmp_path: Path) -> None:
+    flare22_nnunet_names(tmp_path)
+    report = check_dataset(open_dataset(tmp_path))
+    assert report.errors == ()
+    assert report.notes[-1].startswith("1 cases ship without labels")
+    assert report.files == 3
+
+
+def test_classes_are_counted_by_split(tmp_path: Path) -> None:
+    """D24: cases of each class in each split; 3 training cases, 1 test case, one of the three without class 2."""
+    root = fabricate.folder_dataset(tmp_path, files_per_case=1)
+    label = discs((24, 32), 3, 101)
+    write_png(root / "labels/P01_1.png", np.where(label == 2, 0, label).astype(np.uint8))
+    report = check_dataset(open_dataset(root))
+    assert report.splits == {"train": 3, "test": 1}
+    assert [c.by_split for c in report.classes] == [
+        {"train": 3, "test": 1},
+        {"train": 3, "test": 1},
+        {"train": 2, "test": 1},
+    ]
+    assert report.table().splitlines()[-1].endswith("| 3 of 4 | 2 of 3 | 1 of 1 |")
+
+
+@pytest.mark.parametrize(("error", "raised"), [(MemoryError("8 GiB"), None), (ZeroDivisionError(), RuntimeError)])
+def test_a_failing_worker_names_the_file(
+    error: Exception, raised: type[Exception] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D42: what the machine lacks is a fault of that file, a mistake of ours stops with the file's name."""
+    dataset = one_file(tmp_path, looks_like(discs((9, 9), 2, 1), 2, 1), discs((9, 9), 2, 1))
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(check_module, "read_truth", fail)
+    if raised:
+        with pytest.raises(raised, match=r"the check of .*images.a\.png failed"):
+            check_dataset(dataset)
+    else:
+        assert "MemoryError: 8 GiB" in problems(check_dataset(dataset))[0]
+
+
+# --- real data
+
+
+def _sirst(report: CheckReport) -> None:
+    """Misc_111's mask has another size; Misc_27 and Misc_31 show one sky with one target and are in two splits."""
+    assert [fault.file.name for fault in report.errors] == ["Misc_111_pixels0.png"]
+    assert "400 x 592" in report.errors[0].problem
+    assert "220 x 325" in report.errors[0].problem
+    assert [fault.problem.split(" of ")[0] for fault in report.warnings] == ["looks like Misc_27.png"]
+    assert report.notes == ()
+    assert report.splits == {"train": 256, "val": 85, "test": 86}
+    assert report.summary["types"] == {"uint8": 268, "uint8 x 3 bands": 158}  # 37 palettes and 122 RGB but Misc_111
+
+
+def _btcv(report: CheckReport) -> None:
+    """No fault; 8-bit CT, every slice scaled on its own, upside down: three notes."""
+    assert report.faults == ()
+    assert [next(w for w in ("8-bit", "on its own", "upside down") if w in note) for note in report.notes] == [
+        "8-bit",
+        "on its own",
+        "upside down",
+    ]
+    assert report.summary["intensity"]["lowest"] == [0, 0, 0]
+    assert report.summary["intensity"]["highest"] == [254, 254, 254]
+    assert (report.files, sum(c.pixels for c in report.classes)) == (162, 162 * 512 * 512)
+    assert [c.cases for c in report.classes[1:]] == [23, 23, 23, 20, 23, 23, 23, 23, 23, 23, 23, 20, 23]
+
+
+def _gid(report: CheckReport) -> None:
+    assert (report.faults, report.notes) == ((), ())
+    assert 0.16 < report.ignored / (200 * 224 * 224) < 0.19
+
+
+EXPECTED: dict[str, Callable[[CheckReport], None]] = {"sirst": _sirst, "btcv_slices": _btcv, "gid_mtl5": _gid}
 
 
 @pytest.mark.real_data
-def test_real_sets_check_in_seconds(real_data: Path) -> None:
-    """btcv_slices and gid_mtl5 are sound; sirst has its known fault, Misc_111, and nothing else."""
-    btcv = check_dataset(open_dataset(real_data / "btcv_slices"))
-    assert btcv.faults == ()
-    assert (btcv.files, sum(c.pixels for c in btcv.classes)) == (162, 162 * 512 * 512)
-    gid = check_dataset(open_dataset(real_data / "gid_mtl5"))
-    assert gid.faults == ()
-    assert 0.16 < gid.ignored / (200 * 224 * 224) < 0.19
-    sirst = check_dataset(open_dataset(real_data / "sirst"))
-    assert [fault.file.name for fault in sirst.faults] == ["Misc_111_pixels0.png"]
-    assert "400 x 592" in sirst.faults[0].problem
+@pytest.mark.parametrize("name", EXPECTED)
+def test_real_sets_have_their_known_faults_and_no_others(name: str, real_data: Path) -> None:
+    EXPECTED[name](check_dataset(open_dataset(real_data / name), leaks=True))
 
 
 @pytest.mark.real_data
-def test_real_ct_label_of_another_grid_is_refused(real_data: Path) -> None:
-    """The 30-slice crop's label against the whole CT; the whole label fits."""
-    case = real_data / "totalsegmentator_ct" / "case_a"
+def test_real_slices_of_ct_and_mr_have_no_faults(real_data: Path, tmp_path: Path) -> None:
+    """amos_slices: one CT and one MR slice, turned by 90 degrees; too few to say so."""
+    organs = (
+        "liver kidney_R spleen pancreas aorta IVC adrenal_R adrenal_L gallbladder esophagus stomach duodenum kidney_L"
+    )
+    described = {"labels": {"background": 0, **{name: n for n, name in enumerate(organs.split(), 1)}}}
+    for part in ("images", "labels"):
+        (tmp_path / part).symlink_to(real_data / "amos_slices" / part)
+    (tmp_path / "dataset.json").write_text(json.dumps(described))
+    report = check_dataset(open_dataset(tmp_path), leaks=True)
+    assert problems(report) == ["class 'esophagus' is in none of 2 cases"]
+    assert report.notes == ()
+
+
+@pytest.mark.real_data
+def test_real_volumes_of_nifti_and_dicom_have_no_faults(real_data: Path, tmp_path: Path) -> None:
+    """totalsegmentator_ct: a NIfTI of 3 mm, and a DICOM series whose label is stored with another row order."""
+    pytest.importorskip("pydicom")
+    ct, files = real_data / "totalsegmentator_ct", []
+    (tmp_path / "labels").mkdir()
+    for id, image in (("case_a", "ct.nii.gz"), ("case_b_dicom", "dicom")):
+        label = tmp_path / f"labels/{id}.nii.gz"
+        label.symlink_to(ct / id / "labels_flare22.nii.gz")
+        files.append(ImageFile(id, ct / id / image, label))
     labels = LabelSet(("background", *map(str, range(1, 14))), tuple(range(14)))
-    dataset = Dataset("ct", case, labels, ())
-    image = read_volume(case / "ct.nii.gz")
-    whole = read_labels(ImageFile("a", image.path, case / "labels_flare22.nii.gz"), dataset, image)
-    assert int((whole.array == 1).sum()) == 41602
-    with pytest.raises(DataError, match="122 x 101 x 30"):
-        read_labels(ImageFile("a", image.path, case / "labels_totalseg_v2_117_sm.nii.gz"), dataset, image)
+    report = check_dataset(Dataset("ct", ct, labels, tuple(Case(f.id, (f,)) for f in files)))
+    assert problems(report) == ["class '10' is in none of 2 cases"]  # the oesophagus
+    liver = report.classes[1]
+    assert (liver.pixels, liver.cases) == (41602 + 366708, 2)
+    assert report.summary["spacing_mm"] == {
+        "across": [2, 2.5, 3],
+        "down": [0.9766, 1.9883, 3],
+        "along": [0.9766, 1.9883, 3],
+    }
+    assert report.summary["intensity"]["lowest"][0] == -1207
+    assert report.summary["intensity"]["highest"][2] == 3382

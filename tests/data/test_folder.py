@@ -154,15 +154,13 @@ def test_open_dataset_says_what_it_looked_for_and_what_is_there(tmp_path: Path) 
         open_dataset(tmp_path / "nowhere")
     (tmp_path / "readme.md").write_text("")
     (tmp_path / "scans").mkdir()
-    with pytest.raises(
-        DataError, match=r"looked for dataset\.json or .*_0000\.nii\.gz.*; here are: readme\.md, scans/"
-    ):
+    with pytest.raises(DataError, match=r"looked for dataset\.json .*_0000\.nii\.gz.*; here are: readme\.md, scans/"):
         open_dataset(tmp_path)
     with pytest.raises(DataError, match="is a file"):
         open_dataset(tmp_path / "readme.md")
     with pytest.raises(UsageError, match="did you mean 'flare22'"):
         open_dataset(tmp_path, layout="flare2")
-    assert set(DATASETS) == {"folder", "flare22"}
+    assert set(DATASETS) == {"folder", "flare22", "nnunet", "gid", "sirst"}
 
 
 def test_a_map_must_lead_to_a_class(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -118,3 +120,60 @@ def test_named_folds_of_a_data_set_cover_every_case_once_and_never_share_one(tmp
     assert fold_of(dataset, "test") is None
     with pytest.raises(UsageError, match="fold1of3 to fold3of3"):
         fold_of(dataset, "fold4of3")
+
+
+def classes_of(n: int, seed: int) -> dict[str, list[bool]]:
+    """n cases: class 0 in all, class 1 in half of them, 2 in a quarter, 3 in just five."""
+    rng = Random(seed)
+    has = [[True] * n, *([i < count for i in range(n)] for count in (n // 2, n // 4, 5))]
+    for column in has[1:]:
+        rng.shuffle(column)
+    return {f"case_{i}": [column[i] for column in has] for i in range(n)}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_stratified_folds_hold_each_class_evenly(seed: int) -> None:
+    """Five cases have the rarest class, so each of five folds has one of them; sizes differ by one at most."""
+    presence = classes_of(43, seed)
+    folds = k_folds(presence, 5, seed, presence)
+    assert sorted(i for _, held in folds for i in held) == sorted(presence)
+    assert sorted(len(held) for _, held in folds) == [8, 8, 9, 9, 9]
+    assert all(not set(train) & set(held) and len(train) + len(held) == 43 for train, held in folds)
+    per_class = [[sum(presence[i][c] for i in held) for _, held in folds] for c in range(4)]
+    assert per_class[3] == [1] * 5
+    assert max(per_class[2]) - min(per_class[2]) <= 1
+    assert max(per_class[1]) - min(per_class[1]) <= 2
+    assert k_folds(reversed(list(presence)), 5, seed, presence) == folds
+
+
+def test_stratified_folds_are_more_even_than_drawn_ones_and_differ_by_seed() -> None:
+    presence = classes_of(40, 0)
+
+    def spread(folds: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]) -> int:
+        counts = [[sum(presence[i][c] for i in held) for _, held in folds] for c in range(4)]
+        return sum(max(row) - min(row) for row in counts)
+
+    seeds = range(10)
+    assert max(spread(k_folds(presence, 4, s, presence)) for s in seeds) < min(
+        spread(k_folds(presence, 4, s)) for s in seeds
+    )
+    assert len({k_folds(presence, 4, s, presence) for s in seeds}) > 5
+
+
+def test_cases_without_any_class_are_dealt_out_too() -> None:
+    presence = {f"c{i}": [i < 2, False] for i in range(8)}
+    folds = k_folds(presence, 2, 0, presence)
+    assert [sum(presence[i][0] for i in held) for _, held in folds] == [1, 1]
+    assert [len(held) for _, held in folds] == [4, 4]
+
+
+def test_named_folds_take_presence_and_leave_the_unlabelled_out(tmp_path: Path) -> None:
+    dataset = open_dataset(folder_dataset(tmp_path, cases=8))
+    dataset = replace(dataset, splits={"unlabelled": ("P03", "P08")})
+    presence = {case.id: [case.id in ("P01", "P02")] for case in dataset.cases}
+    for number in (1, 2):
+        parts = fold_of(dataset, f"fold{number}of2", presence)
+        assert parts is not None
+        ids = [{case.id for case in part} for part in parts]
+        assert [len(part) for part in ids] == [3, 3]
+        assert all(len(part & {"P01", "P02"}) == 1 and not part & {"P03", "P08"} for part in ids)

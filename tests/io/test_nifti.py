@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import warnings
 from itertools import permutations, product
 from pathlib import Path
 
@@ -219,26 +220,108 @@ def test_damaged_files_are_one_sentence(tmp_path: Path) -> None:
             with pytest.raises(DataError, match=r"broken\.nii\.gz: .*; ") as caught:
                 read(path)
             assert "\n" not in str(caught.value)
-    for missing in (tmp_path / "nowhere.nii.gz", tmp_path):
-        with pytest.raises(DataError, match="cannot be read"):
-            read_volume(missing)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_volume(tmp_path / "nowhere.nii.gz")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_label_ids(tmp_path)
+    with pytest.raises(DataError, match="holds no DICOM image"):  # a folder is one DICOM series, or no image
+        read_volume(tmp_path)
 
 
-def test_colour_complex_two_file_and_flat_affine_are_refused(tmp_path: Path) -> None:
+def test_colour_complex_and_flat_affine_are_refused(tmp_path: Path) -> None:
     rgb = np.zeros((2, 2, 2), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
     nib.save(nib.Nifti1Image(rgb, CT_AFFINE), tmp_path / "rgb.nii")
     nib.save(nib.Nifti1Image(np.zeros((2, 2, 2), np.complex64), CT_AFFINE), tmp_path / "complex.nii")
     for name in ("rgb.nii", "complex.nii"):
         with pytest.raises(DataError, match="plain numbers"):
             read_volume(tmp_path / name)
-    nib.save(nib.Nifti1Pair(np.zeros((2, 2, 2), np.int16), CT_AFFINE), tmp_path / "pair.hdr")
-    with pytest.raises(DataError, match="two-file NIfTI"):
-        read_volume(tmp_path / "pair.hdr")
     content = bytearray(nib.Nifti1Image(np.zeros((2, 2, 2), np.int16), CT_AFFINE).to_bytes())
     content[312:328] = bytes(16)  # srow_z
     (tmp_path / "flat.nii").write_bytes(content)
     with pytest.raises(DataError, match=r"flat\.nii: its affine .* spans no volume"):
         read_volume(tmp_path / "flat.nii")
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+@pytest.mark.parametrize("kind", [nib.Nifti1Pair, nib.Nifti2Pair])
+def test_two_files_are_one_volume(kind: type, ending: str, tmp_path: Path) -> None:
+    """Header and voxels in .hdr and .img, either of them named; without the .img the header says what it misses."""
+    array = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    nib.save(kind(array, CT_AFFINE), tmp_path / f"pair.img{ending}")
+    for name in ("pair.hdr", "pair.img"):
+        volume = read_volume(tmp_path / f"{name}{ending}")
+        np.testing.assert_array_equal(volume.array, array)
+        np.testing.assert_array_equal(volume.affine, CT_AFFINE)
+        np.testing.assert_array_equal(read_label_ids(tmp_path / f"{name}{ending}").array, array)
+    (tmp_path / f"pair.img{ending}").unlink()
+    with pytest.raises(DataError, match=r"two-file NIfTI, but pair\.img is missing"):
+        read_volume(tmp_path / f"pair.hdr{ending}")
+
+
+def test_analyze_is_refused_because_it_has_no_left_and_right(tmp_path: Path) -> None:
+    nib.save(nib.AnalyzeImage(np.zeros((2, 3, 4), np.int16), np.eye(4)), tmp_path / "old.img")
+    with pytest.raises(DataError, match=r"old\.hdr: is an Analyze 7\.5 header"):
+        read_volume(tmp_path / "old.img")
+
+
+def test_shear_is_kept_and_said_once_with_its_angle(tmp_path: Path) -> None:
+    """D10: 15 degrees; spacing is the length of the columns, (1, 1, 1.0353); the affine comes out as it went in."""
+    affine = np.array([[1, 0, 0, 0], [0, 1, 0.2679, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+    path = write_nifti(tmp_path / "tilt.nii.gz", np.zeros((4, 5, 6), np.int16), affine)
+    with pytest.warns(UserWarning, match=r"tilt\.nii\.gz: its axes miss the right angle by 15\.0 degrees") as caught:
+        image = read_volume(path)
+    assert len(caught) == 1
+    assert image.spacing_mm == pytest.approx((1, 1, 1.0353), abs=5e-5)
+    out = nib.load(write_labels(tmp_path / "out.nii.gz", np.zeros((4, 5, 6), int), LABELS, image))
+    np.testing.assert_allclose(out.affine, affine, atol=1e-6)
+
+
+def test_sform_wins_and_a_contradicting_qform_is_said(tmp_path: Path) -> None:
+    """D10: a qform 3 mm away along an axis of 2 mm voxels is 1.5 voxels; 0.1 mm (0.05 voxel) is rounding."""
+    moved = CT_AFFINE.copy()
+    for shift_mm, said in ((3.0, True), (0.1, False)):
+        moved[0, 3] = CT_AFFINE[0, 3] + shift_mm
+        file = nib.Nifti1Image(np.zeros((4, 5, 6), np.int16), CT_AFFINE)
+        file.set_sform(CT_AFFINE, 1)
+        file.set_qform(moved, 1)
+        nib.save(file, tmp_path / "two.nii")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            image = read_volume(tmp_path / "two.nii")
+        assert [("up to 1.5 voxels apart" in str(w.message)) for w in caught] == [True] * said
+        np.testing.assert_array_equal(image.affine, CT_AFFINE)
+
+
+def test_qform_alone_is_the_position_and_none_at_all_is_said(tmp_path: Path) -> None:
+    """D10: sform code 0."""
+    file = nib.Nifti1Image(np.zeros((4, 5, 6), np.int16), None)
+    file.set_qform(CT_AFFINE, 1)
+    file.set_sform(None, 0)
+    nib.save(file, tmp_path / "q.nii")
+    np.testing.assert_allclose(read_volume(tmp_path / "q.nii").affine, CT_AFFINE, atol=1e-5)
+    file.header["qform_code"] = 0
+    (tmp_path / "none.nii").write_bytes(nib.Nifti1Image(file.dataobj, None, file.header).to_bytes())
+    content = bytearray((tmp_path / "q.nii").read_bytes())
+    content[252:256] = bytes(4)  # both codes
+    (tmp_path / "none.nii").write_bytes(content)
+    with pytest.warns(UserWarning, match=r"none\.nii: its header states no position"):
+        assert read_volume(tmp_path / "none.nii").affine[0, 0] == -2
+
+
+def test_metres_and_micrometres_become_millimetres_and_go_back(tmp_path: Path) -> None:
+    """0.002 m and 2000 um are 2 mm; the label file has the image's own unit and numbers."""
+    for unit, factor in (("meter", 0.001), ("micron", 1000.0)):
+        affine = CT_AFFINE.copy()
+        affine[:3] *= factor
+        file = nib.Nifti1Image(np.zeros((4, 5, 6), np.int16), affine)
+        file.header.set_xyzt_units(unit)
+        nib.save(file, tmp_path / "a.nii")
+        with pytest.warns(UserWarning, match="sizes are turned into mm"):
+            image = read_volume(tmp_path / "a.nii")
+        np.testing.assert_allclose(image.affine, CT_AFFINE, rtol=1e-6)
+        out = nib.load(write_labels(tmp_path / "out.nii.gz", np.zeros((4, 5, 6), int), LABELS, image))
+        np.testing.assert_allclose(out.affine, affine, rtol=1e-6)
+        assert out.header.get_xyzt_units()[0] == unit
 
 
 @pytest.mark.real_data

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io as bytes_io
 import struct
+import warnings
 import zlib
 from pathlib import Path
 
@@ -13,11 +14,12 @@ from PIL import Image
 
 from fabricate import write_png
 from sampeft.errors import DataError
-from sampeft.io import label_suffix, read_label_ids, read_volume, write_labels
+from sampeft.io import label_suffix, raster, read_label_ids, read_volume, write_labels
 from sampeft.labels import LabelSet
 from sampeft.volume import IGNORE
 
 INDICES = np.array([[0, 1], [2, 3]], dtype=np.uint8)
+ROAD = LabelSet(("background", "road"), (0, 1))
 VOC = [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0]
 
 
@@ -83,7 +85,7 @@ def test_grey_ids_of_few_bits_are_not_stretched(bits: int, tmp_path: Path) -> No
 
 
 def test_equal_colour_channels_are_grey_and_colours_are_refused(tmp_path: Path) -> None:
-    """Colours are no ids (the table of D05 is for later): refused with their number."""
+    """Colours are no ids without a table: refused with their number."""
     grey = np.stack([INDICES] * 3, axis=-1)
     assert read_label_ids(write_png(tmp_path / "g.png", grey)).array.ravel().tolist() == [0, 1, 2, 3]
     rgba = np.concatenate([grey, np.full((2, 2, 1), 9, np.uint8)], axis=-1)
@@ -93,6 +95,7 @@ def test_equal_colour_channels_are_grey_and_colours_are_refused(tmp_path: Path) 
         read_label_ids(write_png(tmp_path / "c.png", grey))
 
 
+@pytest.mark.filterwarnings("ignore:transparency")
 def test_modes_of_images(tmp_path: Path) -> None:
     """Grey stays one channel, alpha goes, 16 bits stay; a 1-bit image is 0 and 255, its label 0 and 1."""
     deep = np.array([[0, 256], [40000, 65535]], dtype=np.uint16)
@@ -130,6 +133,98 @@ def test_what_would_lose_something_is_refused(tmp_path: Path) -> None:
         read_volume(tmp_path / "stack.tif")
 
 
+def test_one_grey_picture_in_four_modes_is_one_picture(tmp_path: Path) -> None:
+    """D44: L, LA, RGB and RGBA; dropped alpha is said, and only where there is some."""
+    grey = np.arange(0, 240, 20, dtype=np.uint8).reshape(3, 4)
+    seen = []
+    for mode in ("L", "LA", "RGB", "RGBA"):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            array = read_volume(write_png(tmp_path / f"{mode}.png", grey, mode)).array
+        assert ["transparency" in str(w.message) for w in caught] == [True] * mode.endswith("A")
+        seen.append(np.broadcast_to(array.reshape(3, 4, 1, -1), (3, 4, 1, 3)))
+    for other in seen:
+        np.testing.assert_array_equal(other[..., 0, 0], grey)
+        np.testing.assert_array_equal(other, seen[0])
+
+
+def test_sixteen_bits_are_not_clipped_to_eight(tmp_path: Path) -> None:
+    """D16: convert('L') would give 0, 255, 255, 255."""
+    values = np.array([[0, 256, 32896, 65535]], dtype=np.uint16)
+    array = read_volume(write_png(tmp_path / "ir.png", values)).array
+    assert array.dtype == np.uint16
+    assert array.ravel().tolist() == [0, 256, 32896, 65535]
+
+
+def test_print_colours_and_films_are_refused(tmp_path: Path) -> None:
+    """D44."""
+    Image.new("CMYK", (3, 2)).save(tmp_path / "print.jpg")
+    with pytest.raises(DataError, match=r"print\.jpg: holds CMYK colours, as for print; convert it to RGB"):
+        read_volume(tmp_path / "print.jpg")
+    frames = [Image.fromarray(INDICES + i) for i in range(4)]
+    frames[0].save(tmp_path / "film.png", save_all=True, append_images=frames[1:])
+    with pytest.raises(DataError, match=r"film\.png: holds 4 frames"):
+        read_volume(tmp_path / "film.png")
+
+
+def test_smaller_copies_in_a_tiff_are_no_frames(tmp_path: Path) -> None:
+    """A pyramid: the second page says that it is a reduced copy (tag 254, bit 0)."""
+    pages = [Image.fromarray(INDICES), Image.fromarray(INDICES[:1, :1])]
+    pages[1].encoderinfo = {"tiffinfo": {254: 1}}
+    pages[0].save(tmp_path / "pyramid.tif", save_all=True, append_images=pages[1:])
+    assert Image.open(tmp_path / "pyramid.tif").n_frames == 2
+    np.testing.assert_array_equal(read_volume(tmp_path / "pyramid.tif").array[..., 0], INDICES)
+
+
+def test_exif_orientation_turns_nothing_and_is_said(tmp_path: Path) -> None:
+    """Labels are stored on the pixels as they are stored; a viewer turns this photograph by 90 degrees."""
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.new("RGB", (30, 20)).save(tmp_path / "photo.jpg", exif=exif)
+    with pytest.warns(UserWarning, match=r"photo\.jpg: its EXIF orientation .* pixels are used as stored"):
+        image = read_volume(tmp_path / "photo.jpg")
+    assert image.grid == (20, 30, 1)
+    assert read_label_ids(write_labels(tmp_path / "o.png", np.zeros((20, 30, 1), int), ROAD, image)).grid == image.grid
+
+
+def colour_mask() -> np.ndarray:
+    """D05: 50 px red, 30 green, 20 black and 4 px of a fringe colour."""
+    colours = [(255, 0, 0)] * 50 + [(0, 255, 0)] * 30 + [(0, 0, 0)] * 20 + [(250, 3, 1)] * 4
+    return np.array(colours, dtype=np.uint8).reshape(8, 13, 3)
+
+
+TABLE = {(255, 0, 0): 1, (0, 255, 0): 2, (0, 0, 0): 255}
+
+
+def test_colours_become_ids_and_unknown_ones_are_reported(tmp_path: Path) -> None:
+    """D05: counts 50, 30, ignored 20; the 4 px with colour and file, or ignored when told so."""
+    path = write_png(tmp_path / "mask.png", colour_mask())
+    array = read_volume(path).array
+    with pytest.raises(
+        DataError, match=r"mask\.png: colour \(250, 3, 1\) \(4 pixels\) is not in the colour table of 3"
+    ):
+        raster.colors_to_ids(array, TABLE, path)
+    ids = raster.colors_to_ids(array, TABLE, path, unknown=255)
+    assert ids.shape == (8, 13, 1)
+    assert {id: int((ids == id).sum()) for id in (1, 2, 255)} == {1: 50, 2: 30, 255: 24}
+    array[ids == 255] = 0
+    known = raster.colors_to_ids(array, TABLE, path)
+    assert [int((known == id).sum()) for id in (1, 2, 255)] == [50, 30, 24]
+    grey = raster.colors_to_ids(np.array([[[0], [7]]], np.uint8), {(0, 0, 0): 0, (7, 7, 7): 3}, path)
+    assert grey.ravel().tolist() == [0, 3]
+    with pytest.raises(DataError, match="8-bit"):
+        raster.colors_to_ids(array.astype(np.uint16), TABLE, path)
+
+
+def test_jpeg_masks_are_warned_of_by_format_alone(tmp_path: Path) -> None:
+    """D05."""
+    path = write_png(tmp_path / "flat.jpg", np.zeros((8, 8), np.uint8))
+    with pytest.warns(UserWarning, match=r"flat\.jpg: labels in a JPEG are not exact"):
+        assert read_label_ids(path).array.max() == 0
+    with pytest.warns(UserWarning, match=r"flat\.jpg: labels in a JPEG are not exact"):
+        raster.colors_to_ids(np.zeros((2, 2, 1), np.uint8), TABLE, path)
+
+
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_damaged_files_are_one_sentence(tmp_path: Path) -> None:
     """Cut anywhere, a byte flipped, text renamed: DataError with the file, never another exception."""
@@ -143,7 +238,7 @@ def test_damaged_files_are_one_sentence(tmp_path: Path) -> None:
                 read_volume(path)
     path.write_text("hello, I am no image\n")
     with pytest.raises(
-        DataError, match=r"broken\.png: neither NIfTI nor PNG, JPEG, TIFF \(it begins with b'hello, I'\)"
+        DataError, match=r"broken\.png: neither NIfTI nor PNG, JPEG, TIFF, .* \(it begins with b'hello, I'\)"
     ):
         read_label_ids(path)
     buffer = bytes_io.BytesIO()

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from sampeft.data import flare22, folder
+from sampeft.data import flare22, folder, gid, nnunet, sirst
 from sampeft.data.case import Dataset
 from sampeft.errors import DataError, UsageError, unknown_name
 
@@ -22,7 +22,7 @@ class Layout(Protocol):
     def read(self, root: Path) -> Dataset: ...
 
 
-DATASETS: dict[str, Layout] = {"folder": folder, "flare22": flare22}
+DATASETS: dict[str, Layout] = {"nnunet": nnunet, "folder": folder, "flare22": flare22, "gid": gid, "sirst": sirst}
 """Layouts by name; the first that matches a folder reads it."""
 
 
@@ -38,7 +38,7 @@ def open_dataset(path: Path, layout: str | None = None, label_map: dict[int, int
         raise DataError(f"{path}: is {'a file' if path.exists() else 'not there'}; give the folder of a data set")
     name = layout or next((name for name, known in DATASETS.items() if known.matches(path)), None)
     if name is None:
-        wanted = ", or ".join(f"{known.LOOKS_FOR} ({name})" for name, known in DATASETS.items())
+        wanted = "; or ".join(f"{known.LOOKS_FOR} ({name})" for name, known in DATASETS.items())
         inside = sorted(p.name + "/" * p.is_dir() for p in path.iterdir() if not p.name.startswith("."))
         more = f" and {len(inside) - 8} more" if len(inside) > 8 else ""
         raise DataError(

@@ -7,77 +7,63 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from sampeft.data.case import Case, Dataset, ImageFile
-from sampeft.data.check import read_labels
-from sampeft.data.intensity import Intensity, Levels, measure
-from sampeft.data.slices import Frame, SliceView
-from sampeft.errors import DataError
+from sampeft.data.prepared import Preparation as Preparation
+from sampeft.data.prepared import PreparedVolume as PreparedVolume
+from sampeft.data.truth import read_labels
+from sampeft.errors import DataError, UsageError
+from sampeft.folders import cache_folder as cache_folder
 from sampeft.io import read_volume, sha256
-from sampeft.volume import Volume
+
+if TYPE_CHECKING:
+    import torch
 
 Progress = Callable[[int, int], None]
-_VERSION = 1  # part of every cache key; raise it when preparation changes
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """What turns a file into network input; stored with the model and used again at prediction."""
-
-    intensity: Intensity
-    side: int
-    plane: str = "auto"
-
-
-@dataclass(frozen=True)
-class PreparedVolume:
-    """A file as upright slices with its levels and frame worked out."""
-
-    volume: Volume
-    view: SliceView
-    slices: npt.NDArray[Any]
-    levels: Levels
-    frame: Frame
-
-    @classmethod
-    def of(cls, volume: Volume, preparation: Preparation) -> PreparedVolume:
-        view = SliceView.of(volume, preparation.plane)
-        slices = view.slices(volume.array)
-        levels = measure(preparation.intensity, slices)
-        height, width = slices.shape[1:3]
-        return cls(volume, view, slices, levels, Frame((height, width), levels.box, preparation.side))
-
-    def __len__(self) -> int:
-        return len(self.slices)
-
-    def image(self, index: int) -> torch.Tensor:
-        """(3, side, side) in 0..1."""
-        return self.frame.image(torch.from_numpy(self.levels.apply(self.slices[index])))
+DEFAULT_GIB = 20.0  # of all prepared slices together
+_VERSION = 2  # part of every cache key; raise it when preparation changes
+_PARTS = ("images", "channels", "case")
+_LOCK = "lock"  # held while a set is made or used; the system lets go of it when a process ends
+_MAKING = ".making-"
+_TWO_FILES = (".hdr", ".mhd", ".nhdr")  # headers whose pixels are in a file beside them
 
 
 @dataclass(frozen=True)
 class Slices:
-    """Prepared training slices: images uint8 (N, C, side, side), C 1 for grey and 3 for colour; channels int16
-    (N, side, side); case index (N,)."""
+    """Prepared training slices: images uint8 (N, C, side, side), C 1 for grey and 3 for colour or neighbours; channels
+    int16 (N, side, side); case index (N,).
+
+    folder: where they are kept; a copy in another process maps the same files instead of carrying the pixels.
+    """
 
     images: npt.NDArray[np.uint8]
     channels: npt.NDArray[np.int16]
     case: npt.NDArray[np.int32]
+    folder: Path | None = None
+    lock: IO[bytes] | None = field(default=None, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.images)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.folder is None:
+            return Slices, (self.images, self.channels, self.case)
+        return _reopen, (self.folder,)
+
     def batch(self, index: Sequence[int] | npt.NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
         """images_B3HW in 0..1 and channels_BHW of the slices named."""
+        import torch
+
         images = torch.from_numpy(self.images[index]).float() / 255
         return images.expand(-1, 3, -1, -1).contiguous(), torch.from_numpy(self.channels[index].astype(np.int64))
 
@@ -86,20 +72,46 @@ class Slices:
         return np.stack([np.bincount(c[c >= 0].ravel(), minlength=classes) > 0 for c in self.channels])
 
 
-def cache_folder() -> Path:
-    """SAMPEFT_CACHE, or the user's own cache folder."""
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sampeft"
-    return Path(os.environ.get("SAMPEFT_CACHE") or default)
+def cache_limit() -> int:
+    """Bytes that prepared slices may take: SAMPEFT_CACHE_GIB, or 20 GiB. Raises UsageError when that is no number."""
+    text = os.environ.get("SAMPEFT_CACHE_GIB") or str(DEFAULT_GIB)
+    try:
+        limit = float(text)
+        if not limit >= 0:
+            raise ValueError
+    except ValueError:
+        raise UsageError(f"SAMPEFT_CACHE_GIB is '{text}'; give the size of the cache in GiB, such as 20") from None
+    return int(min(limit, 2.0**30) * 2**30)
 
 
 def fingerprint(cases: Sequence[Case]) -> str:
-    """sha256 over names and contents of the images and labels of these cases."""
+    """sha256 over names and contents of the images and labels of these cases; a file is hashed once while it stays."""
     files = [f for case in cases for f in case.files]
     with ThreadPoolExecutor() as pool:
-        images = list(pool.map(lambda f: sha256(f.image), files))
-        labels = list(pool.map(lambda f: sha256(f.label) if f.label else "", files))
+        images = list(pool.map(lambda f: _digest(f.image), files))
+        labels = list(pool.map(lambda f: _digest(f.label) if f.label else "", files))
     content = [[f.id, image, label] for f, image, label in zip(files, images, labels, strict=True)]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _digest(path: Path) -> str:
+    """Of a file; of all files of a series' folder; of a header and the file of pixels beside it."""
+    if path.is_dir():
+        parts = sorted(p for p in path.iterdir() if p.is_file())
+    elif path.suffix.lower() in _TWO_FILES:
+        parts = sorted(p for p in path.parent.iterdir() if p.is_file() and p.name.startswith(f"{path.stem}."))
+    else:
+        parts = [path]
+    digests = []
+    for part in parts:
+        stat = part.stat()
+        digests.append(_digest_once(part, stat.st_size, stat.st_mtime_ns))
+    return digests[0] if parts == [path] else hashlib.sha256(json.dumps(digests).encode()).hexdigest()
+
+
+@cache
+def _digest_once(path: Path, size: int, mtime_ns: int) -> str:
+    return sha256(path)
 
 
 def prepare(
@@ -112,53 +124,218 @@ def prepare(
 ) -> Slices:
     """Slices of the cases at the network's size: from the cache when they are there, else made and put there.
 
-    digest: `fingerprint` of the cases. Slices of files without any valid pixel are left out.
+    digest: `fingerprint` of the cases. Slices of files without any valid pixel are left out. When the cache has grown
+    over its limit, the sets that were not used for longest are removed, never one that a process is using.
+    Raises DataError when no slice is left.
     """
-    key = json.dumps([_VERSION, digest, asdict(preparation), dataset.labels.to_json(), dataset.label_values])
-    target = (folder or cache_folder()) / "slices" / hashlib.sha256(key.encode()).hexdigest()[:24]
-    if not (target / "case.npy").is_file():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".making-", dir=target.parent))
-        try:
+    described = [
+        _VERSION,
+        digest,
+        [[case.id, len(case.files)] for case in cases],
+        asdict(preparation),
+        dataset.labels.to_json(),
+        sorted(dataset.label_values.items()),
+        sorted((dataset.label_colors or {}).items()),
+    ]
+    target = (folder or cache_folder()) / "slices" / hashlib.sha256(json.dumps(described).encode()).hexdigest()[:24]
+    limit = cache_limit()
+    if slices := _open(target):
+        return slices
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=_MAKING, dir=target.parent))
+    try:
+        with (temporary / _LOCK).open("wb") as making:
+            _lock_shared(making)
             _write(temporary, dataset, cases, preparation, progress)
             try:
                 os.replace(temporary, target)
-            except OSError:
-                if not (target / "case.npy").is_file():  # else another process was first
-                    raise
+            except OSError:  # another process was first, or a damaged set is in the way
+                if slices := _open(target):
+                    return slices
+                shutil.rmtree(target, ignore_errors=True)
+                os.replace(temporary, target)
+            made = _open(target)
+        assert made is not None, f"{target} was just made"
+        _make_room(target.parent, limit)
+        return made
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _reopen(folder: Path) -> Slices:
+    slices = _open(folder)
+    if slices is None:
+        raise DataError(f"{folder}: the prepared slices are gone; start again, they are made anew")
+    return slices
+
+
+def _open(target: Path) -> Slices | None:
+    """The set in a folder, held for as long as it lives; None when it is not there or damaged."""
+    try:
+        lock = (target / _LOCK).open("rb+")
+    except OSError:
+        return None
+    _lock_shared(lock)
+    try:
+        if os.fstat(lock.fileno()).st_ino != (target / _LOCK).stat().st_ino:
+            raise ValueError("removed while it was opened")
+        images, channels, case = (np.load(target / f"{name}.npy", mmap_mode="r") for name in _PARTS)
+        os.utime(target)
+        return Slices(images, channels, case, target, lock)
+    except (OSError, ValueError):
+        lock.close()
+        return None
+
+
+def _lock_shared(file: IO[bytes]) -> None:
+    """Tell other processes that a set is in use. Without such locks (Windows) open files cannot be removed anyway."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_SH)
+    except (ImportError, OSError):
+        return
+
+
+def _try_lock(file: IO[bytes]) -> bool:
+    """Take a lock for oneself; False when others hold it or the file system knows no locks."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _make_room(folder: Path, limit: int) -> None:
+    """Remove what interrupted processes left and, above the limit, the sets that were not used for longest."""
+    found = [(_last_used(path), path, _size(path)) for path in folder.iterdir()]
+    total = sum(size for _, path, size in found if not path.name.startswith(_MAKING))
+    for used, path, size in sorted(found):
+        leftover = path.name.startswith(_MAKING)
+        if (leftover or total > limit) and _remove(path, used):
+            total -= 0 if leftover else size
+
+
+def _last_used(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # another process removes it
+        return 0.0
+
+
+def _size(path: Path) -> int:
+    try:
+        return sum(part.stat().st_size for part in path.iterdir())
+    except OSError:
+        return 0
+
+
+def _remove(path: Path, used: float) -> bool:
+    """Remove a set, unless a process holds it; one without a lock, of an older version, when it is an hour old."""
+    removed = path.with_name(f"{_MAKING}{path.name.removeprefix(_MAKING)}-{os.getpid()}")
+    try:
+        if (path / _LOCK).is_file():
+            with (path / _LOCK).open("rb+") as lock:
+                if not _try_lock(lock):
+                    return False
+                if os.name == "nt":
+                    lock.close()  # a folder with an open file cannot be moved there
+                os.replace(path, removed)
+        elif time.time() - used > 3600:
+            os.replace(path, removed)
+        else:
+            return False
+    except OSError:
+        return False
+    shutil.rmtree(removed, ignore_errors=True)
+    return True
+
+
+class _Rows:
+    """A .npy file that rows are appended to, so that no more than one is in memory."""
+
+    def __init__(self, path: Path, dtype: npt.DTypeLike, row: tuple[int, ...]) -> None:
+        self.path, self.row, self.dtype, self.count = path, row, np.dtype(dtype), 0
+        self._file = path.open("wb+")
+        self._start = self._header()
+
+    def append(self, row: npt.NDArray[Any]) -> None:
+        try:
+            self._file.write(np.ascontiguousarray(row, dtype=self.dtype).data)
+        except OSError as error:
+            error.filename = str(self.path)  # a full disk does not say on which file
+            raise
+        self.count += 1
+
+    def close(self) -> None:
+        try:
+            self._file.seek(0)
+            end = self._header()
+            assert end == self._start, "numpy leaves room in the header for a growing first axis"
+            self._file.flush()
+            os.fsync(self._file.fileno())
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    return Slices(*(np.load(target / f"{name}.npy", mmap_mode="r") for name in ("images", "channels", "case")))
+            self._file.close()
+
+    def _header(self) -> int:
+        shape = (self.count, *self.row)
+        described = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._file, described)
+        return self._file.tell()
 
 
 def _write(
     folder: Path, dataset: Dataset, cases: Sequence[Case], preparation: Preparation, progress: Progress | None
 ) -> None:
+    """Images, channels and case of all slices, file by file; grey images keep one channel."""
     files = [(number, file) for number, case in enumerate(cases) for file in case.files]
-    images: list[npt.NDArray[np.uint8]] = []
-    channels: list[npt.NDArray[np.int16]] = []
+    side = preparation.side
+    images = _Rows(folder / "images.npy", np.uint8, (1, side, side))
+    channels = _Rows(folder / "channels.npy", np.int16, (side, side))
     index: list[int] = []
-    for done, (number, file) in enumerate(files):
-        for image, truth in _prepared(dataset, file, preparation):
-            images.append(image)
-            channels.append(truth)
-            index.append(number)
-        if progress:
-            progress(done + 1, len(files))
-    if not images:
+    try:
+        for done, (number, file) in enumerate(files):
+            for image, truth in _prepared(dataset, file, preparation):
+                if images.row[0] == 1 and (image != image[:1]).any():
+                    images = _in_colour(images)
+                images.append(image[:1] if images.row[0] == 1 else np.broadcast_to(image, images.row))
+                channels.append(truth)
+                index.append(number)
+            if progress:
+                progress(done + 1, len(files))
+    finally:
+        images.close()
+        channels.close()
+    if not index:
         raise DataError(f"{dataset.root}: none of the {len(files)} training files has a labelled slice")
-    grey = all((image[0] == image[1]).all() and (image[0] == image[2]).all() for image in images)
-    np.save(folder / "images.npy", np.stack([image[:1] if grey else image for image in images]))
-    np.save(folder / "channels.npy", np.stack(channels))
     np.save(folder / "case.npy", np.array(index, dtype=np.int32))
+
+
+def _in_colour(grey: _Rows) -> _Rows:
+    """The same rows with three equal channels, in a new file of the same name: the first coloured image has come."""
+    grey.close()
+    old = grey.path.rename(grey.path.with_name("grey.npy"))
+    rows = _Rows(grey.path, grey.dtype, (3, *grey.row[1:]))
+    if grey.count:
+        for row in np.load(old, mmap_mode="r"):
+            rows.append(row.repeat(3, axis=0))
+    old.unlink()
+    return rows
 
 
 def _prepared(
     dataset: Dataset, file: ImageFile, preparation: Preparation
 ) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.int16]]]:
+    """Image (1 or 3, side, side) and class channels (side, side) of each slice that has any truth."""
+    import torch
+
     prepared = PreparedVolume.of(read_volume(file.image), preparation)
     truth = prepared.view.slices(read_labels(file, dataset, prepared.volume).array)
     for s in range(len(prepared)):
-        channels = prepared.frame.channels(torch.from_numpy(np.ascontiguousarray(truth[s])))
-        if bool((channels >= 0).any()):
-            yield (prepared.image(s) * 255).round().to(torch.uint8).numpy(), channels.numpy()
+        channels = prepared.frame.channels(torch.from_numpy(np.ascontiguousarray(truth[s]))).numpy()
+        if channels.max() >= 0:
+            yield (prepared.compact(s) * 255).round().to(torch.uint8).numpy(), channels

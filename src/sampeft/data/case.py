@@ -14,6 +14,7 @@ class ImageFile:
     """One image on disk and, where there is a truth, its label file.
 
     id: the stem that pairs image and label, unique in the data set; output files are named after it.
+    image: a file, or the folder of a DICOM series.
     """
 
     id: str
@@ -34,7 +35,10 @@ class Dataset:
     """A data set.
 
     splits: name -> ids of cases. `train` and `test` at least where the layout ships them; may be empty.
+        `unlabelled` names the cases that the layout ships without a truth; they are for prediction only.
     label_values: file value -> id, applied on reading (a mask with 255 for its only class, a mapping by the user).
+    label_colors: (red, green, blue) of 0..255 -> id (or the ignore id), for masks that are stored as colours; a mask
+        of grey values or palette indices holds ids all the same. None: colours are an error.
     """
 
     name: str
@@ -44,6 +48,7 @@ class Dataset:
     splits: dict[str, tuple[str, ...]] = field(default_factory=dict)
     label_values: dict[int, int] = field(default_factory=dict)
     modality: str = ""
+    label_colors: dict[tuple[int, int, int], int] | None = None
 
     def split(self, name: str) -> tuple[Case, ...]:
         """The cases of a split, in the split's order; `all` is every case. Raises UsageError for an unknown name."""

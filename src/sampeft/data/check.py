@@ -1,12 +1,11 @@
-"""Dataset in, every pairing, label and geometry fault out; image and label file in, class channels on one grid out."""
+"""Dataset in, every pairing, label, geometry and intensity fault out, each with its file and how to mend it."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from itertools import product
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,16 @@ import numpy as np
 import numpy.typing as npt
 
 from sampeft.data.case import Case, Dataset, ImageFile
+from sampeft.data.facts import FileFacts, notes, summary
+from sampeft.data.intensity import Intensity, choose, count_no_numbers
 from sampeft.data.pairing import image_files
+from sampeft.data.truth import GRID_TOLERANCE_VOXELS as GRID_TOLERANCE_VOXELS
+from sampeft.data.truth import count_channels, read_truth
+from sampeft.data.truth import on_image_grid as on_image_grid
+from sampeft.data.truth import read_labels as read_labels
 from sampeft.errors import DataError
-from sampeft.io import read_label_ids, read_volume
+from sampeft.io import read_volume
 from sampeft.volume import IGNORE, LabelVolume, Volume
-
-GRID_TOLERANCE_VOXELS = 0.1
-"""Grids whose corners are closer than this are the same: headers round differently."""
 
 
 @dataclass(frozen=True)
@@ -38,17 +40,22 @@ class Fault:
 
 @dataclass(frozen=True)
 class ClassCount:
-    """Pixels (voxels) of a class and the number of cases that have it."""
+    """Pixels (voxels) of a class, the number of cases that have it, and that number in each split."""
 
     name: str
     id: int
     pixels: int
     cases: int
+    by_split: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What a check found. ignored: pixels without a truth."""
+    """What a check found.
+
+    ignored: pixels without a truth. splits: cases of each split, of those that were looked at. notes: what is no fault
+    but good to know. summary: sizes, spacing and intensity as `facts.summary` gives them.
+    """
 
     root: Path
     cases: int
@@ -56,10 +63,17 @@ class CheckReport:
     classes: tuple[ClassCount, ...]
     ignored: int
     faults: tuple[Fault, ...]
+    splits: dict[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    summary: dict[str, Any] = field(default_factory=dict)
 
     @property
     def errors(self) -> tuple[Fault, ...]:
         return tuple(fault for fault in self.faults if fault.severity == "error")
+
+    @property
+    def warnings(self) -> tuple[Fault, ...]:
+        return tuple(fault for fault in self.faults if fault.severity == "warning")
 
     def raise_on_errors(self, shown: int = 3) -> None:
         """Raises one DataError with the first errors, if there are any."""
@@ -71,72 +85,75 @@ class CheckReport:
             raise DataError(f"{self.root}: {len(errors)} faults: {' | '.join(map(str, errors[:shown]))}{more}")
 
     def table(self) -> str:
-        """Markdown table of the classes."""
-        rows = [f"| {c.id} | {c.name} | {c.pixels} | {c.cases} of {self.cases} |" for c in self.classes]
-        return "\n".join(["| id | class | pixels | cases |", "| ---: | --- | ---: | ---: |", *rows])
+        """Markdown table of the classes; a column for each split."""
+        names = list(self.splits)
+        head: list[object] = ["id", "class", "pixels", "cases", *names]
+        rule: list[object] = ["---:", "---", "---:", "---:", *["---:"] * len(names)]
+        rows = [
+            [
+                c.id,
+                c.name,
+                c.pixels,
+                f"{c.cases} of {self.cases}",
+                *(f"{c.by_split[n]} of {self.splits[n]}" for n in names),
+            ]
+            for c in self.classes
+        ]
+        return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in (head, rule, *rows))
 
     def to_json(self) -> dict[str, Any]:
         faults = [{**asdict(fault), "file": str(fault.file)} for fault in self.faults]
         return {**asdict(self), "root": str(self.root), "faults": faults}
 
 
-def read_labels(file: ImageFile, dataset: Dataset, image: Volume) -> LabelVolume:
-    """The truth of an image as class channels on the image's grid.
+@dataclass
+class _Found:
+    """What the check of one file came to.
 
-    Applies the data set's `label_values`; a mask with 255 for the only class is read as that class, unless 255 means
-    something else. A label that is stored with flipped or swapped axes is turned to the image's.
-    Raises DataError for a missing label, a value of no class, or another grid.
+    counts: pixels per class and (last) ignored. display: 255 was the class. print: what `leaks` compares.
     """
-    return _read_labels(file, dataset, image)[0]
 
-
-def on_image_grid(label: Volume, image: Volume) -> npt.NDArray[Any]:
-    """The label's array on the grid of the image, turned exactly where axes are flipped or swapped.
-
-    Raises DataError when sizes differ or a corner is off by GRID_TOLERANCE_VOXELS or more.
-    """
-    if label.affine is None or image.affine is None:
-        if (label.affine is None) != (image.affine is None) or label.grid != image.grid:
-            raise DataError(_sizes_differ(label, image))
-        return label.array
-    from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
-
-    to_image = np.linalg.inv(image.affine) @ label.affine
-    turn = io_orientation(to_image)
-    turned = apply_orientation(label.array, turn)
-    if turned.shape != image.grid:
-        raise DataError(_sizes_differ(label, image))
-    # Maps an index of the turned array to the index in the image; the identity when the grids agree.
-    index = to_image @ inv_ornt_aff(turn, label.grid)
-    corners = np.array([(*corner, 1) for corner in product(*((0, n - 1) for n in image.grid))]).T
-    off = (index - np.eye(4)) @ corners
-    if np.abs(off[:3]).max() >= GRID_TOLERANCE_VOXELS:
-        off_mm = np.linalg.norm((image.affine @ off)[:3], axis=0).max()
-        raise DataError(
-            f"{label.path}: its grid is up to {off_mm:.2f} mm away from that of {image.path.name}; resample the label "
-            "to the image with nearest neighbour, or correct the affine that is wrong"
-        )
-    return turned if (turn == [[0, 1], [1, 1], [2, 1]]).all() else np.ascontiguousarray(turned)
+    faults: list[Fault]
+    counts: npt.NDArray[np.int64]
+    display: bool = False
+    facts: FileFacts | None = None
+    print: npt.NDArray[np.float32] | None = None
 
 
 def check_dataset(
-    dataset: Dataset, cases: Sequence[Case] | None = None, progress: Callable[[int, int], None] | None = None
+    dataset: Dataset,
+    cases: Sequence[Case] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    side: int | None = None,
+    recipe: Intensity | None = None,
+    leaks: bool = False,
 ) -> CheckReport:
     """Open every image and label of the cases (all of them by default) and list what is wrong.
 
-    progress: called with (files done, files). Faults come in the order of the cases, those of the whole set last.
+    progress: called with (files done, files). side: pixels of the network's input, to find structures that vanish at
+    that size; recipe: what the body is cut out with then, chosen from each file by default. leaks: also look for images
+    of different splits that look alike. Faults come in the order of the cases, those of the whole set last.
     """
     chosen = dataset.cases if cases is None else tuple(cases)
     jobs = [(case, file) for case in chosen for file in case.files]
     counts = {case.id: np.zeros(len(dataset.labels) + 1, dtype=np.int64) for case in chosen}
+    unlabelled = set(dataset.splits.get("unlabelled", ()))
     faults: list[Fault] = []
+    facts: list[FileFacts] = []
     displayed: list[Path] = []
+    prints: dict[str, npt.NDArray[np.float32]] = {}
+    # Decompression and hashing leave Python's lock alone, so threads read as fast as processes and start at once.
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-        results = pool.map(lambda job: _check_file(job[1], dataset), jobs)
-        for done, ((case, file), (found, counted, display)) in enumerate(zip(jobs, results, strict=True)):
-            faults += found
-            counts[case.id] += counted
-            displayed += [file.label] if display and file.label else []
+        results = pool.map(
+            lambda job: _check_file(job[1], dataset, job[0].id not in unlabelled, side, recipe, leaks), jobs
+        )
+        for done, ((case, file), found) in enumerate(zip(jobs, results, strict=True)):
+            faults += found.faults
+            counts[case.id] += found.counts
+            facts += [found.facts] if found.facts else []
+            prints |= {} if found.print is None else {file.id: found.print}
+            displayed += [file.label] if found.display and file.label else []
             if progress:
                 progress(done + 1, len(jobs))
     if displayed:
@@ -145,106 +162,142 @@ def check_dataset(
         faults.append(Fault(dataset.root, problem, f"it is read as the only class, '{name}'", "warning"))
     faults += _lonely_labels(dataset)
     faults += _class_faults(dataset, counts)
+    splits = {
+        name: [i for i in dict.fromkeys(ids) if i in counts] for name, ids in dataset.splits.items() if name in _SIDES
+    }
+    faults += _same_pixels(dataset, facts, splits)
+    if leaks:
+        faults += _look_alikes(dataset, prints)
+    present = {i: count[:-1] > 0 for i, count in counts.items()}
     table = np.stack([*counts.values(), np.zeros(len(dataset.labels) + 1, dtype=np.int64)])
     classes = tuple(
-        ClassCount(name, id, int(table[:, c].sum()), int((table[:, c] > 0).sum()))
+        ClassCount(
+            name,
+            id,
+            int(table[:, c].sum()),
+            int((table[:, c] > 0).sum()),
+            {split: sum(bool(present[i][c]) for i in ids) for split, ids in splits.items()},
+        )
         for c, (name, id) in enumerate(zip(dataset.labels.names, dataset.labels.ids, strict=True))
     )
-    return CheckReport(dataset.root, len(chosen), len(jobs), classes, int(table[:, -1].sum()), tuple(faults))
+    told = notes(facts, dataset.labels, dataset.modality)
+    if without := sum(case.id in unlabelled for case in chosen):
+        told.append(f"{without} cases ship without labels (split 'unlabelled'); only their images were checked")
+    return CheckReport(
+        root=dataset.root,
+        cases=len(chosen),
+        files=len(jobs),
+        classes=classes,
+        ignored=int(table[:, -1].sum()),
+        faults=tuple(faults),
+        splits={name: len(ids) for name, ids in splits.items()},
+        notes=tuple(told),
+        summary=summary(facts),
+    )
 
 
-def _check_file(file: ImageFile, dataset: Dataset) -> tuple[list[Fault], npt.NDArray[np.int64], bool]:
-    """Faults of one image and its label, pixels per class and (last) ignored, and whether 255 was read as the class."""
+_SIDES = ("train", "val", "test")
+
+
+def _check_file(
+    file: ImageFile, dataset: Dataset, labelled: bool, side: int | None, recipe: Intensity | None, leaks: bool
+) -> _Found:
     classes = len(dataset.labels)
-    faults: list[Fault] = []
-    counts = np.zeros(classes + 1, dtype=np.int64)
+    found = _Found([], np.zeros(classes + 1, dtype=np.int64))
     try:
         image = read_volume(file.image)
-        if image.array.dtype.kind == "f" and (bad := int((~np.isfinite(image.array)).sum())):
-            faults.append(Fault(file.image, f"{bad} values are NaN or infinite", "replace them by that of air"))
-        label, display = _read_labels(file, dataset, image)
+        if bad := count_no_numbers(image):
+            fix = "they are read as the lowest level; replace them by the value of air or of no data"
+            found.faults.append(Fault(file.image, f"{bad} values are NaN or infinite", fix, "warning"))
+        if leaks:
+            from sampeft.data.leaks import image_print
+
+            found.print = image_print(image)
+        if not labelled:
+            nothing = np.full(image.grid, IGNORE, dtype=np.int16)
+            found.facts = FileFacts.of(file, image, nothing, classes)
+            return found
+        label, found.display = read_truth(file, dataset, image)
+        found.counts[:-1] = count_channels(label.array, classes)
+        found.counts[-1] = label.array.size - found.counts[:-1].sum()
+        found.facts = FileFacts.of(file, image, label.array, classes)
+        if side is not None:
+            found.faults += _lost(file, image, label, dataset, recipe, side)
     except DataError as error:
-        return [*faults, _fault(error, file)], counts, False
-    counts[:-1] = _counts(label.array, classes)
-    counts[-1] = label.array.size - counts[:-1].sum()
-    return faults, counts, display
+        found.faults.append(_fault(error, file))
+    except (OSError, MemoryError) as error:
+        problem = f"cannot be read ({type(error).__name__}: {error})"
+        found.faults.append(Fault(file.image, problem, "check the file, the disk and the memory"))
+    except Exception as error:
+        raise RuntimeError(f"the check of {file.image} failed") from error
+    return found
 
 
-def _read_labels(file: ImageFile, dataset: Dataset, image: Volume) -> tuple[LabelVolume, bool]:
-    if file.label is None:
-        raise DataError(f"{file.image}: has no label; add its label file, or take the image out of the data set")
-    raw = read_label_ids(file.label)
-    ids = on_image_grid(raw, image)
-    table = _channel_of_value(dataset)
-    values, counts = _values(ids)
-    foreground = dataset.labels.foreground
-    display = 255 in values and set(values) <= {0, 255} and 255 not in table and len(foreground) == 1
-    if display:
-        table[255] = foreground[0]
-    if unknown := [(value, n) for value, n in zip(values, counts, strict=True) if value not in table]:
-        raise DataError(_unknown_ids(file.label, unknown, values, dataset, "pixels" if image.is_raster else "voxels"))
-    lowest = min(0, values[0])
-    lookup = np.full(values[-1] - lowest + 1, IGNORE, dtype=np.int16)
-    for value in values:
-        lookup[value - lowest] = table[value]
-    channels = lookup[ids - lowest if lowest else ids]
-    return LabelVolume(channels, image.affine, file.label), display
+def _lost(
+    file: ImageFile, image: Volume, label: LabelVolume, dataset: Dataset, recipe: Intensity | None, side: int
+) -> list[Fault]:
+    """A warning for each class that the file has and no slice of it has any more at the network's side."""
+    import torch
+
+    from sampeft.data.cache import Preparation, PreparedVolume
+
+    present = count_channels(label.array, len(dataset.labels))
+    missing = {k for k in dataset.labels.foreground if present[k]}
+    preparation = Preparation(recipe or choose(image, dataset.modality)[1], side)
+    prepared = PreparedVolume.of(image, preparation, quiet=True)
+    truth = prepared.view.slices(label.array)
+    for truth_HW in truth:
+        if not missing:
+            break
+        if missing.intersection(np.unique(truth_HW).tolist()):
+            seen = prepared.frame.channels(torch.from_numpy(np.ascontiguousarray(truth_HW)))
+            missing -= set(np.unique(seen.numpy()).tolist())
+    rows, columns = prepared.frame.size
+    return [
+        Fault(
+            file.label or file.image,
+            f"class '{dataset.labels.names[k]}' ({present[k]} {'pixels' if image.is_raster else 'voxels'}) is lost when "
+            f"{rows} x {columns} pixels are scaled to a side of {side}",
+            "it cannot be learned from this file; train with a larger --side, or on tiles cut from the images",
+            "warning",
+        )
+        for k in sorted(missing)
+    ]
 
 
-def _channel_of_value(dataset: Dataset) -> dict[int, int]:
-    """Value in label files -> class channel or IGNORE."""
-    labels = dataset.labels
-    table = {id: channel for channel, id in enumerate(labels.ids)}
-    if labels.ignore is not None:
-        table[labels.ignore] = IGNORE
-    return {**table, **{value: table[id] for value, id in dataset.label_values.items()}}
+def _same_pixels(dataset: Dataset, facts: Sequence[FileFacts], splits: dict[str, list[str]]) -> list[Fault]:
+    """A warning for each group of files with equal images."""
+    groups: dict[str, list[ImageFile]] = {}
+    for one in facts:
+        groups.setdefault(one.digest, []).append(one.file)
+    owner = {file.id: case.id for case in dataset.cases for file in case.files}
+    found = []
+    for files in groups.values():
+        if len(files) > 1:
+            sides = [name for name, ids in splits.items() if any(owner[file.id] in ids for file in files)]
+            others = ", ".join(file.image.name for file in files[1:4]) + (", ..." if len(files) > 4 else "")
+            problem = f"has the same pixels as {others}"
+            fix = "keep one of them"
+            if len(sides) > 1:
+                problem += f", in the splits {' and '.join(sides)}"
+                fix += ", or put them on one side: scores would not be those of unseen images"
+            found.append(Fault(files[0].image, problem, fix, "warning"))
+    return found
 
 
-def _unknown_ids(path: Path, unknown: list[tuple[int, int]], values: list[int], dataset: Dataset, unit: str) -> str:
-    """The message for values that no class has; suggests the nearest id that the file does not use."""
-    ids = dataset.labels.ids
-    free = [id for id in ids if id not in values] or list(ids)
-    shown = ", ".join(f"{value} ({n} {unit})" for value, n in unknown[:5])
-    more = f" and {len(unknown) - 5} others" if len(unknown) > 5 else ""
-    pairs = ",".join(f"{value}:{min(free, key=lambda id: abs(id - value))}" for value, _ in unknown[:5])
-    known = f"{ids[0]}..{ids[-1]}" if ids == tuple(range(ids[0], ids[-1] + 1)) else ", ".join(map(str, ids))
-    what, them = (f"label id {shown} is", "it") if len(unknown) == 1 else (f"label ids {shown}{more} are", "them")
-    return (
-        f"{path}: {what} not in the label map {{{known}}}; map {them} with --map {pairs} or add {them} to the label map"
-    )
+def _look_alikes(dataset: Dataset, prints: dict[str, npt.NDArray[np.float32]]) -> list[Fault]:
+    """A warning for each two files of different splits that look alike."""
+    from sampeft.data.leaks import near_duplicates
 
-
-def _values(ids: npt.NDArray[Any]) -> tuple[list[int], list[int]]:
-    """Distinct ids, ascending, and how often each occurs."""
-    low, high = int(ids.min()), int(ids.max())
-    if low >= 0 and high <= 65535:
-        counts = _counts(ids, high + 1)
-        values = np.flatnonzero(counts)
-        return values.tolist(), counts[values].tolist()
-    found, times = np.unique(ids, return_counts=True)
-    return found.tolist(), times.tolist()
-
-
-def _counts(channels: npt.NDArray[Any], classes: int) -> npt.NDArray[np.int64]:
-    """How often 0..classes-1 occur; slab by slab, because bincount makes a 64-bit copy."""
-    counts = np.zeros(classes, dtype=np.int64)
-    for slab in np.moveaxis(channels, 2, 0):
-        flat = slab.ravel()
-        counts += np.bincount(flat[flat >= 0], minlength=classes)
-    return counts
-
-
-def _sizes_differ(label: Volume, image: Volume) -> str:
-    kinds = ["raster image" if volume.is_raster else "NIfTI" for volume in (label, image)]
-    return (
-        f"{label.path}: is a {kinds[0]} of size {_size(label)}, its image {image.path.name} a {kinds[1]} of "
-        f'{_size(image)}; give the label that was drawn on this image, or leave the pair out ("exclude" in dataset.json)'
-    )
-
-
-def _size(volume: Volume) -> str:
-    shape = " x ".join(map(str, volume.grid[:2] if volume.is_raster else volume.grid))
-    return f"{shape} {'(rows x columns)' if volume.is_raster else 'voxels'}"
+    return [
+        Fault(
+            one.image,
+            f"looks like {other.image.name} of another split (likeness {likeness:.3f})",
+            "look at both; if they show the same scene or patient, put them on one side of the split",
+            "warning",
+        )
+        for one, other, likeness in near_duplicates(dataset, prints=prints)
+    ]
 
 
 def _lonely_labels(dataset: Dataset) -> list[Fault]:

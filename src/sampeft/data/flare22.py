@@ -6,12 +6,13 @@ from pathlib import Path
 
 from sampeft.data.case import Dataset
 from sampeft.data.folds import list_files, read_splits
+from sampeft.data.nnunet import read_parts
 from sampeft.data.pairing import group_cases, image_files, pair_files
-from sampeft.io import file_stem
 from sampeft.labels import LabelSet
 
 LOOKS_FOR = "images/<case>_0000.nii.gz and labels/<case>.nii.gz"
 IMAGE_SUFFIX = "_0000"
+LABELLED = "FLARE22_LabeledCase50"
 
 FLARE22_LABELS = LabelSet(
     names=(
@@ -36,20 +37,33 @@ FLARE22_LABELS = LabelSet(
 
 
 def matches(root: Path) -> bool:
-    images = root / "images"
-    return images.is_dir() and any(
-        file_stem(path).endswith(IMAGE_SUFFIX) and path.name.endswith((".nii", ".nii.gz"))
-        for path in image_files(images)
-    )
+    return _part(root) is not None
 
 
 def read(root: Path) -> Dataset:
     """Read the data set: each volume is a case; train.txt, val.txt and test.txt, if there, list case ids.
 
-    Images without a label have none (FLARE22's unlabelled part). Raises DataError as `pair_files` does.
+    The labelled part is images/ with labels/, or imagesTr/ with labelsTr/ (and Ts), in the root or in its folder
+    FLARE22_LabeledCase50 or Training/FLARE22_LabeledCase50. Images without a label have none (FLARE22's unlabelled
+    part). Raises DataError as `pair_files` does.
     """
-    files = pair_files(root / "images", root / "labels", image_suffix=IMAGE_SUFFIX, complete=False)
+    part = _part(root) or root
+    if (part / "imagesTr").is_dir():
+        files, splits = read_parts(part)
+    else:
+        files, splits = pair_files(part / "images", part / "labels", image_suffix=IMAGE_SUFFIX, complete=False), {}
     cases = group_cases(files, None, root)
-    return Dataset(
-        root.resolve().name, root, FLARE22_LABELS, cases, read_splits(list_files(root), cases), modality="CT"
-    )
+    lists = {**list_files(part), **list_files(root)} or splits
+    return Dataset(root.resolve().name, root, FLARE22_LABELS, cases, read_splits(lists, cases), modality="CT")
+
+
+def _part(root: Path) -> Path | None:
+    """The folder of the labelled part. imagesTr/ may hold any challenge's volumes, so there the names must tell."""
+    for folder in (root, root / LABELLED, root / "Training" / LABELLED):
+        for images, start in ((folder / "images", ""), (folder / "imagesTr", "FLARE")):
+            if images.is_dir() and any(
+                path.name.startswith(start) and path.name.endswith((f"{IMAGE_SUFFIX}.nii", f"{IMAGE_SUFFIX}.nii.gz"))
+                for path in image_files(images)
+            ):
+                return folder
+    return None

@@ -33,23 +33,54 @@ def hold_out(case_ids: Iterable[str], fraction_or_count: float, seed: int) -> tu
     return tuple(i for i in ids if i not in held), tuple(i for i in ids if i in held)
 
 
-def k_folds(case_ids: Iterable[str], k: int, seed: int) -> tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]:
+def k_folds(
+    case_ids: Iterable[str], k: int, seed: int, presence: Mapping[str, Sequence[bool]] | None = None
+) -> tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]:
     """k pairs (training ids, held-out ids); every case is held out once, fold sizes differ by one at most.
 
-    The same for any order of the input. Raises UsageError unless 2 <= k <= number of cases.
+    presence: per case, whether it has each class; then each class is spread over the folds as evenly as the sizes
+    allow, the rarest first. The same for any order of the input. Raises UsageError unless 2 <= k <= number of cases.
     """
     ids = _distinct(case_ids)
     if not 2 <= k <= len(ids):
         raise UsageError(f"cannot make {k} folds of {len(ids)} cases; choose 2..{len(ids)}")
     order = _shuffled(ids, seed)
-    parts = [set(order[fold::k]) for fold in range(k)]
+    parts = [set(order[fold::k]) for fold in range(k)] if presence is None else _stratified(order, k, presence)
     return tuple((tuple(i for i in ids if i not in part), tuple(i for i in ids if i in part)) for part in parts)
 
 
-def fold_of(dataset: Dataset, split: str) -> tuple[list[Case], list[Case]] | None:
-    """`fold2of5` -> (cases outside, cases inside) the second of five folds over all cases; None for any other name.
+def _stratified(order: Sequence[str], k: int, presence: Mapping[str, Sequence[bool]]) -> list[set[str]]:
+    """Greedy: the class that the fewest cases left have is dealt out to the folds with the largest want of it."""
+    classes = range(max(len(presence[id]) for id in order))
+    room = [len(order[fold::k]) for fold in range(k)]
+    total = [sum(presence[id][c] for id in order) for c in classes]
+    want = [[total[c] * room[fold] / len(order) for c in classes] for fold in range(k)]
+    parts: list[set[str]] = [set() for _ in range(k)]
+    left = list(order)
+    while left:
+        counts = [sum(presence[id][c] for id in left) for c in classes]
+        rarest = min((c for c in classes if counts[c]), key=lambda c: counts[c], default=None)
+        for id in [id for id in left if rarest is None or presence[id][rarest]]:
+            own = [c for c in classes if presence[id][c]]
+            fold = max(
+                (f for f in range(k) if room[f]),
+                key=lambda f: (want[f][rarest] if rarest is not None else 0, sum(want[f][c] for c in own), room[f], -f),
+            )
+            parts[fold].add(id)
+            room[fold] -= 1
+            for c in own:
+                want[fold][c] -= 1
+            left.remove(id)
+    return parts
 
-    The folds of a data set are always the same. Raises UsageError for a fold that there is not.
+
+def fold_of(
+    dataset: Dataset, split: str, presence: Mapping[str, Sequence[bool]] | None = None
+) -> tuple[list[Case], list[Case]] | None:
+    """`fold2of5` -> (cases outside, cases inside) the second of five folds; None for any other name.
+
+    The folds are over all cases but those of the split `unlabelled`, and for one data set (and presence, as in
+    `k_folds`) always the same. Raises UsageError for a fold that there is not.
     """
     match = re.fullmatch(r"fold(\d+)of(\d+)", split)
     if match is None:
@@ -57,8 +88,9 @@ def fold_of(dataset: Dataset, split: str) -> tuple[list[Case], list[Case]] | Non
     number, k = int(match[1]), int(match[2])
     if not 1 <= number <= k:
         raise UsageError(f"split '{split}': the folds are fold1of{k} to fold{k}of{k}")
-    inside = set(k_folds([case.id for case in dataset.cases], k, seed=0)[number - 1][1])
-    return [c for c in dataset.cases if c.id not in inside], [c for c in dataset.cases if c.id in inside]
+    cases = [case for case in dataset.cases if case.id not in dataset.splits.get("unlabelled", ())]
+    inside = set(k_folds([case.id for case in cases], k, 0, presence)[number - 1][1])
+    return [c for c in cases if c.id not in inside], [c for c in cases if c.id in inside]
 
 
 def read_splits(

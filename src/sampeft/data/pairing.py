@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from sampeft.data.case import Case, ImageFile
@@ -25,22 +26,40 @@ def image_files(folder: Path) -> list[Path]:
     return sorted((p for p in found if p.is_file()), key=lambda p: natural_key(p.name))
 
 
+def series_folders(folder: Path) -> list[Path]:
+    """The sub-folders that hold a DICOM file, hidden ones left out, in natural order: each one image."""
+    below = [p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")]
+    return sorted((p for p in below if _holds_dicom(p)), key=lambda p: natural_key(p.name))
+
+
+def inside(root: Path, text: str, where: str) -> Path:
+    """The path `text` below the root. Raises DataError, which begins with `where`, when it leads out of the root."""
+    path = Path(os.path.normpath(root / text.replace("\\", "/")))
+    if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(root)):
+        raise DataError(f"{where}: the path '{text}' leads out of {root}; give a path below that folder")
+    return path
+
+
 def pair_files(
     images: Path, labels: Path, *, image_suffix: str = "", label_suffix: str = "", complete: bool = True
 ) -> list[ImageFile]:
     """Pair `<id><image_suffix>.png` of one folder with `<id><label_suffix>.png` of the other, in natural order of ids.
 
+    An image may also be a sub-folder `<id><image_suffix>` with a DICOM series.
     complete: an image or a label without its partner is an error; otherwise images without a label get None.
     labels: may be the folder of the images, when the suffixes differ, and may be missing when not `complete`.
     Raises DataError for two files of one id, for an incomplete pair, and for labels of which none fits an image.
     """
-    pictures = _by_id(images, image_suffix)
-    masks = _by_id(labels, label_suffix) if complete or labels.is_dir() else {}
+    pictures = _by_id([*image_files(images), *series_folders(images)], image_suffix)
+    masks = _by_id(image_files(labels), label_suffix) if complete or labels.is_dir() else {}
     if images == labels:
         pictures = {id: path for id, path in pictures.items() if path not in masks.values()}
     if not pictures:
         ending = f"<name>{image_suffix}" if image_suffix else "<name>"
-        raise DataError(f"{images}: no image here; looked for {ending} with {', '.join(IMAGE_SUFFIXES)}")
+        raise DataError(
+            f"{images}: no image here; looked for {ending} with {', '.join(IMAGE_SUFFIXES)}, and for sub-folders with a "
+            "DICOM series"
+        )
     if masks and not pictures.keys() & masks.keys():
         image, mask = next(iter(pictures.values())), next(iter(masks.values()))
         raise DataError(
@@ -64,27 +83,54 @@ def group_cases(files: Sequence[ImageFile], pattern: str | None, source: Path) -
         raise DataError(f"{source}: group_regex '{pattern}' is no regular expression ({error})") from None
     if not compiled.groups:
         raise DataError(f"{source}: group_regex '{pattern}' has no group; put the case's part of the name in ()")
-    grouped: dict[str, list[ImageFile]] = {}
+    owner: dict[str, str] = {}
     for file in files:
         match = compiled.search(file.id)
         if match is None or not match[1]:
             raise DataError(
                 f"{source}: group_regex '{pattern}' does not fit the file {file.image.name}; correct either"
             )
-        grouped.setdefault(match[1], []).append(file)
+        owner[file.id] = match[1]
+    return cases_of(files, owner)
+
+
+def cases_of(files: Sequence[ImageFile], owner: Mapping[str, str]) -> tuple[Case, ...]:
+    """Cases, in natural order, of the files whose ids have the same owner."""
+    grouped: dict[str, list[ImageFile]] = {}
+    for file in files:
+        grouped.setdefault(owner[file.id], []).append(file)
     return tuple(Case(id, tuple(grouped[id])) for id in sorted(grouped, key=natural_key))
 
 
-def _by_id(folder: Path, suffix: str) -> dict[str, Path]:
-    """Id -> file, of the files whose stem ends with the suffix."""
+def _holds_dicom(folder: Path) -> bool:
+    try:
+        return any(map(_is_dicom, folder.iterdir()))
+    except OSError:  # not ours to read
+        return False
+
+
+def _is_dicom(path: Path) -> bool:
+    from sampeft.io import dicom
+
+    try:
+        with path.open("rb") as file:
+            return dicom.recognises(file.read(1024))
+    except OSError:  # a folder, or not ours to read
+        return False
+
+
+def _by_id(paths: Iterable[Path], suffix: str) -> dict[str, Path]:
+    """Id -> path, of those whose stem ends with the suffix."""
     found: dict[str, Path] = {}
-    for path in image_files(folder):
-        stem = file_stem(path)
+    for path in paths:
+        stem = path.name if path.is_dir() else file_stem(path)
         if not stem.endswith(suffix):
             continue
         id = stem.removesuffix(suffix)
         if id in found:
-            raise DataError(f"{folder}: {found[id].name} and {path.name} are two files of one name; keep one of them")
+            raise DataError(
+                f"{path.parent}: {found[id].name} and {path.name} are two files of one name; keep one of them"
+            )
         found[id] = path
     return dict(sorted(found.items(), key=lambda item: natural_key(item[0])))
 

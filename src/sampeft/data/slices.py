@@ -6,15 +6,17 @@ The only module that changes the pixel grid; it owns both directions.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-import torch.nn.functional as F
 
 from sampeft.errors import UsageError
 from sampeft.volume import IGNORE, Volume
+
+if TYPE_CHECKING:
+    import torch
 
 _AXIS_NAMES = ("sagittal", "coronal", "axial")
 
@@ -95,19 +97,44 @@ class Frame:
     def image(self, slice_CHW: torch.Tensor) -> torch.Tensor:
         """(C, H, W) float -> (C, side, side), antialiased; the padding is 0."""
         top, left, bottom, right = self.box
-        cut = slice_CHW[None, :, top:bottom, left:right]
-        inner = F.interpolate(cut, self.inner_size, mode="bilinear", align_corners=False, antialias=True)[0]
+        return self.scaled(slice_CHW[:, top:bottom, left:right])
+
+    def scaled(self, box_CHW: torch.Tensor) -> torch.Tensor:
+        """What `image` gives, from the part of the slice inside the box: (C, box height, box width)."""
+        import torch.nn.functional as F
+
+        size = self.inner_size
+        inner = F.interpolate(box_CHW[None], size, mode="bilinear", align_corners=False, antialias=True)[0]
         return self._pad(inner, 0.0)
 
     def channels(self, channels_HW: torch.Tensor) -> torch.Tensor:
         """(H, W) integer class channels -> (side, side), nearest pixel; the padding is IGNORE."""
+        import torch
+
+        rows, columns = self._nearest
+        square = np.full((self.side, self.side), IGNORE, dtype=np.int16)
+        square[: len(rows), : len(columns)] = channels_HW.numpy()[rows][:, columns]
+        return torch.from_numpy(square)
+
+    @cached_property
+    def _nearest(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Row and column of the slice that each row and column of the square's inner part shows."""
+        import torch
+        import torch.nn.functional as F
+
+        def nearest(start: int, stop: int, count: int) -> npt.NDArray[np.int64]:
+            positions = torch.arange(start, stop, dtype=torch.float32)[None, None]
+            found: npt.NDArray[np.int64] = F.interpolate(positions, count, mode="nearest-exact")[0, 0].long().numpy()
+            return found
+
         top, left, bottom, right = self.box
-        cut = channels_HW[None, None, top:bottom, left:right].to(torch.float32)
-        inner = F.interpolate(cut, self.inner_size, mode="nearest-exact")[0, 0]
-        return self._pad(inner, float(IGNORE)).to(torch.int16)
+        height, width = self.inner_size
+        return nearest(top, bottom, height), nearest(left, right, width)
 
     def logits(self, logits_Khw: torch.Tensor) -> torch.Tensor:
         """(K, h, w) logits of the square, at any resolution -> (K, box height, box width)."""
+        import torch.nn.functional as F
+
         square = F.interpolate(logits_Khw[None].float(), (self.side, self.side), mode="bilinear", align_corners=False)
         height, width = self.inner_size
         inner = square[:, :, :height, :width]
@@ -115,6 +142,8 @@ class Frame:
 
     def class_map(self, logits_Khw: torch.Tensor) -> npt.NDArray[np.uint8]:
         """(K, h, w) logits of the square -> (H, W) class channels; outside the box: channel 0."""
+        import torch
+
         top, left, bottom, right = self.box
         channels = np.zeros(self.size, dtype=np.uint8)
         channels[top:bottom, left:right] = self.logits(logits_Khw).argmax(dim=0).to(torch.uint8).cpu().numpy()
@@ -127,5 +156,7 @@ class Frame:
         return np.asarray(placed)
 
     def _pad(self, inner: torch.Tensor, value: float) -> torch.Tensor:
+        import torch.nn.functional as F
+
         height, width = inner.shape[-2:]
         return F.pad(inner, (0, self.side - width, 0, self.side - height), value=value)

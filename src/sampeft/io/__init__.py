@@ -4,19 +4,37 @@ from __future__ import annotations
 
 import hashlib
 import os
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from sampeft.errors import DataError
-from sampeft.io import nifti, raster
+from sampeft.io import dicom, geotiff, itk, nifti, raster
 from sampeft.labels import LabelSet
 from sampeft.volume import IGNORE, Volume
 
-IMAGE_SUFFIXES = (".nii.gz", ".nii", ".png", ".jpg", ".jpeg", ".tif", ".tiff")
+IMAGE_SUFFIXES = (
+    *(".nii.gz", ".nii", ".hdr", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm", ".ima"),
+    *(".png", ".jpg", ".jpeg", ".tif", ".tiff"),
+)
 """Endings of files that a folder of images is searched for."""
+
+
+class Format(Protocol):
+    """A module that reads the files of one format (or two) by their content."""
+
+    def recognises(self, content: bytes) -> bool: ...
+
+    def image(self, content: bytes, path: Path) -> Volume: ...
+
+    def ids(self, content: bytes, path: Path) -> Volume: ...
+
+
+FORMATS: tuple[Format, ...] = (nifti, itk, geotiff, raster)
+"""The first that recognises a file reads it; what none does may be DICOM, whose old form has no sure sign."""
 
 
 def file_stem(path: Path) -> str:
@@ -26,48 +44,72 @@ def file_stem(path: Path) -> str:
 
 
 def read_volume(path: Path) -> Volume:
-    """Read an image: NIfTI (also gzipped), PNG, JPEG or TIFF.
+    """Read an image: NIfTI (also gzipped or .hdr/.img), NRRD, MetaImage, DICOM, PNG, JPEG, TIFF or GeoTIFF; or the
+    folder of one DICOM series.
 
-    NIfTI gives (I, J, K), int16 when the file stores unscaled integers that fit, else float32, scaling applied;
-    raster files give (H, W, 1) or (H, W, 1, 3), uint8 or uint16, palettes as colours, transparency dropped.
+    Volumes give (I, J, K), int16 when the file stores unscaled integers that fit, else float32, scaling applied.
+    Raster files give (H, W, 1) or (H, W, 1, C) of the stored type, palettes as colours, transparency dropped; a
+    GeoTIFF all its bands, with a `geotiff.MapHeader`.
     Raises DataError for a file that is missing, damaged, of another format, or 4-D.
     """
+    if path.is_dir():
+        return dicom.image(path)
+    path = nifti.header_of(path)
     content = _content(path)
-    return nifti.image(content, path) if nifti.recognises(content) else raster.image(content, path)
+    known = _format(content, path)
+    return known.image(content, path) if known else dicom.image(path)
 
 
 def read_label_ids(path: Path) -> Volume:
     """Read a label file: array (I, J, K) or (H, W, 1) of integer ids exactly as stored.
 
-    NIfTI values within 1e-3 of whole numbers are rounded; a palette PNG gives its indices, grey PNG its values, a
-    1-bit PNG 0 and 1. Raises DataError for anything else, naming values and counts.
+    Fractions within 1e-3 of whole numbers are rounded; a palette PNG gives its indices, grey PNG its values, a 1-bit
+    PNG 0 and 1. Raises DataError for anything else, naming values and counts.
     """
+    path = nifti.header_of(path)
     content = _content(path)
-    return nifti.ids(content, path) if nifti.recognises(content) else raster.ids(content, path)
+    known = _format(content, path)
+    if known is None:
+        raise DataError(f"{path}: is DICOM, which is read as an image only; save the labels as NIfTI, NRRD or PNG")
+    return known.ids(content, path)
+
+
+def is_series(folder: Path) -> bool:
+    """Whether a folder holds DICOM files, so that it is one image, and not a folder of images."""
+    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    return any(_is_dicom(_head(path)) for path in files[:20])
 
 
 def label_suffix(volume: Volume) -> str:
-    """Ending of the label file that goes with an image: `.png` for raster images, `.nii.gz` for volumes."""
-    return ".png" if volume.is_raster else ".nii.gz"
+    """Ending of the label file that goes with an image: `.png` for raster images and `.tif` for GeoTIFF, `.nii.gz`
+    for volumes, `.dcm` (DICOM SEG) for DICOM where the extra `dicom` is installed."""
+    return _label_suffixes(volume)[0]
 
 
 def write_labels(path: Path, channels: npt.NDArray[Any], labels: LabelSet, like: Volume) -> Path:
     """Write class channels (I, J, K) as a label file on the grid of `like`, whole or not at all. Returns the path.
 
-    A volume becomes NIfTI with the same shape and affine (sform = qform), unscaled ids of `labels.dtype`; a raster
-    image becomes a PNG of the same size, with the palette of `labels` by id when ids fit 8 bits. IGNORE becomes the
-    ignore id. Missing folders are made.
+    A volume becomes NIfTI with the same shape and affine (sform = qform), unscaled ids of `labels.dtype`; a DICOM
+    series also a DICOM SEG; a raster image a PNG of the same size, with the palette of `labels` by id when ids fit 8
+    bits; a GeoTIFF a GeoTIFF at the same position. IGNORE becomes the ignore id. Missing folders are made.
     Raises ValueError when channels do not fit labels, grid or the path's suffix; OSError when it cannot be written.
     """
     if channels.shape != like.grid:
         raise ValueError(f"channels {channels.shape} are not on the grid {like.grid} of {like.path}")
-    if not path.name.endswith((".png",) if like.is_raster else (".nii.gz", ".nii")):
+    suffix = next((s for s in _label_suffixes(like) if path.name.lower().endswith(s)), None)
+    if suffix is None:
         raise ValueError(f"{path}: the labels of {like.path.name} are written as {label_suffix(like)}")
     ids = _ids(channels, labels)
-    if like.is_raster:
+    if suffix == ".dcm":
+        from sampeft.io import dicom_seg
+
+        content = dicom_seg.encode(channels, labels, like)
+    elif suffix in (".tif", ".tiff"):
+        content = geotiff.encode(ids[:, :, 0], labels, like)
+    elif suffix == ".png":
         content = raster.encode(ids[:, :, 0], labels)
     else:
-        content = nifti.encode(ids, like, compressed=path.name.endswith(".gz"))
+        content = nifti.encode(ids, like, compressed=suffix == ".nii.gz")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, content)
     return path
@@ -112,6 +154,41 @@ def _ids(channels: npt.NDArray[Any], labels: LabelSet) -> npt.NDArray[Any]:
     if labels.ignore is not None:
         ids[ignored] = labels.ignore
     return ids
+
+
+def _label_suffixes(like: Volume) -> tuple[str, ...]:
+    """Endings that the labels of an image may have, the usual one first."""
+    if isinstance(like.header, geotiff.MapHeader):
+        return ".tif", ".tiff"
+    if like.is_raster:
+        return (".png",)
+    volume = ".nii.gz", ".nii"
+    if not isinstance(like.header, dicom.Series):
+        return volume
+    return (".dcm", *volume) if find_spec("highdicom") else volume
+
+
+def _format(content: bytes, path: Path) -> Format | None:
+    """The reader of the bytes, None for DICOM. DataError for bytes of no known format."""
+    known = next((known for known in FORMATS if known.recognises(content)), None)
+    if known is None and not _is_dicom(content):
+        raise DataError(
+            f"{path}: neither NIfTI nor {', '.join(raster.FORMATS)}, DICOM, NRRD, MetaImage (it begins with "
+            f"{content[:8]!r}), or its first bytes are damaged; convert it, or copy it again"
+        )
+    return known
+
+
+def _is_dicom(content: bytes) -> bool:
+    return not any(known.recognises(content) for known in FORMATS) and dicom.recognises(content)
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(4096)
+    except OSError:
+        return b""
 
 
 def _content(path: Path) -> bytes:

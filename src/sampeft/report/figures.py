@@ -105,11 +105,11 @@ def figure_examples(examples: Sequence[Example], labels: LabelSet, path: Path | 
             axes = figure.add_axes((x / width, y / height, PANEL_INCH / width, row_inch / height))
             axes.set_axis_off()
             axes.set_anchor("N")
-            _show_image(axes, example.image_HW)
+            show_image(axes, example.image_HW)
             if c:
-                _show_classes(axes, example.panels[heading], labels)
+                show_classes(axes, example.panels[heading], labels)
     handles: list[Any] = [
-        Patch(facecolor=_rgb(labels, k), edgecolor="black", linewidth=0.4, label=f"{labels.ids[k]}  {labels.names[k]}")
+        Patch(facecolor=rgb(labels, k), edgecolor="black", linewidth=0.4, label=f"{labels.ids[k]}  {labels.names[k]}")
         for k in present
     ]
     if has_ignored:
@@ -126,12 +126,12 @@ def _present(examples: Sequence[Example], labels: LabelSet) -> list[int]:
     return [k for k in labels.foreground if k in shown]
 
 
-def _rgb(labels: LabelSet, k: int) -> tuple[float, float, float]:
+def rgb(labels: LabelSet, k: int) -> tuple[float, float, float]:
     red, green, blue = labels.colors[k]
     return red / 255, green / 255, blue / 255
 
 
-def _show_image(axes: Axes, image_HW: Array) -> None:
+def show_image(axes: Axes, image_HW: Array) -> None:
     low, high = 0.0, 1.0
     if image_HW.dtype == np.uint8:
         high = 255.0
@@ -141,14 +141,14 @@ def _show_image(axes: Axes, image_HW: Array) -> None:
     axes.imshow(levels, cmap="gray", vmin=0.0, vmax=1.0, interpolation="antialiased")
 
 
-def _show_classes(axes: Axes, channels_HW: Array, labels: LabelSet) -> None:
+def show_classes(axes: Axes, channels_HW: Array, labels: LabelSet) -> None:
     """Translucent fill, an outline drawn twice (dark under coloured) and the class id on regions with room for it."""
     from matplotlib.patheffects import Normal, Stroke
 
     height, width = channels_HW.shape
     over_HWC = np.zeros((height, width, 4), dtype=np.float32)
     for k in labels.foreground:
-        over_HWC[channels_HW == k] = (*_rgb(labels, k), FILL)
+        over_HWC[channels_HW == k] = (*rgb(labels, k), FILL)
     axes.imshow(over_HWC, interpolation="nearest")
     if (channels_HW == IGNORE).any():
         axes.contourf(_bordered(channels_HW == IGNORE), levels=[0.5, 1.5], colors=["#ffffff44"], hatches=["////"],
@@ -158,7 +158,7 @@ def _show_classes(axes: Axes, channels_HW: Array, labels: LabelSet) -> None:
         mask = channels_HW == k
         if not mask.any():
             continue
-        color = _rgb(labels, k)
+        color = rgb(labels, k)
         outline = axes.contour(grid_x, grid_y, _bordered(mask), levels=[0.5], colors=[color], linewidths=1.0)
         outline.set_path_effects([Stroke(linewidth=1.9, foreground="#000000aa"), Normal()])
         if mask.sum() > 0.0035 * mask.size:
@@ -289,7 +289,7 @@ def _held_out(axes: Axes, checks: Sequence[dict[str, Any]], labels: LabelSet | N
     names = dict.fromkeys(name for r in checks for name in r.get("val_per_class", {}))
     for name in names:
         line = [(r["minutes"], v) for r in checks if (v := r.get("val_per_class", {}).get(name)) is not None]
-        color: Any = _rgb(labels, labels.names.index(name)) if labels and name in labels.names else "#bbbbbb"
+        color: Any = rgb(labels, labels.names.index(name)) if labels and name in labels.names else "#bbbbbb"
         axes.plot(
             *zip(*line, strict=True), color=color, linewidth=1.0, marker=".", markersize=3, label=name
         ) if line else None

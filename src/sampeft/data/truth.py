@@ -1,0 +1,168 @@
+"""Image and label file in, class channels on the image's grid out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sampeft.data.case import Dataset, ImageFile
+from sampeft.data.intensity import not_measured
+from sampeft.errors import DataError
+from sampeft.io import read_label_ids, read_volume
+from sampeft.volume import IGNORE, LabelVolume, Volume
+
+GRID_TOLERANCE_VOXELS = 0.1
+"""Grids whose corners are closer than this are the same: headers round differently."""
+
+
+def read_labels(file: ImageFile, dataset: Dataset, image: Volume) -> LabelVolume:
+    """The truth of an image as class channels on the image's grid.
+
+    Applies the data set's colours and `label_values`; a mask with 255 for the only class is read as that class, unless
+    255 means something else. A label that is stored with flipped or swapped axes is turned to the image's. Where no band
+    of the image was measured there is no truth.
+    Raises DataError for a missing label, a value or colour of no class, or another grid.
+    """
+    return read_truth(file, dataset, image)[0]
+
+
+def read_truth(file: ImageFile, dataset: Dataset, image: Volume) -> tuple[LabelVolume, bool]:
+    """What `read_labels` gives, and whether 255 was read as the only class."""
+    if file.label is None:
+        raise DataError(f"{file.image}: has no label; add its label file, or take the image out of the data set")
+    raw = _read_ids(file.label, dataset.label_colors)
+    ids = on_image_grid(raw, image)
+    table = _channel_of_value(dataset)
+    values, counts = _values(ids)
+    foreground = dataset.labels.foreground
+    display = 255 in values and set(values) <= {0, 255} and 255 not in table and len(foreground) == 1
+    if display:
+        table[255] = foreground[0]
+    if unknown := [(value, n) for value, n in zip(values, counts, strict=True) if value not in table]:
+        raise DataError(_unknown_ids(file.label, unknown, values, dataset, "pixels" if image.is_raster else "voxels"))
+    if all(table[value] == value for value in values):
+        channels = ids.astype(np.int16)
+    else:
+        lowest = min(0, values[0])
+        lookup = np.full(values[-1] - lowest + 1, IGNORE, dtype=np.int16)
+        for value in values:
+            lookup[value - lowest] = table[value]
+        channels = lookup[ids - lowest if lowest else ids]
+    if (missing := not_measured(image)) is not None:
+        channels[missing] = IGNORE
+    return LabelVolume(channels, image.affine, file.label), display
+
+
+def on_image_grid(label: Volume, image: Volume) -> npt.NDArray[Any]:
+    """The label's array on the grid of the image, turned exactly where axes are flipped or swapped.
+
+    Raises DataError when sizes differ or a corner is off by GRID_TOLERANCE_VOXELS or more.
+    """
+    if label.affine is None or image.affine is None:
+        if (label.affine is None) != (image.affine is None) or label.grid != image.grid:
+            raise DataError(_sizes_differ(label, image))
+        return label.array
+    from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+
+    to_image = np.linalg.inv(image.affine) @ label.affine
+    turn = io_orientation(to_image)
+    turned = apply_orientation(label.array, turn)
+    if turned.shape != image.grid:
+        raise DataError(_sizes_differ(label, image))
+    # Maps an index of the turned array to the index in the image; the identity when the grids agree.
+    index = to_image @ inv_ornt_aff(turn, label.grid)
+    corners = np.array([(*corner, 1) for corner in product(*((0, n - 1) for n in image.grid))]).T
+    off = (index - np.eye(4)) @ corners
+    if np.abs(off[:3]).max() >= GRID_TOLERANCE_VOXELS:
+        off_mm = np.linalg.norm((image.affine @ off)[:3], axis=0).max()
+        raise DataError(
+            f"{label.path}: its grid is up to {off_mm:.2f} mm away from that of {image.path.name}; resample the label "
+            "to the image with nearest neighbour, or correct the affine that is wrong"
+        )
+    return turned if (turn == [[0, 1], [1, 1], [2, 1]]).all() else np.ascontiguousarray(turned)
+
+
+def count_channels(channels: npt.NDArray[Any], classes: int) -> npt.NDArray[np.int64]:
+    """How often 0..classes-1 occur in (I, J, K). Slab by slab, because bincount makes a 64-bit copy, and 0 apart,
+    because most pixels are."""
+    counts = np.zeros(classes, dtype=np.int64)
+    for slab in np.moveaxis(channels, 2, 0):
+        flat = slab.ravel(order="K")
+        counts += np.bincount(flat[flat > 0], minlength=classes)
+        counts[0] += flat.size - np.count_nonzero(flat)
+    return counts
+
+
+def _read_ids(path: Path, colors: Mapping[tuple[int, int, int], int] | None) -> Volume:
+    """Ids as stored; those of the colours of a colour-coded mask, where the data set has such."""
+    if not colors or _has_palette(path):
+        return read_label_ids(path)
+    picture = read_volume(path)
+    if not picture.is_raster or picture.array.ndim == 3:
+        return read_label_ids(path)
+    from sampeft.io.raster import colors_to_ids
+
+    return Volume(colors_to_ids(picture.array, colors, path), None, path, picture.header)
+
+
+def _has_palette(path: Path) -> bool:
+    """Whether a picture stores indices, which are ids, and not the colours that they stand for."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            return picture.mode in ("P", "PA")
+    except (OSError, Image.DecompressionBombError):  # no picture that Pillow opens; the readers say what is wrong
+        return False
+
+
+def _channel_of_value(dataset: Dataset) -> dict[int, int]:
+    """Value in label files -> class channel or IGNORE."""
+    labels = dataset.labels
+    table = {id: channel for channel, id in enumerate(labels.ids)}
+    if labels.ignore is not None:
+        table[labels.ignore] = IGNORE
+    return {**table, **{value: table[id] for value, id in dataset.label_values.items()}}
+
+
+def _unknown_ids(path: Path, unknown: list[tuple[int, int]], values: list[int], dataset: Dataset, unit: str) -> str:
+    """The message for values that no class has; suggests the nearest id that the file does not use."""
+    ids = dataset.labels.ids
+    free = [id for id in ids if id not in values] or list(ids)
+    shown = ", ".join(f"{value} ({n} {unit})" for value, n in unknown[:5])
+    more = f" and {len(unknown) - 5} others" if len(unknown) > 5 else ""
+    pairs = ",".join(f"{value}:{min(free, key=lambda id: abs(id - value))}" for value, _ in unknown[:5])
+    known = f"{ids[0]}..{ids[-1]}" if ids == tuple(range(ids[0], ids[-1] + 1)) else ", ".join(map(str, ids))
+    what, them = (f"label id {shown} is", "it") if len(unknown) == 1 else (f"label ids {shown}{more} are", "them")
+    return (
+        f"{path}: {what} not in the label map {{{known}}}; map {them} with --map {pairs} or add {them} to the label map"
+    )
+
+
+def _values(ids: npt.NDArray[Any]) -> tuple[list[int], list[int]]:
+    """Distinct ids, ascending, and how often each occurs."""
+    low, high = int(ids.min()), int(ids.max())
+    if low >= 0 and high <= 65535:
+        counts = count_channels(ids, high + 1)
+        values = np.flatnonzero(counts)
+        return values.tolist(), counts[values].tolist()
+    found, times = np.unique(ids, return_counts=True)
+    return found.tolist(), times.tolist()
+
+
+def _sizes_differ(label: Volume, image: Volume) -> str:
+    kinds = ["raster image" if volume.is_raster else "volume" for volume in (label, image)]
+    return (
+        f"{label.path}: is a {kinds[0]} of size {_size(label)}, its image {image.path.name} a {kinds[1]} of "
+        f'{_size(image)}; give the label that was drawn on this image, or leave the pair out ("exclude" in dataset.json)'
+    )
+
+
+def _size(volume: Volume) -> str:
+    shape = " x ".join(map(str, volume.grid[:2] if volume.is_raster else volume.grid))
+    return f"{shape} {'(rows x columns)' if volume.is_raster else 'voxels'}"

@@ -1,0 +1,163 @@
+"""Class channels on the grid of a DICOM series in; bytes of a DICOM SEG that opens with this series out."""
+
+from __future__ import annotations
+
+import warnings
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sampeft.errors import DataError
+from sampeft.io.dicom import INSTALL, Series
+from sampeft.io.dicom_stack import reading
+from sampeft.labels import LabelSet
+from sampeft.volume import Volume
+
+# What ties a SEG to its source. Anything else of the source, patient and study apart, stays behind.
+_SOURCE = (
+    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID",
+    "PositionReferenceIndicator", "Modality", "Rows", "Columns", "PixelSpacing", "SliceThickness",
+    "SpacingBetweenSlices", "ImagePositionPatient", "ImageOrientationPatient", "NumberOfFrames",
+    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "DimensionIndexSequence",
+    "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod",
+)  # fmt: skip
+_PATIENT_AND_STUDY = (
+    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "PatientAge", "PatientSize", "PatientWeight",
+    "StudyDate", "StudyTime", "StudyID", "StudyDescription", "AccessionNumber", "ReferringPhysicianName",
+)  # fmt: skip
+_LONGEST_NAME = 64  # of DICOM's type LO
+
+
+def encode(channels_IJK: npt.NDArray[Any], labels: LabelSet, like: Volume) -> bytes:
+    """A BINARY segmentation of the series `like`, which `dicom.image` has read.
+
+    channels_IJK: (columns, rows, slices) of 0..K-1. Segments are numbered 1..n in the order of `labels.foreground` and
+    carry the class names and colours; a class without a voxel keeps its number and has no frames. Names are the user's
+    own, so no anatomy is guessed from them: category and type of every segment are the general code `Tissue`
+    (SNOMED CT 85756007), and the name is the segment's label. Each frame has the position of its source slice and
+    refers to it; study, series and frame of reference are the source's.
+    Identifiers that an anonymised source lacks are made from what it has, always the same ones, with a warning.
+    Raises DataError when no class has a voxel, a name is too long, or the source cannot be referred to; ValueError
+    when channels do not fit labels or grid.
+    """
+    if not isinstance(like.header, Series) or channels_IJK.shape != like.grid:
+        raise ValueError(
+            f"channels {channels_IJK.shape} are not on the grid {like.grid} of a DICOM series ({like.path})"
+        )
+    if not 0 <= channels_IJK.min() <= channels_IJK.max() < len(labels):
+        raise ValueError(f"channels {channels_IJK.min()}..{channels_IJK.max()} do not fit {len(labels)} classes")
+    first = labels.foreground[0]
+    segments = np.where(channels_IJK >= first, channels_IJK.astype(np.int32) - first + 1, 0)
+    if not segments.any():
+        raise DataError(
+            f"{like.path}: no voxel belongs to a class, and a DICOM SEG without segments is not allowed; write NIfTI instead"
+        )
+    if long := [name for name in labels.names if len(name) > _LONGEST_NAME or "\\" in name]:
+        raise DataError(
+            f"class name '{long[0]}' does not fit DICOM (64 characters, no backslash); rename it in the label map"
+        )
+    sources = _sources(like)
+    frames_KHW = segments.transpose(2, 1, 0).astype(np.uint8 if len(labels) < 256 else np.uint16)
+    if "PerFrameFunctionalGroupsSequence" in sources[0]:
+        if len(sources) > 1:
+            raise DataError(
+                f"{like.path}: a DICOM SEG refers to one multi-frame file, these are {len(sources)}; write NIfTI instead"
+            )
+        stored = np.zeros((int(sources[0].NumberOfFrames), *frames_KHW.shape[1:]), frames_KHW.dtype)
+        stored[list(like.header.frames)] = frames_KHW
+        frames_KHW = stored
+    with reading(like.path):
+        segmentation = _segmentation(frames_KHW, labels, sources)
+        _copy_patient_and_study(like.header.datasets[0], segmentation)
+        buffer = BytesIO()
+        segmentation.save_as(buffer)
+    return buffer.getvalue()
+
+
+def _segmentation(frames_KHW: npt.NDArray[Any], labels: LabelSet, sources: list[Any]) -> Any:
+    import highdicom as hd
+    from pydicom.sr.codedict import codes
+    from pydicom.uid import generate_uid
+
+    import sampeft
+
+    algorithm = hd.AlgorithmIdentificationSequence(
+        name="sampeft", family=codes.cid7162.ArtificialIntelligence, version=sampeft.__version__
+    )
+    descriptions = [
+        hd.seg.SegmentDescription(
+            segment_number=number,
+            segment_label=labels.names[channel],
+            segmented_property_category=codes.SCT.Tissue,
+            segmented_property_type=codes.SCT.Tissue,
+            algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+            algorithm_identification=algorithm,
+            display_color=hd.color.CIELabColor.from_rgb(*labels.colors[channel]),
+        )
+        for number, channel in enumerate(labels.foreground, start=1)
+    ]
+    return hd.seg.Segmentation(
+        source_images=sources,
+        pixel_array=frames_KHW,
+        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=descriptions,
+        series_instance_uid=generate_uid(),
+        series_number=1000,
+        sop_instance_uid=generate_uid(),
+        instance_number=1,
+        manufacturer="sampeft",
+        manufacturer_model_name="sampeft",
+        software_versions=sampeft.__version__,
+        device_serial_number="1",
+        content_label="SEGMENTATION",
+        series_description="sampeft segmentation",
+        specific_character_set="ISO_IR 192",
+    )
+
+
+def _sources(like: Volume) -> list[Any]:
+    """The source headers with nothing but what ties a SEG to them."""
+    try:
+        import highdicom  # noqa: F401
+    except ImportError:
+        raise DataError(f"{like.path}: its labels are written as DICOM SEG, which needs highdicom; {INSTALL}") from None
+    from pydicom.dataset import Dataset
+    from pydicom.uid import generate_uid
+
+    sources = []
+    made: set[str] = set()
+    for dataset in like.header.datasets:
+        source = Dataset()
+        for keyword in _SOURCE:
+            if keyword in dataset and dataset[keyword].value not in (None, ""):
+                source[keyword] = dataset[keyword]
+        if missing := [k for k in ("SOPClassUID", "SOPInstanceUID") if k not in source]:
+            raise DataError(
+                f"{like.path}: lacks {missing[0]}, so that no DICOM SEG can refer to it; write NIfTI instead"
+            )
+        for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
+            if keyword not in source:
+                made.add(keyword)
+                instance = like.header.datasets[0].SOPInstanceUID
+                setattr(source, keyword, generate_uid(entropy_srcs=[keyword, instance]))
+        if "SliceThickness" not in source:
+            source.SliceThickness = None  # unknown, which the standard allows
+        for keyword in _PATIENT_AND_STUDY:
+            setattr(source, keyword, None)  # copied afterwards as they are, valid or not
+        sources.append(source)
+    if made:
+        warnings.warn(
+            f"{like.path}: lacks {', '.join(sorted(made))}; the DICOM SEG has new ones, and refers to the images by their "
+            "SOPInstanceUID",
+            stacklevel=3,
+        )
+    return sources
+
+
+def _copy_patient_and_study(source: Any, target: Any) -> None:
+    for keyword in _PATIENT_AND_STUDY:
+        if keyword in source:
+            value = source[keyword].value
+            setattr(target, keyword, str(value) if keyword.endswith("Name") else value)

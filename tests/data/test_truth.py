@@ -1,0 +1,220 @@
+"""Truth on the image's grid: ids, colours and geometry, each fault with file, values and what to do (cases D03-D07)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import permutations, product
+from pathlib import Path
+from types import SimpleNamespace
+
+import nibabel as nib
+import numpy as np
+import pytest
+from nibabel.orientations import apply_orientation, inv_ornt_aff
+
+from fabricate import CT_AFFINE, write_nifti, write_png
+from sampeft.data.case import Case, Dataset, ImageFile
+from sampeft.data.truth import read_labels, read_truth
+from sampeft.errors import DataError
+from sampeft.io import read_volume
+from sampeft.labels import LabelSet
+from sampeft.volume import IGNORE, Volume
+
+FOUR = LabelSet(("background", "a", "b", "c"), (0, 1, 2, 3))
+ONE = LabelSet(("background", "target"), (0, 1))
+
+
+def one_file(
+    root: Path, label: np.ndarray, labels: LabelSet, values: dict[int, int] | None = None, **png: object
+) -> tuple[ImageFile, Dataset]:
+    """A data set of one grey PNG and its mask."""
+    image = write_png(root / "images" / "a.png", np.zeros(label.shape[:2], np.uint8))
+    file = ImageFile("a", image, write_png(root / "labels" / "a.png", label, **png))  # type: ignore[arg-type]
+    return file, Dataset("one", root, labels, (Case("a", (file,)),), label_values=values or {})
+
+
+def truth(file: ImageFile, dataset: Dataset) -> np.ndarray:
+    return read_labels(file, dataset, read_volume(file.image)).array[..., 0]
+
+
+# --- ids and classes
+
+
+def test_255_is_the_only_class(tmp_path: Path) -> None:
+    """D03: {0, 255} with one foreground class; the caller is told."""
+    mask = np.zeros((6, 8), np.uint8)
+    mask[2:4, 3:6] = 1
+    file, dataset = one_file(tmp_path, mask * 255, ONE)
+    assert truth(file, dataset).sum() == mask.sum() == 6
+    assert read_truth(file, dataset, read_volume(file.image))[1]
+
+
+@pytest.mark.parametrize("values", [(0, 128, 255), (0, 254), (1, 255)])
+def test_other_grey_values_are_no_class(values: tuple[int, ...], tmp_path: Path) -> None:
+    """D03: a mask with any other grey value is refused with file and values."""
+    mask = np.resize(np.array(values, np.uint8), (4, 6))
+    with pytest.raises(DataError, match=rf"labels.a\.png: label ids? .*{max(values)} \(\d+ pixels\)"):
+        truth(*one_file(tmp_path, mask, ONE))
+
+
+def test_255_is_never_the_class_when_it_is_declared_otherwise_or_classes_are_many(tmp_path: Path) -> None:
+    """D03."""
+    mask = np.array([[0, 255, 255, 0]], np.uint8)
+    ignoring = LabelSet(("background", "target"), (0, 1), ignore=255)
+    assert truth(*one_file(tmp_path, mask, ignoring)).tolist() == [[0, IGNORE, IGNORE, 0]]
+    with pytest.raises(DataError, match=r"255 \(2 pixels\) is not in the label map \{0\.\.3\}"):
+        truth(*one_file(tmp_path, mask, FOUR))
+    assert truth(*one_file(tmp_path, mask, FOUR, {255: 2})).tolist() == [[0, 2, 2, 0]]
+
+
+def test_id_outside_the_map_and_the_suggested_mapping(tmp_path: Path) -> None:
+    """D04: ids {0, 1, 2, 4} with a map of 0..3; 4:3 suggested; with it count(3) = former count(4)."""
+    ids = np.repeat(np.array([0, 1, 2, 4], np.uint8), [50, 20, 18, 112]).reshape(10, 20)
+    file, dataset = one_file(tmp_path, ids, FOUR)
+    wanted = r"a\.png: label id 4 \(112 pixels\) is not in the label map \{0\.\.3\}; map it with --map 4:3 or add it"
+    with pytest.raises(DataError, match=wanted):
+        truth(file, dataset)
+    channels = truth(*one_file(tmp_path, ids, FOUR, {4: 3}))
+    assert np.bincount(channels.ravel()).tolist() == [50, 20, 18, 112]
+
+
+def test_ids_are_channels_in_the_order_of_the_map_and_mappings_apply_once(tmp_path: Path) -> None:
+    """Ids 0, 7, 300 are channels 0, 1, 2; a mapping that swaps 7 and 300 swaps, it does not chain."""
+    labels = LabelSet(("background", "x", "y"), (0, 7, 300))
+    ids = np.array([[0, 7], [300, 7]], np.uint16)
+    assert truth(*one_file(tmp_path, ids, labels)).tolist() == [[0, 1], [2, 1]]
+    assert truth(*one_file(tmp_path, ids, labels, {7: 300, 300: 7})).tolist() == [[0, 2], [1, 2]]
+
+
+def test_palette_masks_go_by_index(tmp_path: Path) -> None:
+    """D06."""
+    indices = np.array([[0, 1, 2, 3]], np.uint8)
+    assert truth(*one_file(tmp_path, indices, FOUR, mode="P")).tolist() == [[0, 1, 2, 3]]
+
+
+def test_negative_ids_can_be_mapped(tmp_path: Path) -> None:
+    image = write_nifti(tmp_path / "i.nii.gz", np.zeros((2, 2, 1), np.int16))
+    label = write_nifti(tmp_path / "l.nii.gz", np.array([[[-1], [0]], [[1], [3]]], np.int16))
+    file = ImageFile("i", image, label)
+    with pytest.raises(DataError, match=r"label id -1 \(1 voxels\)"):
+        read_labels(file, Dataset("d", tmp_path, FOUR, ()), read_volume(image))
+    mapped = read_labels(file, Dataset("d", tmp_path, FOUR, (), label_values={-1: 2}), read_volume(image))
+    assert mapped.array.ravel().tolist() == [2, 0, 1, 3]
+
+
+COLORS = {(255, 0, 0): 1, (0, 0, 255): 2, (0, 0, 0): 0}
+
+
+def test_colours_of_a_declared_table_are_ids(tmp_path: Path) -> None:
+    """D05: red 1, blue 2, black 0; any other colour is refused with its pixels."""
+    picture = np.zeros((2, 3, 3), np.uint8)
+    picture[0, 0], picture[1] = (255, 0, 0), (0, 0, 255)
+    file, dataset = one_file(tmp_path, picture, FOUR)
+    with pytest.raises(DataError, match="3 colours instead of ids"):
+        truth(file, dataset)
+    coloured = replace(dataset, label_colors=COLORS)
+    assert truth(file, coloured).tolist() == [[1, 0, 0], [2, 2, 2]]
+    assert truth(file, replace(coloured, label_values={2: 3})).tolist() == [[1, 0, 0], [3, 3, 3]]
+    picture[0, 2] = (250, 3, 1)
+    write_png(file.label, picture)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"a\.png: colour .*250.* \(1 pixels\)"):
+        truth(file, coloured)
+
+
+@pytest.mark.parametrize("png", [{}, {"mode": "P"}])
+def test_grey_and_palette_masks_hold_ids_beside_a_colour_table(png: dict[str, str], tmp_path: Path) -> None:
+    file, dataset = one_file(tmp_path, np.array([[0, 1, 2, 3]], np.uint8), FOUR, **png)
+    assert truth(file, replace(dataset, label_colors=COLORS)).tolist() == [[0, 1, 2, 3]]
+
+
+def test_a_black_coloured_mask_is_read_by_its_colour(tmp_path: Path) -> None:
+    """Black may mean no truth while id 0 is a class: a tile that is all black holds no class 0."""
+    ignoring = LabelSet(("builtup", "water"), (0, 1), ignore=255)
+    file, dataset = one_file(tmp_path, np.zeros((2, 3, 3), np.uint8), ignoring)
+    black = replace(dataset, label_colors={(0, 0, 0): 255, (255, 0, 0): 0, (0, 0, 255): 1})
+    assert (truth(file, black) == IGNORE).all()
+
+
+def test_where_no_band_was_measured_there_is_no_truth(tmp_path: Path) -> None:
+    """D17: such pixels are ignored in loss and metrics; a pixel that only one band lacks keeps its truth."""
+    file, dataset = one_file(tmp_path, np.array([[0, 1, 2, 3]], np.uint8), FOUR)
+    bands = np.full((1, 4, 1, 2), 7.0, np.float32)
+    bands[0, 1] = -9999
+    bands[0, 2, 0, 0] = -9999
+    missing = (bands == -9999).all(axis=3)
+    image = Volume(bands, None, file.image, SimpleNamespace(nodata=-9999.0, missing=missing))
+    assert read_labels(file, dataset, image).array.ravel().tolist() == [0, IGNORE, 2, 3]
+
+
+# --- geometry
+
+
+def volume_pair(root: Path, label: np.ndarray, affine: np.ndarray) -> tuple[ImageFile, Dataset]:
+    image = write_nifti(root / "images" / "a.nii.gz", np.zeros((6, 8, 4), np.int16), CT_AFFINE)
+    file = ImageFile("a", image, write_nifti(root / "labels" / "a.nii.gz", label, affine))
+    return file, Dataset("pair", root, FOUR, (Case("a", (file,)),))
+
+
+@pytest.fixture
+def blobs() -> np.ndarray:
+    return np.random.default_rng(5).integers(0, 4, (6, 8, 4)).astype(np.uint8)
+
+
+def test_every_axis_order_of_the_label_is_aligned_exactly(blobs: np.ndarray, tmp_path: Path) -> None:
+    """D07: a label that is stored flipped or with swapped axes, its affine saying so, is the same label."""
+    for axes, signs in product(permutations(range(3)), product((1, -1), repeat=3)):
+        turn = np.array(list(zip(axes, signs, strict=True)), dtype=float)
+        stored = apply_orientation(blobs, turn)
+        file, dataset = volume_pair(tmp_path, stored, CT_AFFINE @ inv_ornt_aff(turn, blobs.shape))
+        image = read_volume(file.image)
+        aligned = read_labels(file, dataset, image)
+        np.testing.assert_array_equal(aligned.array, blobs)
+        np.testing.assert_array_equal(aligned.affine, image.affine)
+
+
+def test_rounding_of_the_header_is_accepted_quietly(blobs: np.ndarray, tmp_path: Path) -> None:
+    """D07: A + 2e-8; and corners off by less than 0.1 voxel (0.15 mm of 2 mm)."""
+    near = CT_AFFINE.copy()
+    near[0, 3] += 0.15
+    for affine in (CT_AFFINE + 2e-8, near):
+        file, dataset = volume_pair(tmp_path, blobs, affine)
+        np.testing.assert_array_equal(read_labels(file, dataset, read_volume(file.image)).array, blobs)
+
+
+def test_a_shifted_or_turned_label_is_refused_with_the_distance(blobs: np.ndarray, tmp_path: Path) -> None:
+    """D07: origin + 5 mm is refused and the 5 mm are printed; a flip without the origin moving along is no flip."""
+    shifted = CT_AFFINE.copy()
+    shifted[1, 3] += 5
+    file, dataset = volume_pair(tmp_path, blobs, shifted)
+    with pytest.raises(DataError, match=r"labels.a\.nii\.gz: its grid is up to 5\.00 mm away from that of a\.nii\.gz"):
+        read_labels(file, dataset, read_volume(file.image))
+    wrong_flip = CT_AFFINE @ np.diag([1, -1, 1, 1])  # index 0 stays at y = -40, index 7 lands at -54 instead of -26
+    file, dataset = volume_pair(tmp_path, blobs, wrong_flip)
+    with pytest.raises(DataError, match=r"up to 14\.00 mm away"):
+        read_labels(file, dataset, read_volume(file.image))
+    oblique = CT_AFFINE @ nib.affines.from_matvec(nib.eulerangles.euler2mat(0.3))
+    file, dataset = volume_pair(tmp_path, blobs, oblique)
+    with pytest.raises(DataError, match="mm away"):
+        read_labels(file, dataset, read_volume(file.image))
+
+
+def test_sizes_that_differ_are_refused(blobs: np.ndarray, tmp_path: Path) -> None:
+    file, dataset = volume_pair(tmp_path, blobs[:5], CT_AFFINE)
+    with pytest.raises(DataError, match=r"size 5 x 8 x 4 voxels, its image a\.nii\.gz a volume of 6 x 8 x 4 voxels"):
+        read_labels(file, dataset, read_volume(file.image))
+    tile = write_png(tmp_path / "tile.png", np.zeros((6, 8), np.uint8))
+    with pytest.raises(DataError, match=r"is a volume .*tile\.png a raster image of 6 x 8 \(rows x columns\)"):
+        read_labels(ImageFile("t", tile, file.label), dataset, read_volume(tile))
+
+
+@pytest.mark.real_data
+def test_real_ct_label_of_another_grid_is_refused(real_data: Path) -> None:
+    """The 30-slice crop's label against the whole CT; the whole label fits."""
+    case = real_data / "totalsegmentator_ct" / "case_a"
+    labels = LabelSet(("background", *map(str, range(1, 14))), tuple(range(14)))
+    dataset = Dataset("ct", case, labels, ())
+    image = read_volume(case / "ct.nii.gz")
+    whole = read_labels(ImageFile("a", image.path, case / "labels_flare22.nii.gz"), dataset, image)
+    assert int((whole.array == 1).sum()) == 41602
+    with pytest.raises(DataError, match="122 x 101 x 30"):
+        read_labels(ImageFile("a", image.path, case / "labels_totalseg_v2_117_sm.nii.gz"), dataset, image)
