@@ -116,13 +116,15 @@ def test_a_run_loads_alone_and_gives_the_same_map(make_model: Make, labels: Labe
 @pytest.mark.real_weights
 def test_a_run_of_another_base_is_refused_by_hash(make_model: Make, real_weights: Path, tmp_path: Path) -> None:
     run = save_run(make_model(), tmp_path / "run", weights_sha256="0" * 64)
-    with pytest.raises(WeightsError, match=r"sha256 00000000\.\.\., but .*lite_medsam\.pth has 79d8c9dc"):
+    with pytest.raises(
+        WeightsError, match=r"content 00000000\.\.\., but .*lite_medsam\.pth is lite-medsam with 5e066f15"
+    ):
         load(run)
 
 
 def test_a_run_of_another_format_or_none_is_refused(make_model: Make, tmp_path: Path) -> None:
     newer = save_run(make_model(), tmp_path / "newer", format=99)
-    with pytest.raises(WeightsError, match="format 99, this version reads format 1"):
+    with pytest.raises(WeightsError, match="format 99, this version reads format 2"):
         load(newer)
     with pytest.raises(WeightsError, match="no trained model here"):
         load(tmp_path / "nothing")
@@ -147,3 +149,52 @@ def test_a_real_ct_comes_back_on_its_grid(make_model: Make, real_data: Path, tmp
     assert label.header["sform_code"] > 0
     assert np.allclose(label.get_qform(), label.get_sform(), atol=1e-4)
     assert set(np.unique(np.asarray(label.dataobj))) <= {0, 1, 2, 13}
+
+
+def talkative(model: SemanticSam) -> SemanticSam:
+    """An untrained head gives every class the same score; this one has something to say everywhere."""
+    with torch.no_grad():
+        generator = torch.Generator().manual_seed(0)
+        model.head.tokens.add_(torch.randn(model.head.tokens.shape, generator=generator))
+    return model
+
+
+@pytest.mark.real_data
+@pytest.mark.filterwarnings("ignore:.*lacks SeriesInstanceUID, StudyInstanceUID")
+def test_a_real_jpeg_2000_series_becomes_a_dicom_seg_with_the_same_voxels(
+    make_model: Make, real_data: Path, tmp_path: Path
+) -> None:
+    highdicom = pytest.importorskip("highdicom")
+    series = real_data / "totalsegmentator_ct/case_b_dicom/dicom"
+    segmenter = load(save_run(talkative(make_model()), tmp_path / "run"))
+    written = segmenter.predict_file(series, tmp_path / "out", batch=16)
+    volume = read_volume(series)
+    channels = segmenter.predict(volume, batch=16)
+    assert written.name == "dicom.dcm"
+    seg = highdicom.seg.segread(written)
+    assert seg.FrameOfReferenceUID == volume.header.datasets[0].FrameOfReferenceUID
+    read_back = seg.get_volume(combine_segments=True, skip_overlap_checks=True)
+    found = 0
+    for number in seg.segment_numbers:
+        name = seg.get_segment_description(number).segment_label
+        wanted = np.argwhere(channels == segmenter.labels.names.index(name))
+        index = np.argwhere(read_back.array == number)
+        to_lps = np.diag([-1, -1, 1, 1]) @ volume.affine
+        places = [(i @ a[:3, :3].T + a[:3, 3]).round(1) + 0.0 for i, a in ((wanted, to_lps), (index, read_back.affine))]
+        assert len(places[0]) == len(places[1])
+        assert all(np.array_equal(*(np.sort(p[:, axis]) for p in places)) for axis in range(3))
+        found += len(wanted)
+    assert found > 100_000
+
+
+def test_nothing_found_in_a_dicom_series_is_written_as_nifti(
+    make_model: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = Volume(np.zeros((16, 16, 3), dtype=np.int16), np.diag([1.0, 1, 3, 1]), tmp_path / "series")
+    monkeypatch.setattr("sampeft.inference.read_volume", lambda path: series)
+    monkeypatch.setattr("sampeft.inference.label_suffix", lambda volume: ".dcm")
+    segmenter = load(save_run(make_model(), tmp_path / "run"))
+    with pytest.warns(UserWarning, match="nothing was found in it; written as NIfTI, not as DICOM SEG"):
+        written = segmenter.predict_file("series", tmp_path / "out")
+    assert written.name == "series.nii.gz"
+    assert not np.asarray(nib.load(written).dataobj).any()

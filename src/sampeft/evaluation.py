@@ -1,9 +1,14 @@
-"""A predictor and labelled cases in, counts per case and class and the slices worth looking at out."""
+"""A predictor (or label maps) and labelled cases in, numbers per case and class and the slices worth looking at out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial, reduce
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +16,15 @@ import numpy as np
 import numpy.typing as npt
 
 from sampeft.data.cache import Preparation, PreparedVolume
-from sampeft.data.case import Case, Dataset
+from sampeft.data.case import Case, Dataset, ImageFile
 from sampeft.data.check import read_labels
-from sampeft.io import label_suffix, read_volume, write_labels
+from sampeft.errors import SampeftError, UsageError
+from sampeft.io import label_suffix, read_label_ids, read_volume, write_labels
 from sampeft.metrics.counts import Counts, count
+from sampeft.metrics.measures import CaseScore
+from sampeft.metrics.protocols import PROTOCOLS, Protocol, Tally, Unit
 from sampeft.metrics.scores import Evaluation
+from sampeft.volume import LabelVolume, Volume
 
 Array = npt.NDArray[Any]
 # Prepared file and its truth (S, H, W) -> (slice index, class channels (H, W)). Only an oracle looks at the truth.
@@ -47,29 +56,35 @@ def score_case(
 
     save: a folder that gets the predicted label maps.
     """
-    classes = len(dataset.labels)
-    total = Counts.zeros(classes)
-    look: Look | None = None
-    richest = -1.0
-    for file in case.files:
-        prepared = PreparedVolume.of(read_volume(file.image), preparation)
-        truth = prepared.view.slices(read_labels(file, dataset, prepared.volume).array)
-        result = np.zeros(truth.shape, dtype=np.uint8) if save else None
-        for s, channels_HW in predict(prepared, truth):
-            total = total + count(channels_HW, truth[s], classes)
-            present = np.bincount(truth[s][truth[s] >= 0].ravel(), minlength=classes)[list(dataset.labels.foreground)]
-            richness = (present > 0).sum() + present.sum() / (1 + truth[s].size)
-            if richness > richest:
-                richest = richness
-                image = np.moveaxis(prepared.levels.apply(prepared.slices[s]), 0, -1)
-                look = Look(case.id, file.id, s, len(prepared), image, truth[s].copy(), channels_HW)
-            if result is not None:
-                result[s] = channels_HW
-        if save is not None and result is not None:
-            target = save / f"{file.id}{label_suffix(prepared.volume)}"
-            write_labels(target, prepared.view.restore(result), dataset.labels, prepared.volume)
-    assert look is not None, "a case has at least one file with at least one slice"
+    total = Counts.zeros(len(dataset.labels))
+
+    def add(prediction: LabelVolume, truth: LabelVolume, image: Volume) -> None:
+        nonlocal total
+        total = total + count(prediction.array, truth.array, len(dataset.labels))
+
+    look = _predict_case(predict, dataset, case, preparation, add, save)
     return total, look
+
+
+def measure_case(
+    predict: Predictor,
+    dataset: Dataset,
+    case: Case,
+    preparation: Preparation,
+    protocol: Protocol,
+    save: Path | None = None,
+) -> tuple[CaseScore, Look]:
+    """As `score_case`, with everything that the protocol measures."""
+    tallies: list[Tally] = []
+    look = _predict_case(
+        predict,
+        dataset,
+        case,
+        preparation,
+        lambda prediction, truth, image: tallies.append(_tally(protocol, prediction, truth, image, dataset)),
+        save,
+    )
+    return _joined(protocol, tallies, dataset), look
 
 
 def score_cases(
@@ -80,13 +95,118 @@ def score_cases(
     meta: dict[str, Any],
     progress: Callable[[int, int], None] | None = None,
     save: Path | None = None,
+    protocol: Protocol = PROTOCOLS["default"],
 ) -> tuple[Evaluation, list[Look]]:
     """Score every case. meta: what the evaluation's summary says of its origin (model, data, split, oracle)."""
-    scored: dict[str, Counts] = {}
+    protocol.check(dataset.labels)
+    scored: dict[str, CaseScore] = {}
     looks: list[Look] = []
     for done, case in enumerate(cases):
-        scored[case.id], look = score_case(predict, dataset, case, preparation, save)
+        scored[case.id], look = measure_case(predict, dataset, case, preparation, protocol, save)
         looks.append(look)
         if progress:
             progress(done + 1, len(cases))
-    return Evaluation(scored, dataset.labels, {"protocol": "default", **meta}), looks
+    return Evaluation.of(scored, dataset.labels, {**stamp(protocol, dataset), **meta}), looks
+
+
+def score_maps(
+    dataset: Dataset,
+    cases: Sequence[Case],
+    meta: dict[str, Any],
+    progress: Callable[[int, int], None] | None = None,
+    protocol: Protocol = PROTOCOLS["default"],
+    processes: int = 1,
+) -> Evaluation:
+    """Score label maps: each file's image is the predicted map, its label the true one.
+
+    processes: how many share the cases; the result is the same for any number, bit for bit.
+    Raises SampeftError when a process ends by itself.
+    """
+    protocol.check(dataset.labels)
+    if processes < 1:
+        raise UsageError(f"--processes is {processes}; give 1 or more")
+    score = partial(_score_map, dataset, protocol)
+    scored: dict[str, CaseScore] = {}
+    with ExitStack() as stack:
+        results: Iterable[CaseScore]
+        if min(processes, len(cases)) > 1:
+            # Spawned, not forked: safe beside threads, and the same on every system.
+            pool = ProcessPoolExecutor(min(processes, len(cases)), get_context("spawn"))
+            stack.callback(pool.shutdown, cancel_futures=True)
+            results = pool.map(score, cases)
+        else:
+            results = map(score, cases)
+        try:
+            for case, result in zip(cases, results, strict=True):
+                scored[case.id] = result
+                if progress:
+                    progress(len(scored), len(cases))
+        except BrokenProcessPool:
+            raise SampeftError(
+                f"a scoring process ended by itself after {len(scored)} of {len(cases)} cases, most likely for want of "
+                f"memory; give fewer than {processes} --processes"
+            ) from None
+    return Evaluation.of(scored, dataset.labels, {**stamp(protocol, dataset), **meta})
+
+
+def stamp(protocol: Protocol, dataset: Dataset) -> dict[str, Any]:
+    """What an evaluation says of its rules: the protocol's name and the tolerance of each class."""
+    said: dict[str, Any] = {"protocol": protocol.name}
+    if protocol.elements and dataset.labels.foreground:
+        names = [dataset.labels.names[k] for k in dataset.labels.foreground]
+        said["nsd_tolerance_mm"] = {name: protocol.tolerance(name, "mm") for name in names}
+        if not protocol.flare22:
+            said["nsd_tolerance_px"] = {name: protocol.tolerance(name, "px") for name in names}
+    return said
+
+
+def _score_map(dataset: Dataset, protocol: Protocol, case: Case) -> CaseScore:
+    tallies = []
+    for file in case.files:
+        grid = read_label_ids(file.image)
+        prediction = read_labels(ImageFile(file.id, file.image, file.image), dataset, grid)
+        tallies.append(_tally(protocol, prediction, read_labels(file, dataset, grid), grid, dataset))
+    return _joined(protocol, tallies, dataset)
+
+
+def _tally(protocol: Protocol, prediction: LabelVolume, truth: LabelVolume, image: Volume, dataset: Dataset) -> Tally:
+    unit: Unit = "px" if image.is_raster else "mm"
+    return protocol.tally(prediction.array, truth.array, image.spacing_mm, dataset.labels, unit)
+
+
+def _joined(protocol: Protocol, tallies: Sequence[Tally], dataset: Dataset) -> CaseScore:
+    return protocol.finish(reduce(lambda a, b: a + b, tallies), dataset.labels)
+
+
+def _predict_case(
+    predict: Predictor,
+    dataset: Dataset,
+    case: Case,
+    preparation: Preparation,
+    score: Callable[[LabelVolume, LabelVolume, Volume], None],
+    save: Path | None,
+) -> Look:
+    """Predict the files of a case, hand each with its truth to `score`, and pick the telling slice."""
+    look: Look | None = None
+    richest = -1.0
+    for file in case.files:
+        prepared = PreparedVolume.of(read_volume(file.image), preparation)
+        volume = prepared.volume
+        label = read_labels(file, dataset, volume)
+        truth = prepared.view.slices(label.array)
+        result = np.zeros(truth.shape, dtype=np.int16)
+        for s, channels_HW in predict(prepared, truth):
+            result[s] = channels_HW
+            present = np.bincount(truth[s][truth[s] >= 0].ravel(), minlength=len(dataset.labels))
+            present = present[list(dataset.labels.foreground)]
+            richness = (present > 0).sum() + present.sum() / (1 + truth[s].size)
+            if richness > richest:
+                richest = richness
+                image = np.moveaxis(prepared.levels.apply(prepared.slices[s]), 0, -1)
+                look = Look(case.id, file.id, s, len(prepared), image, truth[s].copy(), channels_HW)
+        prediction = LabelVolume(prepared.view.restore(result), volume.affine, file.image)
+        score(prediction, label, volume)
+        if save is not None:
+            write_labels(save / f"{file.id}{label_suffix(volume)}", prediction.array, dataset.labels, volume)
+    assert look is not None, "a case has at least one file with at least one slice"
+    return look

@@ -336,6 +336,7 @@ def traps(folder: Path) -> Iterator[tuple[str, bytes]]:
     try:
         yield "huge.dcm", dicom(np.zeros((2, 2), np.int16), Rows=65535, Columns=65535)
         yield "film.dcm", dicom(np.zeros((2, 2), np.int16), Rows=65535, Columns=65535, NumberOfFrames=2000)
+        yield "long_film.dcm", dicom(np.zeros((2, 2), np.int16), NumberOfFrames=100_000)
     except ImportError:
         pass
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sampeft.metrics import counts as module
-from sampeft.metrics.counts import Counts, count
+from sampeft.metrics.counts import Counts, class_boxes, count, count_in_boxes, used_box
 from sampeft.volume import IGNORE
 
 
@@ -45,6 +45,26 @@ def test_pooling_slices_is_counting_the_volume(monkeypatch: pytest.MonkeyPatch) 
     assert count(prediction.transpose(2, 0, 1), truth.transpose(2, 0, 1), 5) == whole
 
 
+@pytest.mark.parametrize("classes", [3, 16, 40])
+@pytest.mark.parametrize("dtype", [np.int16, np.uint16, np.uint8])
+def test_counting_in_boxes_is_counting(classes: int, dtype: type) -> None:
+    ndimage = pytest.importorskip("scipy.ndimage")
+    generator = np.random.default_rng(classes)
+    truth, prediction = np.zeros((2, 11, 12, 13), dtype=dtype)
+    truth[2:8, 1:9, 3:7] = generator.integers(classes, size=(6, 8, 4))
+    prediction[3:9, 1:9, 2:12] = generator.integers(classes, size=(6, 8, 10))
+    prediction[prediction == classes // 2] = 0
+    truth[truth == classes // 2] = 0  # a class without a pixel
+    if dtype == np.int16:
+        truth[0, 5:9], prediction[10, 0, :3] = IGNORE, IGNORE
+    assert used_box(truth, prediction) == ndimage.find_objects(((truth != 0) | (prediction != 0)).astype(int))[0]
+    boxes = class_boxes((prediction, truth), classes)
+    assert count_in_boxes(prediction, truth, boxes) == count(prediction, truth, classes)
+    for k, box in enumerate(boxes):
+        expected = ndimage.find_objects(((truth == k) | (prediction == k)).astype(int))
+        assert box == (expected[0] if expected else (slice(0, 0),) * 3)
+
+
 def test_predicting_nothing_is_a_miss() -> None:
     found = count(np.array([IGNORE, 1]), np.array([1, 1]), 2)
     assert (found.tp.tolist(), found.fp.tolist(), found.fn.tolist()) == ([0, 1], [0, 0], [0, 1])
@@ -54,14 +74,17 @@ def test_predicting_nothing_is_a_miss() -> None:
     ("prediction", "truth", "said"),
     [
         (np.zeros((2, 3)), np.zeros((3, 2)), r"\(2, 3\) and truth \(3, 2\)"),
-        (np.array([0, 4]), np.array([0, 0]), "prediction holds channels 0..4, expected 0..3"),
-        (np.array([0, 0]), np.array([0, 3]), "truth holds channels 0..3, expected 0..2"),
-        (np.array([-1, 0]), np.array([0, 0]), "prediction holds channels -1..0"),
+        (np.array([0, 4]), np.array([0, 0]), "prediction holds channel 4, expected 0..3"),
+        (np.array([0, 0]), np.array([0, 3]), "truth holds channel 3, expected 0..2"),
+        (np.array([-1, 0]), np.array([0, 0]), "prediction holds channel -1"),
     ],
 )
 def test_what_cannot_be_counted_is_refused(prediction: np.ndarray, truth: np.ndarray, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         count(prediction, truth, 3)
+    if prediction.shape == truth.shape:
+        with pytest.raises(ValueError, match=said.replace("expected 0..3", "expected 0..2")):
+            count_in_boxes(prediction, truth, [(slice(None),) * truth.ndim] * 3)
 
 
 def test_counts_of_other_classes_do_not_add() -> None:

@@ -12,6 +12,7 @@ import pytest
 from sampeft.errors import DataError, UsageError
 from sampeft.labels import LabelSet
 from sampeft.metrics.counts import Counts, count
+from sampeft.metrics.measures import MEASURES, Measures
 from sampeft.metrics.overlap import METRICS
 from sampeft.metrics.scores import Evaluation
 
@@ -165,7 +166,14 @@ def test_summary_is_strict_json_with_the_headline(tmp_path: Path) -> None:
     assert summary["foreground_mean"]["dsc"]["mean"] == evaluation.headline().mean
     assert summary["foreground_mean"]["dsc"]["n"] == summary["n_cases"] == 2
     assert summary["too_few_cases"] is True
-    assert summary["classes"]["absent"]["dsc"] == {"mean": None, "low": None, "high": None, "n": 0}
+    assert summary["classes"]["absent"]["dsc"] == {
+        "mean": None,
+        "low": None,
+        "high": None,
+        "n": 0,
+        "n_infinite": 0,
+        "finite_mean": None,
+    }
     assert summary["meta"]["strange"] is None
 
 
@@ -197,3 +205,65 @@ def test_unknown_metric_and_other_class_counts() -> None:
         example().matrix("dice")
     with pytest.raises(ValueError, match="counts 3 classes, the label map has 2"):
         Evaluation({"a": Counts.zeros(3)}, labels_of(2))
+
+
+def measured(protocol: str = "default") -> Evaluation:
+    """Two cases of three classes; class 1 is missed in the second."""
+    counts = {
+        "b": counts_of([9, 5, 0], [0, 1, 0], [0, 1, 0]),
+        "a": counts_of([9, 0, 0], [3, 0, 0], [0, 3, 0]),
+    }
+    nan = np.nan
+    measures = {
+        "b": Measures({"hd95_mm": np.array([nan, 4.0, nan]), "nsd": np.array([nan, 0.75, nan])}),
+        "a": Measures({"hd95_mm": np.array([nan, np.inf, nan]), "nsd": np.array([nan, 0.0, nan])}),
+    }
+    return Evaluation(counts, labels_of(3), {"protocol": protocol}, measures)
+
+
+def test_d30_a_miss_is_infinite_beside_the_finite_mean(tmp_path: Path) -> None:
+    evaluation = measured()
+    assert evaluation.metrics == ("dsc", "iou", "precision", "sensitivity", "nsd", "hd95_mm")
+    assert set(evaluation.metrics) < set(MEASURES)
+    for found in (evaluation.headline("hd95_mm"), evaluation.per_class("hd95_mm")[0].interval):
+        assert (found.mean, found.n, found.n_infinite, found.finite_mean) == (np.inf, 2, 1, 4.0)
+        assert np.isnan([found.low, found.high]).all()
+    assert evaluation.headline("nsd").mean == 0.375
+    evaluation.write(tmp_path)
+    summary = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
+    assert summary["classes"]["class 1"]["hd95_mm"]["mean"] == "inf"
+    assert summary["classes"]["class 1"]["hd95_mm"]["finite_mean"] == 4.0
+    assert "hd95_mm" not in summary["with_background_mean"]
+    again = Evaluation.read(tmp_path)
+    assert again == evaluation
+    assert np.isinf(again.matrix("hd95_mm")[1, 1])
+    rows = list(csv.DictReader((tmp_path / "scores.csv").open(encoding="utf-8")))
+    assert len(rows) == 2 * 3 * 6
+    assert [row["value"] for row in rows if row["metric"] == "hd95_mm" and row["class"] == "class 1"] == ["4.0", "inf"]
+
+
+def test_a_lost_row_of_scores_is_noticed(tmp_path: Path) -> None:
+    measured().write(tmp_path)
+    lines = (tmp_path / "scores.csv").read_text(encoding="utf-8").splitlines()
+    (tmp_path / "scores.csv").write_text("\n".join(lines[:-1]), encoding="utf-8")
+    with pytest.raises(DataError, match="35 rows of scores"):
+        Evaluation.read(tmp_path)
+
+
+def test_protocol_paper_averages_with_background_and_says_so() -> None:
+    """Background DSC: b 1, a 18 / 21; class 1: b 10 / 12, a 0."""
+    paper, default = measured("paper"), measured()
+    with_background = ((1 + 18 / 21) / 2 + (10 / 12 + 0) / 2) / 2
+    assert paper.headline().mean == pytest.approx(with_background)
+    assert default.headline().mean == pytest.approx(10 / 24)
+    assert default.with_background_mean() == pytest.approx(with_background)
+    assert paper.headline_name == "mean with background (as the paper averages)"
+    assert default.headline_name == "foreground mean"
+    assert paper.summary()["foreground_mean"]["dsc"]["mean"] == pytest.approx(10 / 24)
+    assert paper.summary()["headline"]["dsc"]["mean"] == pytest.approx(with_background)
+
+
+def test_land_cover_is_pooled_over_cases() -> None:
+    found = measured().summary()["all_pixels"]
+    assert found["overall_accuracy"] == 23 / 27  # all tp over all pixels
+    assert found["mean_iou"] == 5 / 10  # class 1: 5 of 5 + 1 + 4; class 2 does not occur

@@ -7,22 +7,21 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from sampeft.commands.train import parse_map, say
 from sampeft.data import open_dataset
-from sampeft.data.case import Case, Dataset, ImageFile
-from sampeft.data.check import check_dataset, read_labels
+from sampeft.data.case import Case, Dataset
+from sampeft.data.check import check_dataset
 from sampeft.data.folds import fold_of
 from sampeft.data.pairing import pair_files
 from sampeft.errors import UsageError
-from sampeft.evaluation import Look, score_cases
+from sampeft.evaluation import Look, score_cases, score_maps
 from sampeft.inference import Segmenter, load, predict_slices
-from sampeft.io import read_label_ids, write_atomically
+from sampeft.io import write_atomically
 from sampeft.labels import LabelSet
-from sampeft.metrics.counts import Counts, count
+from sampeft.metrics.protocols import PROTOCOLS, Protocol, protocol_of
 from sampeft.metrics.scores import Evaluation
 from sampeft.progress import bar
 from sampeft.report.figures import Example, figure_examples, figure_learning_curve, figure_per_class
@@ -45,6 +44,9 @@ class Config:
         pred: folder of label maps made by anything, instead of a run.
         truth: folder of the true label maps that go with --pred.
         labels: label map (labels.json or dataset.json) for --pred and --truth.
+        protocol: rules to score by: default, flare22, flare22-package, paper, pixels, targets, land-cover.
+        tolerances: JSON of class names and the NSD's tolerance in mm, instead of the protocol's.
+        processes: how many share the cases of --pred; the result is the same.
         beside: folders of other evaluations of the same cases, shown beside this one.
         maps: also write the predicted label maps.
         last: score the last model of the run instead of its best.
@@ -61,6 +63,9 @@ class Config:
     pred: Path | None = None
     truth: Path | None = None
     labels: Path | None = None
+    protocol: str = "default"
+    tolerances: Path | None = None
+    processes: int = 1
     beside: list[Path] = field(default_factory=list)
     maps: bool = False
     last: bool = False
@@ -69,13 +74,16 @@ class Config:
 
 
 def run(config: Config) -> int:
+    protocol = protocol_of(config.protocol, config.tolerances)
+    if config.processes < 1:
+        raise UsageError(f"--processes must be at least 1, got {config.processes}")
     if config.pred or config.truth:
         if not (config.pred and config.truth and config.labels) or config.run or config.data:
             raise UsageError("to score label maps give --pred, --truth and --labels, and neither a run nor --data")
-        evaluation = evaluate_maps(config.pred, config.truth, LabelSet.read(config.labels))
+        evaluation = evaluate_maps(config.pred, config.truth, LabelSet.read(config.labels), protocol, config.processes)
         write_results(config.out, {str(config.pred): evaluation}, [])
     elif config.run and config.data:
-        evaluation = evaluate_run(config)
+        evaluation = evaluate_run(config, protocol)
     else:
         raise UsageError("give a run and --data, or --pred, --truth and --labels")
     if config.json:
@@ -97,7 +105,7 @@ def checked_cases(dataset: Dataset, split: str) -> Sequence[Case]:
     return cases
 
 
-def evaluate_run(config: Config) -> Evaluation:
+def evaluate_run(config: Config, protocol: Protocol = PROTOCOLS["default"]) -> Evaluation:
     """Score a trained run and write the results, the report among them."""
     assert config.run is not None
     assert config.data is not None
@@ -106,7 +114,7 @@ def evaluate_run(config: Config) -> Evaluation:
     same_labels(segmenter.labels, dataset, config.run)
     cases = checked_cases(dataset, config.split)
     evaluation, looks = evaluate_segmenter(
-        segmenter, dataset, cases, config.split, config.out / "maps" if config.maps else None
+        segmenter, dataset, cases, config.split, config.out / "maps" if config.maps else None, protocol
     )
     beside = [(path, Evaluation.read(path)) for path in config.beside]
     others = {str(other.meta.get("model", path.name)): other for path, other in beside}
@@ -124,7 +132,12 @@ def same_labels(trained: LabelSet, dataset: Dataset, run: Path) -> None:
 
 
 def evaluate_segmenter(
-    segmenter: Segmenter, dataset: Dataset, cases: Sequence[Case], split: str, maps: Path | None = None
+    segmenter: Segmenter,
+    dataset: Dataset,
+    cases: Sequence[Case],
+    split: str,
+    maps: Path | None = None,
+    protocol: Protocol = PROTOCOLS["default"],
 ) -> tuple[Evaluation, list[Look]]:
     """Score a loaded run on cases."""
     started = time.monotonic()
@@ -137,6 +150,7 @@ def evaluate_segmenter(
             {"model": segmenter.name, "data": dataset.name, "split": split, "oracle": False},
             shown,
             maps,
+            protocol,
         )
     evaluation.meta["seconds"] = round(time.monotonic() - started, 1)
     return evaluation, looks
@@ -203,22 +217,16 @@ def examples(evaluation: Evaluation, looks: Sequence[Look]) -> list[Example]:
     ]
 
 
-def evaluate_maps(pred: Path, truth: Path, labels: LabelSet) -> Evaluation:
+def evaluate_maps(
+    pred: Path,
+    truth: Path,
+    labels: LabelSet,
+    protocol: Protocol = PROTOCOLS["default"],
+    processes: int = 1,
+) -> Evaluation:
     """Score label maps against true ones of the same names and grids; each file is a case."""
-    pairs = pair_files(pred, truth)
-    dataset = Dataset(pred.name, truth, labels, tuple(Case(file.id, (file,)) for file in pairs))
-    scored: dict[str, Counts] = {}
-    with bar("scoring", len(pairs)) as shown:
-        for done, file in enumerate(pairs):
-            grid = read_label_ids(file.image)
-            predicted = read_labels(ImageFile(file.id, file.image, file.image), dataset, grid).array
-            scored[file.id] = count(predicted, read_labels(file, dataset, grid).array, len(labels))
-            shown(done + 1, len(pairs))
-    meta: dict[str, Any] = {
-        "protocol": "default",
-        "model": str(pred),
-        "data": str(truth),
-        "split": "all",
-        "oracle": False,
-    }
-    return Evaluation(scored, labels, meta)
+    cases = tuple(Case(file.id, (file,)) for file in pair_files(pred, truth))
+    dataset = Dataset(pred.name, truth, labels, cases)
+    meta = {"model": str(pred), "data": str(truth), "split": "all", "oracle": False}
+    with bar("scoring", len(cases)) as shown:
+        return score_maps(dataset, cases, meta, shown, protocol, processes)

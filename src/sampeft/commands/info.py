@@ -10,9 +10,9 @@ from typing import Any
 from sampeft.backbones import BACKBONES
 from sampeft.commands.train import versions
 from sampeft.data import DATASETS
-from sampeft.data.cache import cache_folder
 from sampeft.data.intensity import PRESETS
 from sampeft.errors import WeightsError
+from sampeft.folders import cache_folder
 from sampeft.metrics.overlap import METRICS
 from sampeft.peft import METHODS
 from sampeft.training import precision_for
@@ -35,8 +35,8 @@ def gather() -> dict[str, Any]:
     def weights(name: str) -> str:
         try:
             return str(BACKBONES[name].find_weights())
-        except WeightsError as error:
-            return f"missing: {error}"
+        except WeightsError:
+            return f"missing; {BACKBONES[name].where}"
 
     def first_line(text: str | None) -> str:
         return (text or "").splitlines()[0] if text else ""
@@ -55,7 +55,10 @@ def gather() -> dict[str, Any]:
             name: {"weights": weights(name), "native_side": b.native_side, "side": b.side}
             for name, b in BACKBONES.items()
         },
-        "methods": {name: sorted(m.options.__dataclass_fields__) for name, m in METHODS.items()},
+        "methods": {
+            name: f"{first_line(m.attach.__doc__)} [{', '.join(m.options.__dataclass_fields__)}]"
+            for name, m in METHODS.items()
+        },
         "layouts": {name: first_line(getattr(layout, "__doc__", "")) for name, layout in DATASETS.items()},
         "intensity": {name: asdict(recipe) for name, recipe in PRESETS.items()},
         "metrics": {name: first_line(metric.__doc__) for name, metric in METRICS.items()},

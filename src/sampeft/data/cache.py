@@ -23,7 +23,7 @@ from sampeft.data.prepared import Preparation as Preparation
 from sampeft.data.prepared import PreparedVolume as PreparedVolume
 from sampeft.data.truth import read_labels
 from sampeft.errors import DataError, UsageError
-from sampeft.folders import cache_folder as cache_folder
+from sampeft.folders import cache_folder
 from sampeft.io import read_volume, sha256
 
 if TYPE_CHECKING:

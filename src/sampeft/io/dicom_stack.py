@@ -142,7 +142,11 @@ def one_series(found: Sequence[tuple[Path, Any]], source: Path) -> list[Plane]:
     groups: list[list[Plane]] = []
     for path, dataset in found:
         with reading(path):
-            frames = int(dataset.get("NumberOfFrames") or 1)
+            frames, stored = int(dataset.get("NumberOfFrames") or 1), path.stat().st_size
+            if frames > stored:  # each frame has a group in the header, or pixels
+                raise DataError(
+                    f"{path}: its header promises {frames} frames, the file has {stored} bytes; it is damaged, copy it again"
+                )
             planes = [Plane(path, dataset, frame) for frame in range(frames)]
             for plane in planes:
                 same = next((group for group in groups if _belong_together(group[0], plane)), None)

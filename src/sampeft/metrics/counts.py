@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,21 +63,87 @@ def count(prediction: npt.NDArray[Any], truth: npt.NDArray[Any], classes: int) -
     if prediction.shape != truth.shape:
         raise ValueError(f"prediction {prediction.shape} and truth {truth.shape} differ in shape")
     confusion = np.zeros((classes, classes + 1), dtype=np.int64)  # truth x prediction; last column: no class
+    pixels, ignored = truth.size, 0
     flat_prediction, flat_truth = prediction.ravel(), truth.ravel()
     for start in range(0, flat_truth.size, _PIXELS_AT_ONCE):
-        part = slice(start, start + _PIXELS_AT_ONCE)
-        known = flat_truth[part] != IGNORE
-        true = flat_truth[part][known].astype(np.int64)
-        predicted = flat_prediction[part][known].astype(np.int64)
+        true, predicted = flat_truth[start : start + _PIXELS_AT_ONCE], flat_prediction[start : start + _PIXELS_AT_ONCE]
+        used = np.flatnonzero((true != 0) | (predicted != 0))  # 0 in both, most of a scan, is what is left over
+        true, predicted = true.take(used).astype(np.int64), predicted.take(used).astype(np.int64)
+        known = true != IGNORE
+        ignored += int(true.size - np.count_nonzero(known))
+        true, predicted = true[known], predicted[known]
         predicted[predicted == IGNORE] = classes
         _check("truth", true, classes - 1)
         _check("prediction", predicted, classes)
-        joint = np.bincount(true * (classes + 1) + predicted, minlength=confusion.size)
-        confusion += joint.reshape(confusion.shape)
+        true *= classes + 1
+        true += predicted
+        confusion += np.bincount(true, minlength=confusion.size).reshape(confusion.shape)
+    if classes:
+        confusion[0, 0] += pixels - ignored - confusion.sum()
     tp = confusion.diagonal().copy()
     return Counts(tp, confusion.sum(axis=0)[:classes] - tp, confusion.sum(axis=1) - tp)
 
 
+def count_in_boxes(prediction: npt.NDArray[Any], truth: npt.NDArray[Any], boxes: Sequence[tuple[slice, ...]]) -> Counts:
+    """What `count` gives, by looking at each class within its box only; boxes[k] holds all pixels of class k in both."""
+    for what, array in (("prediction", prediction), ("truth", truth)):
+        if array.size and (array.max() >= len(boxes) or array.min() < 0):
+            _check(what, array[array != IGNORE].astype(np.int64), len(boxes) - 1)
+    counts = Counts.zeros(len(boxes))
+    any_ignored = bool(truth.size) and truth.min() == IGNORE
+    for k, box in enumerate(boxes):
+        true, predicted = truth[box] == k, prediction[box] == k
+        if any_ignored:
+            predicted &= truth[box] != IGNORE
+        tp = np.count_nonzero(true & predicted)
+        counts.tp[k], counts.fn[k], counts.fp[k] = tp, np.count_nonzero(true) - tp, np.count_nonzero(predicted) - tp
+    return counts
+
+
+def used_box(*arrays: npt.NDArray[Any]) -> tuple[slice, ...]:
+    """The smallest box outside of which all of the arrays, integers of equal shape, are 0; empty where they are all 0."""
+    if arrays[0].ndim == 1:
+        places = np.flatnonzero(np.logical_or.reduce([array != 0 for array in arrays]))
+        return (slice(int(places[0]), int(places[-1]) + 1) if places.size else slice(0, 0),)
+    # The first axis is folded away along whole rows of memory, which is much faster than to look at each axis alone.
+    rest = used_box(*(np.bitwise_or.reduce(array, axis=0) for array in arrays))
+    lines = [array[(slice(None), *rest)] for array in arrays]
+    while lines[0].ndim > 1:
+        lines = [np.bitwise_or.reduce(line, axis=1) for line in lines]
+    return (*used_box(*lines), *rest)
+
+
+def class_boxes(arrays: Sequence[npt.NDArray[Any]], classes: int) -> list[tuple[slice, ...]]:
+    """For each channel the smallest box that holds all of its pixels in all arrays, of equal shape.
+
+    The classes of a pixel become bits, 16 at a time, so that folding lines of pixels shows every class on the line.
+    """
+    boxes: list[tuple[slice, ...]] = []
+    axes = range(arrays[0].ndim)
+    for start in range(0, classes, 16):
+        folded = []
+        for array in arrays:
+            # Other channels, IGNORE among them, shift by 16 or more, which leaves no bit.
+            bits = np.left_shift(np.uint16(1), array.astype(np.uint16) - np.uint16(start))
+            folded.append(_lines(bits))
+        lines = [np.bitwise_or.reduce([one[a] for one in folded], axis=0) for a in axes]
+        for k in range(min(16, classes - start)):
+            places = [np.flatnonzero(line >> np.uint16(k) & np.uint16(1)) for line in lines]
+            boxes.append(tuple(slice(int(p[0]), int(p[-1]) + 1) if p.size else slice(0, 0) for p in places))
+    return boxes
+
+
+def _lines(bits: npt.NDArray[np.uint16]) -> list[npt.NDArray[np.uint16]]:
+    """For each axis the union over all others."""
+    if bits.ndim == 1:
+        return [bits]
+    first = bits
+    while first.ndim > 1:
+        first = np.bitwise_or.reduce(first, axis=1)
+    return [first, *_lines(np.bitwise_or.reduce(bits, axis=0))]
+
+
 def _check(what: str, channels: npt.NDArray[np.int64], highest: int) -> None:
     if channels.size and not 0 <= channels.min() <= channels.max() <= highest:
-        raise ValueError(f"{what} holds channels {channels.min()}..{channels.max()}, expected 0..{highest}")
+        wrong = channels.min() if channels.min() < 0 else channels.max()
+        raise ValueError(f"{what} holds channel {wrong}, expected 0..{highest}")

@@ -6,8 +6,8 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,12 @@ from sampeft.errors import DataError, SampeftError, unknown_name
 from sampeft.io import write_atomically
 from sampeft.labels import LabelSet
 from sampeft.metrics.counts import Counts
-from sampeft.metrics.overlap import METRICS, POLICY
-from sampeft.metrics.statistics import Interval, bootstrap_interval, bootstrap_per_class, mean_of_means
+from sampeft.metrics.landcover import land_cover
+from sampeft.metrics.measures import MEASURES, CaseScore, Measures
+from sampeft.metrics.overlap import METRICS
+from sampeft.metrics.protocols import PROTOCOLS, TARGET_COUNTS, Protocol
+from sampeft.metrics.statistics import FEW, METHOD, Interval, bootstrap_interval, bootstrap_per_class, mean_of_means
+from sampeft.metrics.targets import TargetCounts
 
 SCORES, COUNTS, SUMMARY = "scores.csv", "counts.csv", "summary.json"
 
@@ -55,11 +59,19 @@ class Evaluation:
 
     counts: case id -> counts pooled over the case's files and slices.
     meta: where the predictions come from: protocol, model, data, split, oracle (the truth was used), seeds, seconds...
+    measures: case id -> what counts cannot give, such as surface distances; empty where only pixels were counted.
     """
 
     counts: dict[str, Counts]
     labels: LabelSet
     meta: dict[str, Any] = field(default_factory=dict)
+    measures: dict[str, Measures] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, scores: Mapping[str, CaseScore], labels: LabelSet, meta: dict[str, Any]) -> Evaluation:
+        """Cases in the order given."""
+        counts = {case: score.counts for case, score in scores.items()}
+        return cls(counts, labels, meta, {case: score.measures for case, score in scores.items()})
 
     def __post_init__(self) -> None:
         for case, counts in self.counts.items():
@@ -74,15 +86,54 @@ class Evaluation:
     def is_oracle(self) -> bool:
         return bool(self.meta.get("oracle"))
 
+    @property
+    def protocol(self) -> Protocol:
+        """The rules that were scored by."""
+        return PROTOCOLS.get(str(self.meta.get("protocol", "default")), PROTOCOLS["default"])
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics that the cases have, as `MEASURES` orders them; FLARE22 knows DSC and NSD only."""
+        measured = {name for measures in self.measures.values() for name in measures.values}
+        known = measured if self.protocol.flare22 and measured else measured | METRICS.keys()
+        return tuple(name for name in MEASURES if name in known)
+
     def matrix(self, metric: str = "dsc") -> npt.NDArray[np.float64]:
-        """(cases, K) scores in 0..1, all classes in channel order; NaN where a case has no score for a class."""
-        if metric not in METRICS:
-            raise unknown_name("metric", metric, METRICS)
-        return np.array([METRICS[metric](c) for c in self.counts.values()]).reshape(-1, len(self.labels))
+        """(cases, K), all classes in channel order; NaN where a case has no score for a class, inf for no distance.
+
+        What the protocol measured goes before what counts give. Raises UsageError for a metric that the cases lack.
+        """
+        if metric not in self.metrics and metric not in METRICS:
+            raise unknown_name("metric", metric, self.metrics)
+        rows = []
+        for case, counts in self.counts.items():
+            measured = self.measures[case].values if case in self.measures else {}
+            if metric in measured:
+                rows.append(measured[metric])
+            else:
+                rows.append(METRICS[metric](counts) if metric in METRICS else np.full(len(self.labels), np.nan))
+        return np.array(rows).reshape(-1, len(self.labels))
+
+    @property
+    def averaged(self) -> tuple[int, ...]:
+        """Channels that the headline is the mean over: the foreground, or all by protocol `paper`."""
+        return tuple(range(len(self.labels))) if self.protocol.with_background else self.labels.foreground
+
+    @property
+    def headline_name(self) -> str:
+        """What the headline is the mean over, as tables must call it."""
+        paper = self.protocol.with_background and self.labels.has_background
+        return "mean with background (as the paper averages)" if paper else "foreground mean"
 
     def headline(self, metric: str = "dsc") -> Interval:
-        """*The* number: mean over foreground classes of the mean over cases. Background never enters it."""
-        return bootstrap_interval(self._by_case_id(metric)[:, list(self.labels.foreground)])
+        """*The* number: mean over foreground classes of the mean over cases.
+
+        Background never enters it but by protocol `paper`; `headline_name` then says so.
+        """
+        return self._mean_over(metric, self.averaged)
+
+    def _mean_over(self, metric: str, channels: Sequence[int]) -> Interval:
+        return bootstrap_interval(self._by_case_id(metric)[:, list(channels)], bounds=MEASURES[metric].bounds)
 
     def with_background_mean(self, metric: str = "dsc") -> float:
         """Mean over all classes, background among them, as many papers average; only to be shown beside `headline`."""
@@ -91,7 +142,7 @@ class Evaluation:
     def per_class(self, metric: str = "dsc") -> list[ClassScore]:
         """Foreground classes in channel order."""
         channels = list(self.labels.foreground)
-        intervals = bootstrap_per_class(self._by_case_id(metric)[:, channels])
+        intervals = bootstrap_per_class(self._by_case_id(metric)[:, channels], bounds=MEASURES[metric].bounds)
         missed, false = self.missed(), self.false()
         has_truth = np.array([c.truth > 0 for c in self.counts.values()]).reshape(-1, len(self.labels))
         return [
@@ -108,6 +159,20 @@ class Evaluation:
         """Foreground class -> cases without it for which it was predicted."""
         return self._cases_where(lambda c: (c.fp > 0) & (c.truth == 0))
 
+    def pooled(self) -> Counts:
+        """Counts of all cases together."""
+        return sum(self.counts.values(), Counts.zeros(len(self.labels)))
+
+    def targets(self) -> dict[str, TargetCounts]:
+        """Foreground class -> targets of all cases together; empty unless the protocol counts targets."""
+        counted = [m.values for m in self.measures.values() if "targets" in m.values]
+        return {
+            self.labels.names[k]: TargetCounts(
+                **{field: int(sum(values[name][k] for values in counted)) for name, field in TARGET_COUNTS.items()}
+            )
+            for k in (self.labels.foreground if counted else ())
+        }
+
     def _cases_where(self, holds: Any) -> dict[str, list[str]]:
         found = {case: holds(counts) for case, counts in self.counts.items()}
         return {self.labels.names[k]: [case for case in found if found[case][k]] for k in self.labels.foreground}
@@ -123,7 +188,9 @@ class Evaluation:
         """
         names = self.labels.names
         pixels = {case: (counts.truth, counts.prediction) for case, counts in self.counts.items()}
-        scores = {metric: self.matrix(metric) for metric in METRICS}
+        extra = {name for measures in self.measures.values() for name in measures.values} - set(self.metrics)
+        scores = {metric: self.matrix(metric) for metric in self.metrics}
+        scores |= {name: self._raw(name) for name in sorted(extra)}
         out.mkdir(parents=True, exist_ok=True)
         _write_csv(
             out / SCORES,
@@ -132,7 +199,7 @@ class Evaluation:
                 (case, names[k], metric, repr(float(scores[metric][i, k])), pixels[case][0][k], pixels[case][1][k])
                 for i, case in enumerate(self.cases)
                 for k in range(len(names))
-                for metric in METRICS
+                for metric in scores
             ),
         )
         _write_csv(
@@ -147,24 +214,41 @@ class Evaluation:
         text = json.dumps(_without_nan(self.summary()), indent=1, allow_nan=False, default=str, ensure_ascii=False)
         write_atomically(out / SUMMARY, (text + "\n").encode())
 
+    def _raw(self, name: str) -> npt.NDArray[np.float64]:
+        return np.array([self.measures[case][name] for case in self.counts]).reshape(-1, len(self.labels))
+
     def summary(self) -> dict[str, Any]:
         """What summary.json holds; NaN stands for `no score`."""
-        per_class = {metric: self.per_class(metric) for metric in METRICS}
+        metrics, protocol = self.metrics, self.protocol
+        per_class = {metric: self.per_class(metric) for metric in metrics}
+        headline = {metric: asdict(self.headline(metric)) for metric in metrics}
+        targets = self.targets()
         return {
             "meta": self.meta,
-            "policy": POLICY,
-            "interval": "95 % percentile bootstrap over cases, 10000 resamples",
+            "policy": protocol.about,
+            "interval": METHOD,
             "n_cases": len(self.counts),
-            "foreground_mean": {metric: asdict(self.headline(metric)) for metric in METRICS},
-            "with_background_mean": {metric: self.with_background_mean(metric) for metric in METRICS},
-            "too_few_cases": self.headline().too_few,
+            "headline": {"over": self.headline_name, **headline},
+            "foreground_mean": headline
+            if self.averaged == self.labels.foreground
+            else {metric: asdict(self._mean_over(metric, self.labels.foreground)) for metric in metrics},
+            "with_background_mean": {
+                metric: self.with_background_mean(metric) for metric in metrics if metric in METRICS
+            },
+            "all_pixels": asdict(land_cover(self.pooled(), self.labels.foreground)),
+            **(
+                {"targets": {name: {**asdict(t), "pd": t.pd, "fa": t.fa} for name, t in targets.items()}}
+                if targets
+                else {}
+            ),
+            "too_few_cases": headline["dsc"]["n"] < FEW,
             "never_found": [c.name for c in per_class["dsc"] if c.never_found],
             "classes": {
                 c.name: {
                     "n_truth": c.n_truth,
                     "n_missed": c.n_missed,
                     "n_false": c.n_false,
-                    **{metric: asdict(per_class[metric][i].interval) for metric in METRICS},
+                    **{metric: asdict(per_class[metric][i].interval) for metric in metrics},
                 }
                 for i, c in enumerate(per_class["dsc"])
             },
@@ -188,13 +272,32 @@ class Evaluation:
                 case.tp[k], case.fp[k], case.fn[k] = int(row["tp"]), int(row["fp"]), int(row["fn"])
             if len(rows) != content["n_cases"] * len(labels):
                 raise ValueError(f"{len(rows)} rows for {content['n_cases']} cases of {len(labels)} classes")
-            return cls(counts, labels, dict(content["meta"]))
+            path = out / SCORES
+            evaluation = cls(counts, labels, dict(content["meta"]))
+            return replace(evaluation, measures=_read_measures(path, labels, counts, bool(evaluation.protocol.flare22)))
         except OSError as error:
             raise DataError(
                 f"{path}: cannot be read ({error.strerror}); an evaluation folder is what `sampeft evaluate` writes"
             ) from None
         except (KeyError, TypeError, ValueError, AttributeError, SampeftError) as error:
             raise DataError(f"{path}: not a whole evaluation ({error}); run `sampeft evaluate` again") from None
+
+
+def _read_measures(path: Path, labels: LabelSet, cases: Iterable[str], all_metrics: bool) -> dict[str, Measures]:
+    """What scores.csv holds. all_metrics: those of counts too, because the protocol has its own rules for them."""
+    table: dict[str, dict[str, npt.NDArray[np.float64]]] = {case: {} for case in cases}
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        values = table[row["case"]].setdefault(row["metric"], np.full(len(labels), np.nan))
+        values[labels.names.index(row["class"])] = float(row["value"])
+    if len(rows) != len(labels) * sum(map(len, table.values())) or len({frozenset(v) for v in table.values()}) > 1:
+        raise ValueError(f"{len(rows)} rows of scores for {len(table)} cases of {len(labels)} classes")
+    own = {
+        case: {name: v for name, v in values.items() if all_metrics or name not in METRICS}
+        for case, values in table.items()
+    }
+    return {case: Measures(values) for case, values in own.items() if values}
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -206,9 +309,11 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]])
 
 
 def _without_nan(value: Any) -> Any:
-    """JSON has no NaN: null instead."""
+    """JSON has neither NaN nor infinity: null and "inf" instead."""
     if isinstance(value, dict):
         return {key: _without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(float(value))
+    return value

@@ -7,21 +7,19 @@ import io
 import math
 from collections.abc import Sequence
 
-from sampeft.metrics.overlap import POLICY
+from sampeft.metrics.measures import MEASURES
 from sampeft.metrics.scores import ClassScore, Evaluation
-from sampeft.metrics.statistics import FEW, Interval
+from sampeft.metrics.statistics import FEW, METHOD, Interval
 
 ORACLE = "oracle (uses the truth)"
 WITH_BACKGROUND = "with background (as the paper averages)"
 FOREGROUND = "foreground mean"
 NOT_SCORED = "not scored"
 
-METRIC_NAMES = {"dsc": "DSC", "iou": "IoU", "precision": "precision", "sensitivity": "sensitivity"}
-
 
 def metric_name(metric: str) -> str:
-    """The metric as a reader writes it."""
-    return METRIC_NAMES.get(metric, metric)
+    """The metric as a reader writes it, with its unit."""
+    return MEASURES[metric].heading if metric in MEASURES else metric
 
 
 def column_name(name: str, evaluation: Evaluation) -> str:
@@ -30,9 +28,12 @@ def column_name(name: str, evaluation: Evaluation) -> str:
 
 
 def interval_text(interval: Interval) -> str:
-    """`0.812 [0.790, 0.833]`; without an interval where fewer than two cases have a score."""
+    """`0.812 [0.790, 0.833]`; without an interval where fewer than two cases have a score; `inf` with the finite mean."""
     if math.isnan(interval.mean):
         return NOT_SCORED
+    if interval.n_infinite:
+        finite = interval.n - interval.n_infinite
+        return "inf" if interval.finite_mean is None else f"inf (finite mean {interval.finite_mean:.3f} over {finite})"
     if math.isnan(interval.low):
         return f"{interval.mean:.3f}"
     return f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
@@ -48,17 +49,21 @@ def class_rows(evaluations: dict[str, Evaluation], metric: str = "dsc") -> dict[
 def legend(evaluations: dict[str, Evaluation], metric: str = "dsc") -> list[str]:
     """What the numbers of a table mean, one sentence each."""
     cases = sorted({len(evaluation.cases) for evaluation in evaluations.values()})
-    protocols = sorted({str(evaluation.meta.get("protocol", "default")) for evaluation in evaluations.values()})
+    protocols = {e.protocol.name: e.protocol.about for e in evaluations.values()}
+    averaged = sorted({e.headline_name for e in evaluations.values()})
     lines = [
         f"{metric_name(metric)} per case, pooled over all slices of the case, then the mean over cases; "
-        f"{' or '.join(map(str, cases))} cases; protocol: {', '.join(protocols)}.",
-        "In brackets: 95 % percentile bootstrap interval over cases (10,000 resamples).",
-        f"{FOREGROUND}: mean over the foreground classes of the mean over cases; background is not in it.",
-        f"n: cases with a score; {POLICY}. "
+        f"{' or '.join(map(str, cases))} cases.",
+        f"In brackets: {METHOD}.",
+        f"{FOREGROUND}: mean over the foreground classes of the mean over cases; background is not in it."
+        if averaged == [FOREGROUND]
+        else f"Averages: {', '.join(averaged)}.",
+        *(f"Protocol {name}: {about.rstrip('.')}." for name, about in protocols.items()),
+        "n: cases with a score; "
         "missed: cases with the class of which not one pixel was found; false: cases without it for which it was predicted.",
     ]
     if cases and cases[0] < FEW:
-        lines.append(f"Fewer than {FEW} cases are too few to conclude; intervals of so few cases are too narrow.")
+        lines.append(f"Fewer than {FEW} cases are too few to conclude; their intervals rest on Student's t.")
     return lines
 
 
@@ -88,7 +93,8 @@ def table_md(evaluations: dict[str, Evaluation], metric: str = "dsc") -> str:
                 else [NOT_SCORED, "", "", ""]
             )
         rows.append(row)
-    last = [f"**{FOREGROUND}**"]
+    means = sorted({evaluation.headline_name for evaluation in evaluations.values()})
+    last = [f"**{' / '.join(means)}**"]
     for evaluation in evaluations.values():
         mean = evaluation.headline(metric)
         last += [f"**{interval_text(mean)}**", str(mean.n), *_totals(evaluation)]
