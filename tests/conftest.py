@@ -14,6 +14,16 @@ from sampeft.backbones.checkpoints import find_in_package
 from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of several test processes each takes whole files, whose fixtures are then made once; the laws by architecture."""
+    for item in items:
+        group = item.nodeid.split("::")[0]
+        if "story" in (parameters := getattr(getattr(item, "callspec", None), "params", {})):
+            group += f" {parameters['story'][0]}"
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 SIDE = 56  # smallest side that pads no attention window
 
 
