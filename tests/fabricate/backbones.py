@@ -28,4 +28,8 @@ def make_tiny(name: str, labels: LabelSet, detail: bool = False) -> SemanticSam:
     """Equal models at every call: random weights from one seed. name: of a registered tiny backbone."""
     torch.manual_seed(7)
     loaded = load_backbone(name, RANDOM)
+    for module in loaded.sam.modules():
+        # timm starts the last norm of a convolution block at zero, behind which nothing has a gradient; no trained model does.
+        if isinstance(module, torch.nn.BatchNorm2d) and not module.weight.any():
+            torch.nn.init.ones_(module.weight)
     return SemanticSam(loaded, labels, loaded.spec.family.TINY_SIDE, detail).eval()

@@ -59,8 +59,9 @@ def bootstrap_interval(
 
     From 10 cases on the interval is the bootstrap-t: mean - standard error x quantile of (resampled mean - mean) / its
     standard error; below, Student's t. On simulated cases of known mean (normal, beta) 93 to 96 % of them held it with
-    5, 10, 20 and 50 cases (92.9 % with five of a skewed beta(8, 2)); of the percentile bootstrap's and BCa's only 83 to 85 % did with 5. Where one case in ten fails wholly (score 0),
-    few cases often show no failure and the interval cannot know of it: 76, 73, 87 and 97 % with 5, 10, 20 and 50.
+    5, 10, 20 and 50 cases (92.9 % with five of a skewed beta(8, 2)); of the percentile bootstrap's and BCa's only 83 to
+    85 % did with 5. Where one case in ten fails wholly (score 0), few cases often show no failure and no interval can
+    know of it: of bootstrap-t's 76, 73, 87 and 97 % held the mean with 5, 10, 20 and 50.
     Raises ValueError for another form.
     """
     _check(values_NK)
