@@ -142,8 +142,10 @@ def fit(
     set_seed(config.seed)
     only_cpu = not torch.accelerator.is_available()  # accelerate joins CPU processes only when it is told
     precision = precision_for(PartialState(cpu=only_cpu).device, config.precision)
+    # Without anything to train behind the encoder there is no head to train first.
+    head_first = config.head_first if any(not n.startswith("sam.vision_encoder.") for n in _trained(model)) else 0.0
     # While the head is trained first, the encoder's added paths get no gradient.
-    parallel = DistributedDataParallelKwargs(find_unused_parameters=config.head_first > 0)
+    parallel = DistributedDataParallelKwargs(find_unused_parameters=head_first > 0)
     accelerator = Accelerator(cpu=only_cpu, mixed_precision=precision, kwargs_handlers=[parallel])
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)
@@ -151,8 +153,6 @@ def fit(
     probabilities = draw_probabilities(slices.presence(len(model.labels)), model.labels.foreground, config.balance)
     rank, processes = accelerator.process_index, accelerator.num_processes
     saver = _Saver(out, model, description, dataset, held_out, preparation, accelerator)
-    # Without anything to train behind the encoder there is no head to train first.
-    head_first = config.head_first if any(not n.startswith("sam.vision_encoder.") for n in _trained(model)) else 0.0
     bank: list[tuple[Features, torch.Tensor]] = []  # (features, truth) of augmented slices, untouched encoder
     running: list[tuple[float, float, float]] = []
     step = bad_steps = bad_in_row = saved = 0

@@ -73,7 +73,7 @@ def test_one_content_has_one_digest_in_any_file_format(spec: Backbone, tmp_path:
     state = saved(spec, tmp_path / "a.pth")
     save_file({key: value.clone() for key, value in state.items()}, tmp_path / "a.safetensors")
     torch.save({"model": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "wrapped.pth")
-    digests = {load_backbone(spec.name, str(tmp_path / f)).digest for f in ("a.pth", "a.safetensors")}
+    digests = {load_backbone(spec.name, str(tmp_path / f)).digest for f in ("a.pth", "a.safetensors", "wrapped.pth")}
     assert digests == {content_digest(state)}
     state[next(iter(state))] = next(iter(state.values())) + 1
     assert content_digest(state) not in digests

@@ -215,7 +215,6 @@ def _hiera(version: str, size: str) -> Backbone:
     source = f"{_META}_2/{release}, Apache-2.0"
     # Hiera pools three times after its stride of 4. Large has windows of 16 and 8 on its inner grids, others 14 and 7.
     good = 256 if size == "l" else 224
-    side = 512 if size == "l" else 448
     return Backbone(
         f"{version}-hiera-{size}",
         sam2,
@@ -223,7 +222,7 @@ def _hiera(version: str, size: str) -> Backbone:
         file,
         source,
         hub,
-        side=side,
+        side=2 * good,
         multiple=32,
         good_multiple=good,
         norm=_IMAGENET,

@@ -52,10 +52,7 @@ def build(**vision: Any) -> nn.Module:
 
 def convert(state: State) -> dict[str, torch.Tensor]:
     """Names of the authors, or of `transformers` -> the names of `build()`'s model."""
-    if from_transformers(state):
-        renamed = dict(state)
-    else:
-        renamed = rename(state, _KEYS)
+    renamed = rename(state, () if from_transformers(state) else _KEYS)
     tie_position(renamed)
     return renamed
 
@@ -63,7 +60,7 @@ def convert(state: State) -> dict[str, torch.Tensor]:
 def tie_position(state: dict[str, torch.Tensor]) -> None:
     """The table of point positions has two names in `transformers` and is stored once."""
     if (position := state.get("shared_image_embedding.positional_embedding")) is not None:
-        state["prompt_encoder.shared_embedding.positional_embedding"] = position
+        state.setdefault("prompt_encoder.shared_embedding.positional_embedding", position)
 
 
 def read_folder(folder: Path) -> State:
@@ -75,12 +72,17 @@ def read_folder(folder: Path) -> State:
 
 def encoder_sites(sam: nn.Module) -> list[Site]:
     """Attention (q | k | v in thirds) and MLP of every block, input to output."""
+    return block_sites(sam, "vision_encoder.layers", ("lin1", "lin2"))
+
+
+def block_sites(sam: nn.Module, blocks: str, mlp: tuple[str, ...]) -> list[Site]:
+    """The sites of blocks whose attention holds q | k | v in thirds. blocks: path of their list. mlp: its layers' names."""
     found: list[Site] = []
-    for block in range(len(sam.get_submodule("vision_encoder.layers"))):  # type: ignore[arg-type]
-        path = f"vision_encoder.layers.{block}"
+    for block in range(len(list(sam.get_submodule(blocks).children()))):
+        path = f"{blocks}.{block}"
         found += [
             AttentionSite(f"{path}.attn", "proj", "encoder", block, fused="qkv"),
-            MlpSite(f"{path}.mlp", ("lin1", "lin2"), "encoder", block),
+            MlpSite(f"{path}.mlp", mlp, "encoder", block),
         ]
     return found
 

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from sampeft.backbones.checkpoints import SAM_KEYS, State, from_transformers, rename
-from sampeft.backbones.sam import resize_prompts
-from sampeft.sites import AttentionSite, MlpSite, Site
+from sampeft.backbones.sam import block_sites, resize_prompts, tie_position
+from sampeft.sites import Site
 
 STRIDE = 16
 LEAD_TOKENS: tuple[str, ...] = ("obj_score_token", "iou_token")
@@ -68,13 +68,11 @@ def build(**backbone: Any) -> nn.Module:
 def convert(state: State) -> dict[str, torch.Tensor]:
     """Names of the authors, or of `transformers` -> the names of `build()`'s model, without the video's memory."""
     state = {name: value for name, value in state.items() if not _VIDEO.match(name.removeprefix("module."))}
-    renamed = dict(state) if from_transformers(state) else rename(state, _KEYS)
+    renamed = rename(state, () if from_transformers(state) else _KEYS)
     points = [renamed.pop(f"prompt_encoder.point_embed.{i}.weight", None) for i in range(4)]
     if all(point is not None for point in points):
         renamed["prompt_encoder.point_embed.weight"] = torch.cat(cast(list[torch.Tensor], points))
-    for one, other in (("shared_image_embedding", "prompt_encoder.shared_embedding"),):
-        if (position := renamed.get(f"{one}.positional_embedding")) is not None:
-            renamed.setdefault(f"{other}.positional_embedding", position)
+    tie_position(renamed)
     return renamed
 
 
@@ -87,14 +85,7 @@ def read_folder(folder: Path) -> State:
 
 def encoder_sites(sam: nn.Module) -> list[Site]:
     """Attention (q | k | v in thirds; wider than their input where a stage begins) and MLP of every block."""
-    found: list[Site] = []
-    for block in range(len(sam.get_submodule("vision_encoder.backbone.blocks"))):  # type: ignore[arg-type]
-        path = f"vision_encoder.backbone.blocks.{block}"
-        found += [
-            AttentionSite(f"{path}.attn", "proj", "encoder", block, fused="qkv"),
-            MlpSite(f"{path}.mlp", ("proj_in", "proj_out"), "encoder", block),
-        ]
-    return found
+    return block_sites(sam, "vision_encoder.backbone.blocks", ("proj_in", "proj_out"))
 
 
 def resize(sam: Any, side: int) -> None:

@@ -112,10 +112,8 @@ def build(
 
 def convert(state: State) -> dict[str, torch.Tensor]:
     """The authors' names, or those of `build()`'s model -> the names of `build()`'s model."""
-    if from_transformers(state):
-        renamed = dict(state)
-    else:
-        renamed = rename({n: v for n, v in state.items() if not _CLASSIFIER.match(n)}, (*_KEYS, *SAM_KEYS))
+    kept = {name: value for name, value in state.items() if not _CLASSIFIER.match(name)}
+    renamed = rename(kept, () if from_transformers(state) else (*_KEYS, *SAM_KEYS))
     tie_position(renamed)
     return renamed
 

@@ -193,7 +193,6 @@ def train(config: Config) -> Result:
     description = {
         "backbone": config.backbone,
         "weights_sha256": loaded.digest,
-        "weights_source": loaded.source,
         "detail": config.detail,
         "method": attached.method,
         "options": attached.options,
