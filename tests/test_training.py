@@ -22,7 +22,7 @@ from sampeft import training
 from sampeft.backbones import load_backbone
 from sampeft.data import open_dataset
 from sampeft.data.cache import Slices
-from sampeft.errors import SampeftError, UsageError
+from sampeft.errors import SampeftError
 from sampeft.inference import load
 from sampeft.labels import LabelSet
 from sampeft.losses import segmentation_loss
@@ -66,8 +66,8 @@ def test_the_end_is_by_steps_or_minutes_whichever_comes_first() -> None:
     assert config.progress(50, 60) == 0.5
     assert config.progress(10, 450) == 0.75
     assert config.progress(10, 10_000) == 1.0
-    with pytest.raises(UsageError, match="needs an end"):
-        Training()
+    assert Training(steps=100).minutes is None  # steps alone are the end, however long they take
+    assert Training().progress(10**6, 60 * 15) == 0.5  # without either: half an hour
 
 
 def test_slices_of_rare_classes_are_drawn_as_often_as_those_of_common_ones() -> None:

@@ -36,7 +36,7 @@ from sampeft.progress import bar
 class Training:
     """How to train.
 
-    steps, minutes: the end, whichever comes first; the learning rate falls towards it.
+    steps, minutes: the end, whichever comes first; without either 30 minutes. The learning rate falls towards it.
     batch: slices a step, over all processes.
     lr: AdamW's peak learning rate, reached after the warm-up's share of the run, then falling as (1 - progress)^power.
     clip: largest gradient norm.
@@ -69,7 +69,7 @@ class Training:
 
     def __post_init__(self) -> None:
         if self.steps is None and self.minutes is None:
-            raise UsageError("training needs an end: give --training.steps or --training.minutes")
+            object.__setattr__(self, "minutes", 30.0)
         if self.precision not in ("auto", "fp32", "bf16", "fp16"):
             raise UsageError(f"unknown precision '{self.precision}'; known: auto, fp32, bf16, fp16")
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sampeft.data.augment import Augmentation, augment
+from sampeft.errors import UsageError
 from sampeft.labels import LabelSet
 from sampeft.volume import IGNORE
 
@@ -86,3 +87,53 @@ def test_same_seed_same_result_and_rotation_is_bounded(
         _, truth = run(Augmentation(shift=0, scale=0), *discs, labels, seed)
         right, left = ((truth[0] == k).nonzero().float().mean(dim=0) for k in (RIGHT, LEFT))
         assert abs(torch.rad2deg(torch.atan2(left[0] - right[0], left[1] - right[1]))) < 16
+
+
+def drawn(config: Augmentation, labels: LabelSet) -> tuple[float, float]:
+    """The sum of augmented images, and what the generator gives next."""
+    generator = torch.Generator().manual_seed(11)
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    truth = torch.zeros(2, 32, 32, dtype=torch.long)
+    found, _ = augment(images, truth, labels, config, generator)
+    return float(found.double().sum()), float(torch.rand(1, generator=generator))
+
+
+def test_without_kinds_of_noise_nothing_more_is_drawn(labels: LabelSet) -> None:
+    """The numbers are those of the code before there were kinds of noise."""
+    assert drawn(Augmentation(), labels) == pytest.approx((2902.369092, 0.76155609), rel=1e-6)
+    still_none = Augmentation(noise_probability=1.0, noise_strength=(0.1, 0.2))
+    assert drawn(still_none, labels) == drawn(Augmentation(), labels)
+
+
+def test_kinds_of_noise_come_last_and_leave_the_labels_and_all_other_draws_alone(
+    discs: tuple[torch.Tensor, torch.Tensor], labels: LabelSet
+) -> None:
+    plain, truth = run(Augmentation(), *discs, labels, 4)
+    never = Augmentation(noises=("gaussian",), noise_probability=0.0)
+    assert torch.equal(run(never, *discs, labels, 4)[0], plain)
+    always = Augmentation(noises=("gaussian",), noise_probability=1.0, noise_strength=(0.05, 0.05))
+    spoilt, same_truth = run(always, *discs, labels, 4)
+    assert torch.equal(same_truth, truth)
+    inside = (plain > 0.3) & (plain < 0.7)  # far from where it is clipped
+    assert float((spoilt - plain)[inside].std()) == pytest.approx(0.05, rel=0.15)
+    assert torch.equal(spoilt[:, 0], spoilt[:, 1])  # a grey slice stays grey
+
+
+def test_some_of_the_slices_get_noise_of_one_of_the_kinds(labels: LabelSet) -> None:
+    images, truth = torch.full((400, 3, 8, 8), 0.5), torch.zeros(400, 8, 8, dtype=torch.long)
+    still = {"shift": 0, "scale": 0, "rotation_deg": 0, "contrast": 0, "brightness": 0, "gamma": 0, "noise": 0}
+    config = Augmentation(**still, noises=("gaussian", "stripes"), noise_probability=0.5, noise_strength=(0.1, 0.2))
+    added = run(config, images, truth, labels)[0][:, 0] - 0.5
+    touched = added.abs().amax((1, 2)) > 1e-3
+    assert 160 <= int(touched.sum()) <= 240
+    in_columns = (added - added[:, :1]).abs().amax((1, 2)) < 1e-6
+    assert 0.4 < float((in_columns & touched).sum() / touched.sum()) < 0.6
+
+
+def test_wrong_settings_of_noise_are_told() -> None:
+    with pytest.raises(UsageError, match="unknown noise 'rice'"):
+        Augmentation(noises=("rice",))
+    with pytest.raises(UsageError, match=r"noise_probability is 1\.5"):
+        Augmentation(noise_probability=1.5)
+    with pytest.raises(UsageError, match=r"low to high, got 0\.2 to 0\.1"):
+        Augmentation(noise_strength=(0.2, 0.1))

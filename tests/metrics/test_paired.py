@@ -7,7 +7,15 @@ from itertools import product
 import numpy as np
 import pytest
 
-from sampeft.metrics.paired import holm, paired_tests, ranking, signed_rank_p
+from sampeft.metrics.paired import (
+    groups_not_told_apart,
+    holm,
+    mean_ranks,
+    misses_as_worst,
+    paired_tests,
+    ranking,
+    signed_rank_p,
+)
 
 NAN = np.nan
 
@@ -98,3 +106,43 @@ def test_a_method_that_always_wins_ranks_first() -> None:
     assert found.first.tolist() == [0.0, 1.0, 0.0]
     distances = ranking({"worse": base + 1, "missed": np.where(base > 0.5, np.inf, base)}, higher_is_better=False)
     assert distances.first[0] > 0.5
+
+
+def test_no_pair_at_all_is_too_few() -> None:
+    (none,) = paired_tests(np.full((3, 1), NAN), np.ones((3, 1)))
+    assert none.too_few
+    assert not none.differs
+    assert none.verdict == "no case has a score for both"
+
+
+def test_mean_ranks_by_hand() -> None:
+    """Ranks 1, 2, 3 and 2.5, 1, 2.5 of two cases; the third lacks a score."""
+    scores = np.array([[0.9, 0.5, 0.9], [0.8, 0.7, NAN], [0.1, 0.5, 0.1]])
+    np.testing.assert_array_equal(mean_ranks(scores), [1.75, 1.5, 2.75])
+    np.testing.assert_array_equal(mean_ranks(scores, higher_is_better=False), [2.25, 2.5, 1.25])
+    assert np.isnan(mean_ranks(np.full((2, 3), NAN))).all()
+
+
+def test_misses_are_worse_than_any_hit_and_nothing_else_changes() -> None:
+    scores = np.array([[1.0, np.inf], [7.0, NAN]])
+    np.testing.assert_array_equal(misses_as_worst(scores), [[1.0, 8.0], [7.0, NAN]])
+    np.testing.assert_array_equal(misses_as_worst(np.array([np.inf])), [1.0])
+
+
+def test_groups_by_hand() -> None:
+    """0 and 2 were told apart, 1 from neither; 3 was told apart from all."""
+    assert groups_not_told_apart(4, [(0, 2), (3, 0), (1, 3), (2, 3)]) == [(0, 1), (1, 2)]
+    assert groups_not_told_apart(3, []) == [(0, 1, 2)]
+    assert groups_not_told_apart(3, [(0, 1), (0, 2), (1, 2)]) == []
+    assert groups_not_told_apart(4, [(0, 1), (2, 3)]) == [(0, 2), (0, 3), (1, 2), (1, 3)]
+
+
+def test_groups_are_those_of_networkx() -> None:
+    networkx = pytest.importorskip("networkx")
+    generator = np.random.default_rng(0)
+    for _ in range(20):
+        alike = np.triu(generator.random((8, 8)) < 0.6, 1)
+        apart = [(i, j) for j in range(8) for i in range(j) if not alike[i, j]]
+        graph = networkx.from_numpy_array(alike | alike.T)
+        expected = sorted(tuple(sorted(clique)) for clique in networkx.find_cliques(graph) if len(clique) > 1)
+        assert groups_not_told_apart(8, apart) == expected

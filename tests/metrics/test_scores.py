@@ -14,6 +14,7 @@ from sampeft.labels import LabelSet
 from sampeft.metrics.counts import Counts, count
 from sampeft.metrics.measures import MEASURES, Measures
 from sampeft.metrics.overlap import METRICS
+from sampeft.metrics.protocols import PROTOCOLS
 from sampeft.metrics.scores import Evaluation
 
 # Table 2 of the paper: columns SAM, Adapter, LoRA of rank 1, 4 and 8. Its own "Average" takes the first row in.
@@ -267,3 +268,15 @@ def test_land_cover_is_pooled_over_cases() -> None:
     found = measured().summary()["all_pixels"]
     assert found["overall_accuracy"] == 23 / 27  # all tp over all pixels
     assert found["mean_iou"] == 5 / 10  # class 1: 5 of 5 + 1 + 4; class 2 does not occur
+
+
+def test_sizes_are_of_the_truth_in_ml_or_pixels() -> None:
+    truth = np.zeros((10, 10, 10), dtype=np.uint8)
+    truth[2:6, 2:6, 2:6] = 1  # 64 voxels of 1 x 2 x 2.5 mm
+    score = PROTOCOLS["default"].score(np.roll(truth, 1, axis=0), truth, (1.0, 2.0, 2.5), labels_of(3))
+    sizes, unit = Evaluation.of({"a": score}, labels_of(3), {}).sizes()
+    assert unit == "ml"
+    assert sizes[0, 1] == pytest.approx(0.32)
+    assert np.isnan(sizes[0, [0, 2]]).all()  # a scan's own volume and an absent class are no sizes
+    sizes, unit = Evaluation({"a": score.counts}, labels_of(3)).sizes()
+    assert (unit, sizes[0, 1]) == ("px", 64)

@@ -1,35 +1,22 @@
-"""Figures show every pixel, every case and every record, in the colours of the label map."""
+"""Figures of slices show every pixel in the colours of the label map, and the truth's outlines on what was predicted."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from sampeft.labels import LabelSet
-from sampeft.metrics.scores import Evaluation
-from sampeft.report.figures import (
-    FILL,
-    Example,
-    encode,
-    figure_examples,
-    figure_learning_curve,
-    figure_per_class,
-)
+from sampeft.report.figures import FILL, Example, encode, figure_examples
+from sampeft.report.overlays import show_outlines
+from sampeft.volume import IGNORE
 
 pytest.importorskip("matplotlib")
-
-RECORDS = [
-    {"step": 10, "minutes": 0.1, "loss": 1.5, "ce": 2.0, "dice": 1.2, "lr": 1e-4},
-    {"step": 20, "minutes": 0.2, "loss": 1.1, "ce": 1.0, "dice": 1.1, "lr": 3e-4},
-    {"step": 20, "minutes": 0.3, "val_dsc": 0.4, "val_per_class": {"missed": 0.3, "stray": None}},
-    {"step": 30, "minutes": 0.5, "val_dsc": 0.6, "val_per_class": {"missed": 0.7, "stray": None}},
-    {"step": 40, "minutes": 0.7, "val_dsc": float("nan"), "val_per_class": {}},
-]
 
 
 def area(vertices: np.ndarray) -> float:
@@ -57,7 +44,9 @@ def test_examples_show_the_whole_slice_in_the_colours_of_the_labels(example: Exa
 
 def test_legend_names_the_classes_present_by_id(example: Example, labels: LabelSet) -> None:
     (legend,) = figure_examples([example], labels).legends
-    assert [text.get_text() for text in legend.get_texts()] == ["10  liver & <portal> vein", "20  missed", "no truth"]
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "10  liver & <portal> vein", "20  missed", "no truth", "outline of the truth",
+    ]  # fmt: skip
 
 
 def test_outlines_enclose_what_they_outline(example: Example, labels: LabelSet) -> None:
@@ -66,6 +55,37 @@ def test_outlines_enclose_what_they_outline(example: Example, labels: LabelSet) 
     (outline,) = [c for c in axes.collections if not c.filled]
     (polygon,) = outline.get_paths()[0].to_polygons()
     assert area(np.asarray(polygon)) == pytest.approx((example.truth_HW == 1).sum() - 4 / 8)
+
+
+def length(axes: Any) -> float:
+    """Of all outlines that are not filled, in pixels."""
+    lines = [c for c in axes.collections if not c.filled]
+    paths = [line for c in lines for path in c.get_paths() for line in path.to_polygons(closed_only=False)]
+    return sum(float(np.hypot(*np.diff(line, axis=0).T).sum()) for line in paths)
+
+
+def test_predictions_carry_the_outlines_of_the_truth(labels: LabelSet) -> None:
+    truth = np.zeros((80, 80), np.int16)
+    truth[20:60, 20:60] = 1
+    nothing = Example("a", "a", np.zeros((80, 80, 3), np.uint8), truth, {"empty": np.zeros_like(truth)})
+    axes = figure_examples([nothing], labels).axes[2]
+    (outline,) = [c for c in axes.collections if not c.filled]
+    (polygon,) = outline.get_paths()[0].to_polygons()
+    assert area(np.asarray(polygon)) == pytest.approx(1600 - 4 / 8)
+    assert outline.get_linestyle()[0][1] is not None  # dashed
+    bare = Example("a", "a", nothing.image_HW, None, {"empty": np.zeros_like(truth)})
+    assert not figure_examples([bare], labels).axes[1].collections
+
+
+def test_a_border_of_the_truth_is_drawn_once_and_ends_with_the_truth() -> None:
+    """Three rows of land: left half field, right half water, the lowest two rows without a truth: a line of 7 pixels."""
+    from matplotlib.figure import Figure
+
+    channels = np.zeros((10, 10), np.int16)
+    channels[:, 5:], channels[8:] = 1, IGNORE
+    axes = Figure().add_subplot()
+    show_outlines(axes, channels, LabelSet(("field", "water"), (1, 2), ignore=255))
+    assert length(axes) == pytest.approx(7)
 
 
 def test_grey_levels_do_not_depend_on_how_they_are_stored(example: Example, labels: LabelSet) -> None:
@@ -91,41 +111,6 @@ def test_each_example_is_a_row_and_missing_predictions_leave_a_gap(example: Exam
         Example("b", "other size", bare.image_HW, example.truth_HW)
     with pytest.raises(ValueError, match="at least one"):
         figure_examples([], labels)
-
-
-def test_every_scored_case_is_a_point(evaluations: dict[str, Evaluation]) -> None:
-    (axes,) = figure_per_class(evaluations).axes
-    drawn = np.sort(np.concatenate([c.get_offsets()[:, 0] for c in axes.collections if hasattr(c, "get_sizes")]))
-    expected = np.concatenate([e.matrix()[:, 1:].ravel() for e in evaluations.values()])
-    np.testing.assert_allclose(drawn, np.sort(expected[~np.isnan(expected)]))
-    means = [line.get_xdata() for line in axes.lines if line.get_marker() in "os"]
-    for shown, evaluation in zip(means, evaluations.values(), strict=True):
-        wanted = [c.interval.mean for c in evaluation.per_class()] + [evaluation.headline().mean]
-        np.testing.assert_allclose(shown, wanted)
-    ticks = [t.get_text() for t in axes.get_yticklabels()]
-    assert ticks == [
-        "liver & <portal> vein  (n = 6)", "missed  (n = 6)", "stray  (n = 1)", "absent  (n = 0)", "foreground mean",
-    ]  # fmt: skip
-
-
-def test_learning_curve_draws_the_records(labels: LabelSet) -> None:
-    loss, rate, dsc = figure_learning_curve(RECORDS, labels=labels).axes
-    lines = {line.get_label(): line.get_xydata().tolist() for axes in (loss, dsc) for line in axes.lines}
-    assert lines["loss"] == [[0.1, 1.5], [0.2, 1.1]]
-    assert lines["cross-entropy"] == [[0.1, 2.0], [0.2, 1.0]]
-    assert lines["Dice loss"] == [[0.1, 1.2], [0.2, 1.1]]
-    assert lines["foreground mean"] == [[0.3, 0.4], [0.5, 0.6]]
-    assert lines["missed"] == [[0.3, 0.3], [0.5, 0.7]]
-    assert "stray" not in lines
-    assert rate.lines[0].get_xydata().tolist() == [[0.1, 1e-4], [0.2, 3e-4]]
-    assert [t.get_text() for t in dsc.texts] == ["best 0.600"]
-
-
-def test_learning_curve_without_validation_or_records() -> None:
-    assert len(figure_learning_curve(RECORDS[:2]).axes) == 2
-    assert len(figure_learning_curve(RECORDS[2:]).axes) == 1
-    with pytest.raises(ValueError, match="no training records"):
-        figure_learning_curve([{"step": 1}])
 
 
 def test_saving_gives_a_picture_and_nothing_else(

@@ -11,12 +11,18 @@ import pytest
 from sampeft.labels import LabelSet
 from sampeft.metrics.counts import Counts
 from sampeft.metrics.scores import Evaluation
+from sampeft.metrics.statistics import Interval
 from sampeft.report.tables import (
     FOREGROUND,
     WITH_BACKGROUND,
+    distance_metric,
     interval_text,
     legend,
     markdown_table,
+    rules,
+    second_metrics,
+    short_heading,
+    short_text,
     table_csv,
     table_md,
 )
@@ -88,3 +94,28 @@ def test_few_cases_are_said_to_be_few(evaluations: dict[str, Evaluation]) -> Non
     assert not any("too few" in line for line in legend(evaluations))
     few = Evaluation(dict(list(evaluations["boxes"].counts.items())[:3]), evaluations["boxes"].labels)
     assert any("too few" in line for line in legend({"few": few}))
+
+
+def test_second_metrics_are_those_that_were_measured(evaluations: dict[str, Evaluation], measured: Evaluation) -> None:
+    assert second_metrics(evaluations) == []
+    assert distance_metric(evaluations["boxes"]) is None
+    assert second_metrics({**evaluations, "LoRA": measured}) == ["nsd", "hd95_mm"]
+    assert distance_metric(measured) == "hd95_mm"
+    assert [short_heading(metric) for metric in ("nsd", "nsd_px", "hd95_px")] == [
+        ("NSD", ""), ("NSD", "px"), ("HD95", "px"),
+    ]  # fmt: skip
+
+
+def test_short_texts_say_how_many_have_no_distance() -> None:
+    nan = math.nan
+    assert short_text(Interval(0.9126, 0.9, 0.93, 9), "nsd") == "0.913"
+    assert short_text(Interval(4.26, 4, 5, 9), "hd95_mm") == "4.3"
+    assert short_text(Interval(math.inf, nan, nan, 9, 2, 4.26), "hd95_mm") == "4.3 + 2 inf"
+    assert short_text(Interval(math.inf, nan, nan, 2, 2, None), "hd95_mm") == "2 inf"
+    assert short_text(Interval(nan, nan, nan, 0), "hd95_mm") == ""
+
+
+def test_the_rules_of_each_protocol_are_said_once(evaluations: dict[str, Evaluation]) -> None:
+    (rule,) = rules(evaluations)
+    assert rule == f"Protocol default: {evaluations['boxes'].protocol.about}."
+    assert legend(evaluations).count(rule) == 1

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,9 @@ from sampeft.io import write_atomically
 from sampeft.labels import LabelSet
 from sampeft.metrics.protocols import PROTOCOLS, Protocol, protocol_of
 from sampeft.metrics.scores import Evaluation
-from sampeft.progress import bar
+from sampeft.probabilities import AS_TRAINED, CalibratedPredictor, temperature_on
+from sampeft.progress import bar, peak_memory_mib
+from sampeft.refine.stored import chosen
 from sampeft.report.figures import Example, figure_examples, figure_learning_curve, figure_per_class
 from sampeft.report.page import write_page
 from sampeft.report.tables import table_csv, table_md
@@ -49,6 +52,10 @@ class Config:
         processes: how many share the cases of --pred; the result is the same.
         beside: folders of other evaluations of the same cases, shown beside this one.
         maps: also write the predicted label maps.
+        calibrate: also compare the probabilities with the truth; a temperature is fitted on the run's held-out cases.
+        refine: refiner of the class maps: components, crf, level-set, outline-points, or `fitted`: what
+            `sampeft refine` kept in the run.
+        refine_options: its options, such as --refine_options.smooth 2.
         last: score the last model of the run instead of its best.
         weights: file of the backbone's weights when it is not found by name.
         json: print the summary as one JSON object on stdout.
@@ -68,6 +75,9 @@ class Config:
     processes: int = 1
     beside: list[Path] = field(default_factory=list)
     maps: bool = False
+    calibrate: bool = True
+    refine: str | None = None
+    refine_options: dict[str, Any] = field(default_factory=dict)
     last: bool = False
     weights: str | None = None
     json: bool = False
@@ -109,17 +119,41 @@ def evaluate_run(config: Config, protocol: Protocol = PROTOCOLS["default"]) -> E
     """Score a trained run and write the results, the report among them."""
     assert config.run is not None
     assert config.data is not None
-    segmenter = load(config.run, weights=config.weights, last=config.last)
+    refiner = chosen(config.run, config.refine, config.refine_options)
+    segmenter = load(config.run, weights=config.weights, last=config.last, refiner=refiner)
     dataset = open_dataset(config.data, config.layout, parse_map(config.map))
     same_labels(segmenter.labels, dataset, config.run)
     cases = checked_cases(dataset, config.split)
-    evaluation, looks = evaluate_segmenter(
-        segmenter, dataset, cases, config.split, config.out / "maps" if config.maps else None, protocol
-    )
+    predictor = None
+    if config.calibrate:
+        temperatures = held_out_temperature(segmenter, dataset, cases, config.run)
+        predictor = CalibratedPredictor(segmenter.model, temperatures, refiner=refiner)
+    maps = config.out / "maps" if config.maps else None
+    evaluation, looks = evaluate_segmenter(segmenter, dataset, cases, config.split, maps, protocol, predictor)
     beside = [(path, Evaluation.read(path)) for path in config.beside]
     others = {str(other.meta.get("model", path.name)): other for path, other in beside}
     write_results(config.out, {segmenter.name: evaluation, **others}, looks, segmenter, config.run)
     return evaluation
+
+
+def held_out_temperature(segmenter: Segmenter, dataset: Dataset, scored: Sequence[Case], run: Path) -> dict[str, float]:
+    """Readings for `CalibratedPredictor`: as trained, and with the temperature of the run's held-out cases, if this
+    data set has them and none of them is scored."""
+    readings = {AS_TRAINED: 1.0}
+    known, scored_ids = {case.id: case for case in dataset.cases}, {case.id for case in scored}
+    held_out = run_config(run).get("held_out_cases", [])
+    if held_out and all(name in known and name not in scored_ids for name in held_out):
+        with bar("temperature", len(held_out)) as shown:
+            cases = [known[name] for name in held_out]
+            fitted = temperature_on(segmenter.model, dataset, cases, segmenter.preparation, shown)
+        readings[f"temperature {fitted:.2f}"] = fitted
+    return readings
+
+
+def run_config(run: Path) -> dict[str, Any]:
+    """The run's config.json; empty where it has none."""
+    path = run / "config.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 def same_labels(trained: LabelSet, dataset: Dataset, run: Path) -> None:
@@ -138,22 +172,42 @@ def evaluate_segmenter(
     split: str,
     maps: Path | None = None,
     protocol: Protocol = PROTOCOLS["default"],
+    predictor: CalibratedPredictor | None = None,
 ) -> tuple[Evaluation, list[Look]]:
-    """Score a loaded run on cases."""
+    """Score a loaded run on cases. predictor: what reads its probabilities on the way; nothing: they are not read."""
+    meta: dict[str, Any] = {"model": segmenter.name, "data": dataset.name, "split": split, "oracle": False}
+    if segmenter.refiner:
+        meta["refiner"] = {"name": segmenter.refiner.name, **asdict(segmenter.refiner)}
     started = time.monotonic()
     with bar("scoring", len(cases)) as shown:
         evaluation, looks = score_cases(
-            lambda prepared, _: predict_slices(segmenter.model, prepared),
+            predictor or (lambda prepared, _: predict_slices(segmenter.model, prepared, refiner=segmenter.refiner)),
             dataset,
             cases,
             segmenter.preparation,
-            {"model": segmenter.name, "data": dataset.name, "split": split, "oracle": False},
+            meta,
             shown,
             maps,
             protocol,
         )
     evaluation.meta["seconds"] = round(time.monotonic() - started, 1)
-    return evaluation, looks
+    evaluation.meta["resources"] = resources_used()
+    return replace(evaluation, calibration=predictor.found) if predictor else evaluation, looks
+
+
+def resources_used() -> dict[str, Any]:
+    """Device, threads and peak memory of this process so far."""
+    import torch
+
+    used: dict[str, Any] = {"device": "CPU", "threads": torch.get_num_threads()}
+    if torch.cuda.is_available():
+        used = {
+            "device": torch.cuda.get_device_name(),
+            "peak GPU memory (MiB)": torch.cuda.max_memory_allocated() >> 20,
+        }
+    if peak := peak_memory_mib():
+        used["peak memory (MiB)"] = peak
+    return used
 
 
 def write_results(
@@ -174,7 +228,7 @@ def write_results(
         notes.append("RANDOM WEIGHTS: this model did not start from pretrained weights.")
     shown = examples(first, looks)
     history = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] if run else []
-    config = json.loads((run / "config.json").read_text()) if run and (run / "config.json").is_file() else {}
+    config = run_config(run) if run else {}
     figure_per_class(evaluations, path=out / "per_class.png")
     if shown:
         figure_examples(shown, first.labels, out / "examples.png")
@@ -188,8 +242,23 @@ def write_results(
         history=history,
         config=config,
         notes=notes,
-        resources={k: v for k, v in first.meta.items() if k == "seconds"},
+        resources=resources(first, history, config),
     )
+
+
+def resources(evaluation: Evaluation, history: Sequence[dict[str, Any]], config: dict[str, Any]) -> dict[str, Any]:
+    """What training and scoring took, as the report shows it."""
+    minutes = [record["minutes"] for record in history if "minutes" in record]
+    described = config.get("description", {})
+    seconds = evaluation.meta.get("seconds")
+    return {
+        **({"training (minutes)": round(max(minutes), 1)} if minutes else {}),
+        **({"trained parameters": described["trainable"]} if "trainable" in described else {}),
+        **(
+            {"scoring (s)": seconds, "scoring a case (s)": round(seconds / len(evaluation.cases), 2)} if seconds else {}
+        ),
+        **evaluation.meta.get("resources", {}),
+    }
 
 
 def examples(evaluation: Evaluation, looks: Sequence[Look]) -> list[Example]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from sampeft.data.pairing import image_files, series_folders
 from sampeft.errors import SampeftError, UsageError
 from sampeft.inference import load, output_stem
 from sampeft.io import IMAGE_SUFFIXES, is_series
 from sampeft.progress import Bar, bar
+from sampeft.refine.stored import chosen
 
 POSITIONAL = {
     "run": {"type": Path, "help": "folder of a trained run"},
@@ -29,6 +31,9 @@ class Config:
         weights: file of the backbone's weights when it is not found by name.
         last: use the last model of the run instead of its best.
         batch: slices at a time; lower it when memory is short.
+        refine: refiner of the class maps: components, crf, level-set, outline-points, or `fitted`: what
+            `sampeft refine` kept in the run.
+        refine_options: its options, such as --refine_options.smooth 2.
         nifti: write NIfTI for DICOM images, too, instead of DICOM SEG.
         force: overwrite label maps that are already there.
         json: print the written files as one JSON object on stdout.
@@ -40,6 +45,8 @@ class Config:
     weights: str | None = None
     last: bool = False
     batch: int = 4
+    refine: str | None = None
+    refine_options: dict[str, Any] = field(default_factory=dict)
     nifti: bool = False
     force: bool = False
     json: bool = False
@@ -76,7 +83,8 @@ def run(config: Config) -> int:
     files = all_files(config.inputs)
     if config.out.resolve() in {(path if path.is_dir() else path.parent).resolve() for path in files}:
         raise UsageError(f"{config.out}: holds the images themselves; choose another --out")
-    segmenter = load(config.run, weights=config.weights, last=config.last)
+    refiner = chosen(config.run, config.refine, config.refine_options)
+    segmenter = load(config.run, weights=config.weights, last=config.last, refiner=refiner)
     if segmenter.has_random_weights:
         print("warning: this run was trained from RANDOM WEIGHTS", file=sys.stderr)
     written, failed = [], []

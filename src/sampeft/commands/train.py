@@ -1,4 +1,7 @@
-"""Labelled data set in, trained run folder out: check, prepare, attach a method to a backbone, train, keep the best."""
+"""Labelled data set in, trained run folder out: check, prepare, attach a method to a backbone, train, keep the best.
+
+With `--task denoise` images in, a trained denoiser out (see `train_denoiser`).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import os
 import platform
 import subprocess
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +22,10 @@ from sampeft.data.cache import Preparation, fingerprint, prepare
 from sampeft.data.case import Case, Dataset
 from sampeft.data.check import check_dataset
 from sampeft.data.folds import fold_of, hold_out
-from sampeft.data.intensity import PRESETS, choose, preset, with_bands
+from sampeft.data.intensity import PRESETS, Intensity, choose, preset, with_bands
+from sampeft.denoise import Denoise
+from sampeft.denoise.dncnn import FILE as DENOISER
+from sampeft.denoise.training import Denoising
 from sampeft.errors import UsageError
 from sampeft.io import read_volume, write_atomically
 from sampeft.model import SemanticSam
@@ -36,6 +42,8 @@ class Config:
     Args:
         data: folder of the data set.
         out: run folder to make.
+        task: segment, or denoise: train a denoiser on the images, labelled or not, of a data set or a plain folder; of
+            `training` it takes steps, minutes and seed.
         backbone: promptable model to start from.
         weights: its weights: a file, a `transformers` folder, a hub id, 'random', or nothing: found by name.
         method: what is trained; `sampeft info` lists methods and their options.
@@ -53,6 +61,10 @@ class Config:
         context_mm: how far away the neighbours are; nothing: the next slices.
         side: pixels of the square network input; nothing: the backbone's default.
         plane: axial, coronal, sagittal, or auto: across the largest spacing.
+        denoise: denoiser that each slice goes through first, here and at prediction: gaussian, nlm or dncnn.
+        denoise_options: its options, such as --denoise_options.sigma 1.5.
+        denoise_weights: run folder of --task denoise, for dncnn; its weights are copied into this run.
+        denoising: how --task denoise trains.
         training: the training itself.
         force: overwrite a run that is already there.
         json: print the result as one JSON object on stdout.
@@ -60,6 +72,7 @@ class Config:
 
     data: Path
     out: Path
+    task: Literal["segment", "denoise"] = "segment"
     backbone: str = "lite-medsam"
     weights: str | None = None
     method: str = "lora"
@@ -76,12 +89,23 @@ class Config:
     context_mm: float | None = None
     side: int | None = None
     plane: str = "auto"
-    training: Training = field(default_factory=lambda: Training(minutes=30))
+    denoise: str | None = None
+    denoise_options: dict[str, Any] = field(default_factory=dict)
+    denoise_weights: Path | None = None
+    denoising: Denoising = field(default_factory=Denoising)
+    training: Training = field(default_factory=Training)
     force: bool = False
     json: bool = False
 
 
 def run(config: Config) -> int:
+    if config.task == "denoise":
+        from sampeft.commands.train_denoiser import train_denoiser
+
+        denoiser = train_denoiser(config)
+        if config.json:
+            print(json.dumps({"out": str(config.out), **asdict(denoiser)}))
+        return 130 if denoiser.stopped else 0
     result = train(config)
     if config.json:
         print(json.dumps({"out": str(config.out), **asdict(result)}))
@@ -118,6 +142,34 @@ def split_cases(dataset: Dataset, split: str, held_out: float, seed: int) -> tup
     return [cases[i] for i in train], [cases[i] for i in held]
 
 
+def chosen_intensity(config: Config, case: Case, modality: str) -> tuple[str, Intensity]:
+    """Name and recipe: as asked, or by the first image of a case."""
+    if config.intensity != "auto":
+        return config.intensity, preset(config.intensity, config.bands)
+    name, recipe = choose(read_volume(case.files[0].image), modality)
+    return name, with_bands(recipe, config.bands)
+
+
+def chosen_denoiser(config: Config) -> Denoise | None:
+    """As asked. Raises UsageError for options without a denoiser, and what the denoiser itself raises."""
+    given = {"weights": str(config.denoise_weights)} if config.denoise_weights else {}
+    if config.denoise is not None:
+        return Denoise.of(config.denoise, {**config.denoise_options, **given})
+    if given or config.denoise_options:
+        raise UsageError("options and weights of a denoiser are given, but no denoiser; give --denoise NAME")
+    return None
+
+
+def kept_in(run: Path, denoise: Denoise | None) -> Denoise | None:
+    """The same denoiser, with its weights, if it has any, copied into the run folder."""
+    if denoise is None or "weights" not in denoise.options:
+        return denoise
+    target = (run / DENOISER).resolve()
+    if Path(denoise.options["weights"]) != target:
+        write_atomically(target, Path(denoise.options["weights"]).read_bytes())
+    return replace(denoise, options={**denoise.options, "weights": str(target)})
+
+
 def versions() -> dict[str, str]:
     names = ("sampeft", "torch", "transformers", "timm", "peft", "accelerate", "numpy", "nibabel")
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
@@ -134,16 +186,22 @@ def git_commit() -> str | None:
     return found.stdout.strip() or None
 
 
-def train(config: Config) -> Result:
-    """Train and return what it came to. Raises SampeftError for anything the user can mend, before any heavy work."""
+def train(config: Config, dataset: Dataset | None = None) -> Result:
+    """Train and return what it came to. Raises SampeftError for anything the user can mend, before any heavy work.
+
+    dataset: what was read from `config.data` before; nothing: it is read here.
+    """
+    if config.task != "segment":
+        raise UsageError("a denoiser is trained by `sampeft.commands.train_denoiser.train_denoiser`, not by `train`")
     if (config.out / "adapter.json").exists() and not config.force:
         raise UsageError(f"{config.out}: holds a trained run; choose another --out or overwrite it with --force")
     spec = backbone(config.backbone)
     side = config.side or spec.side
     spec.check_side(side)
     with_bands(PRESETS["percentile"], config.bands)  # a wrong list is told before any file is opened
+    denoise = chosen_denoiser(config)
 
-    dataset = open_dataset(config.data, config.layout, parse_map(config.map))
+    dataset = dataset or open_dataset(config.data, config.layout, parse_map(config.map))
     cases, held_out = split_cases(dataset, config.split, config.held_out, config.training.seed)
     say(f"data      {dataset.name}: {len(cases)} cases to train on, {len(held_out)} held out ({_names(held_out)})")
     with bar("checking", len(cases) + len(held_out)) as shown:
@@ -156,11 +214,7 @@ def train(config: Config) -> Result:
         say(f"note      {note}")
     say(report.table())
 
-    if config.intensity == "auto":
-        name, recipe = choose(read_volume(cases[0].files[0].image), dataset.modality)
-        recipe = with_bands(recipe, config.bands)
-    else:
-        name, recipe = config.intensity, preset(config.intensity, config.bands)
+    name, recipe = chosen_intensity(config, cases[0], dataset.modality)
     if not dataset.labels.has_background and recipe.crop == "body":
         raise UsageError(
             f"intensity '{name}' crops to the body, but the label map has no background for what is outside"
@@ -184,7 +238,11 @@ def train(config: Config) -> Result:
         say(f"          {part:<22}{total:>12,} parameters, {trainable:>10,} trained")
     say(f"          {'all':<22}{attached.total:>12,} parameters, {attached.trainable:>10,} trained")
 
-    preparation = Preparation(recipe, side, config.plane, config.context, config.context_mm)
+    config.out.mkdir(parents=True, exist_ok=True)
+    denoise = kept_in(config.out, denoise)
+    preparation = Preparation(recipe, side, config.plane, config.context, config.context_mm, denoise)
+    if denoise:
+        say(f"denoise   {denoise.identity}")
     data_digest = fingerprint([*cases, *held_out])
     with bar("preparing slices") as shown:
         slices = prepare(dataset, cases, preparation, fingerprint(cases), shown)
@@ -199,14 +257,13 @@ def train(config: Config) -> Result:
         "trainable": attached.trainable,
         "total": attached.total,
         "label_map": dataset.labels.to_json(),
-        "preparation": asdict(preparation),
+        "preparation": preparation.to_json(),
         "metric_policy": "default",
         "seed": config.training.seed,
         "data": {"name": dataset.name, "fingerprint": data_digest, "cases": len(cases), "slices": len(slices)},
         "versions": versions(),
         "git_commit": git_commit(),
     }
-    config.out.mkdir(parents=True, exist_ok=True)
     resolved = {
         **json.loads(json.dumps(asdict(config), default=str)),
         "training_cases": [case.id for case in cases],

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from sampeft.data.noise import NOISES, noise
+from sampeft.errors import UsageError, unknown_name
 from sampeft.labels import LabelSet
 from sampeft.volume import IGNORE
 
@@ -20,6 +22,8 @@ class Augmentation:
     about mid-grey. brightness: added, of the full range. gamma: exponent exp(+- this). noise: standard deviation at most.
     mirror: probability of a left-right flip, with the ids of left/right pairs swapped; off by default, since organs
     that are no pairs (a liver) would still change sides.
+    noises: kinds of noise (`sampeft.data.noise`); with noise_probability a slice gets one of them, after all else, on the
+    image alone. noise_strength: lowest and highest strength, drawn uniformly; None: the usual ones of each kind.
     """
 
     shift: float = 0.06
@@ -30,6 +34,19 @@ class Augmentation:
     gamma: float = 0.2
     noise: float = 0.03
     mirror: float = 0.0
+    noises: tuple[str, ...] = ()
+    noise_probability: float = 0.5
+    noise_strength: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.noises:
+            if name not in NOISES:
+                raise unknown_name("noise", name, NOISES)
+        if not 0 <= self.noise_probability <= 1:
+            raise UsageError(f"noise_probability is {self.noise_probability:g}; give 0 to 1")
+        if self.noise_strength is not None and not 0 <= self.noise_strength[0] <= self.noise_strength[1]:
+            low, high = self.noise_strength
+            raise UsageError(f"noise_strength goes from low to high, got {low:g} to {high:g}")
 
 
 def augment(
@@ -71,5 +88,19 @@ def augment(
     images = images.clamp(0, 1) ** per_image(torch.exp(draw(config.gamma)))
     images = (images - 0.5) * per_image(1 + draw(config.contrast)) + 0.5 + per_image(draw(config.brightness))
     sigma = per_image(draw(config.noise).abs())
-    noise = torch.randn(images[:, :1].shape, generator=generator)
-    return (images + sigma * noise).clamp(0, 1), channels
+    white = torch.randn(images[:, :1].shape, generator=generator)
+    images = (images + sigma * white).clamp(0, 1)
+    return (_spoilt(images, config, generator) if config.noises else images), channels
+
+
+def _spoilt(images_B3HW: torch.Tensor, config: Augmentation, generator: torch.Generator) -> torch.Tensor:
+    """Some of the images with noise of a kind and strength that are drawn for each."""
+    images = []
+    for image_3HW in images_B3HW:
+        chance, share = torch.rand(2, generator=generator).tolist()
+        name = config.noises[int(torch.randint(len(config.noises), (), generator=generator))]
+        low, high = config.noise_strength or NOISES[name].usual
+        if chance < config.noise_probability:
+            image_3HW = noise(name, low + share * (high - low))(image_3HW[None], generator)[0]
+        images.append(image_3HW)
+    return torch.stack(images)

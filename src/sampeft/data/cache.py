@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -132,7 +132,7 @@ def prepare(
         _VERSION,
         digest,
         [[case.id, len(case.files)] for case in cases],
-        asdict(preparation),
+        _described(preparation),
         dataset.labels.to_json(),
         sorted(dataset.label_values.items()),
         sorted((dataset.label_colors or {}).items()),
@@ -160,6 +160,12 @@ def prepare(
         return made
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _described(preparation: Preparation) -> dict[str, Any]:
+    """Of a preparation all that the slices depend on: not where a denoiser's weights are kept, only their content."""
+    content = preparation.to_json()
+    return content if preparation.denoise is None else {**content, "denoise": preparation.denoise.identity}
 
 
 def _reopen(folder: Path) -> Slices:

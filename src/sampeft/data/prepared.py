@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import numpy.typing as npt
 
 from sampeft.data.intensity import Intensity, Levels, examine, measure, nodata_value, select_bands
 from sampeft.data.slices import Frame, SliceView
+from sampeft.denoise import Denoise, Denoiser
 from sampeft.errors import DataError, UsageError
 from sampeft.volume import Volume
 
@@ -27,6 +28,7 @@ class Preparation:
     `repeat` the slice three times, `neighbours` the slice before it, itself and the slice after it.
     context_mm: how far the neighbours are away; the nearest slices are taken, in a stack of thick slices perhaps the
     slice itself. None: the next slices, at any spacing. Beyond the ends of a volume its last slice is repeated.
+    denoise: what each slice goes through on the file's own grid, after the intensity recipe and before it is scaled.
     """
 
     intensity: Intensity
@@ -34,6 +36,7 @@ class Preparation:
     plane: str = "auto"
     context: Literal["repeat", "neighbours"] = "repeat"
     context_mm: float | None = None
+    denoise: Denoise | None = None
 
     def __post_init__(self) -> None:
         if self.context not in ("repeat", "neighbours"):
@@ -43,13 +46,25 @@ class Preparation:
                 f"context_mm is {self.context_mm:g}; it is a distance above 0 and goes with the context 'neighbours'"
             )
 
+    def to_json(self) -> dict[str, Any]:
+        """What `from_json` reads; without a denoiser as older versions wrote and read it."""
+        content = asdict(self)
+        if self.denoise is None:
+            del content["denoise"]
+        return content
+
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Preparation:
-        """What `dataclasses.asdict` gave; keys that an older version did not write take their defaults."""
-        known = {field.name for field in fields(cls)}
+    def from_json(cls, content: Mapping[str, Any], folder: Path | None = None) -> Preparation:
+        """What `to_json` gave; keys that an older version did not write take their defaults.
+
+        folder: of the run, where the weights of a denoiser are looked for first.
+        """
+        known = {known.name for known in fields(cls)}
         if unknown := sorted(content.keys() - known):
             raise DataError(f"the stored preparation has unknown keys {', '.join(unknown)}; update sampeft to read it")
-        return cls(**{**content, "intensity": Intensity(**content["intensity"])})
+        stored = content.get("denoise")
+        denoise = Denoise.from_json(stored, folder) if stored else None
+        return cls(**{**content, "intensity": Intensity(**content["intensity"]), "denoise": denoise})
 
 
 @dataclass(frozen=True)
@@ -57,7 +72,8 @@ class PreparedVolume:
     """A file as upright slices with its levels and frame worked out.
 
     slices: (S, H, W) or (S, H, W, 3) stored values of the bands that are looked at. reach: how many slices away the
-    neighbours are that the first and the third channel show; None: the slice is repeated.
+    neighbours are that the first and the third channel show; None: the slice is repeated. noise: (levels (C, H, W) of
+    the box, slice) -> the same with noise, before the denoiser; for measuring how much noise a model bears.
     """
 
     volume: Volume
@@ -66,6 +82,9 @@ class PreparedVolume:
     levels: Levels
     frame: Frame
     reach: int | None = None
+    denoiser: Denoiser | None = None
+    noise: Callable[[torch.Tensor, int], torch.Tensor] | None = None
+    _kept: dict[int, torch.Tensor] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @classmethod
     def of(cls, volume: Volume, preparation: Preparation, quiet: bool = False) -> PreparedVolume:
@@ -89,7 +108,9 @@ class PreparedVolume:
             reach = 1 if wanted is None else math.floor(wanted / view.spacing_mm[0] + 0.5)
         levels = measure(recipe, slices, nodata_value(volume))
         height, width = slices.shape[1:3]
-        return cls(volume, view, slices, levels, Frame((height, width), levels.box, preparation.side), reach)
+        frame = Frame((height, width), levels.box, preparation.side)
+        denoiser = preparation.denoise.build() if preparation.denoise else None
+        return cls(volume, view, slices, levels, frame, reach, denoiser)
 
     def __len__(self) -> int:
         return len(self.slices)
@@ -98,12 +119,38 @@ class PreparedVolume:
         """(C, side, side) in 0..1; C is 1 where the three channels that the network sees are the same."""
         import torch
 
-        top, left, bottom, right = self.frame.box
         shown = [index]
         if self.reach:
             shown = [max(index - self.reach, 0), index, min(index + self.reach, len(self) - 1)]
-        levels = [self.levels.compact(self.slices[s][top:bottom, left:right]) for s in shown]
-        return self.frame.scaled(torch.from_numpy(np.concatenate(levels) if self.reach else levels[0]))
+        return self.frame.scaled(torch.cat([self._shown(s) for s in shown]))
+
+    def _shown(self, index: int) -> torch.Tensor:
+        """What `box_levels` gives; where neighbours would be denoised three times, the last slices are kept."""
+        if not (self.denoiser and self.reach):
+            return self.box_levels(index)
+        if index not in self._kept:
+            if len(self._kept) > 2 * self.reach:
+                del self._kept[next(iter(self._kept))]
+            self._kept[index] = self.box_levels(index)
+        return self._kept[index]
+
+    def box_levels(self, index: int) -> torch.Tensor:
+        """(C, box height, box width) in 0..1 on the file's own grid: the slice by its recipe, with the noise that is
+        asked for, denoised."""
+        import torch
+
+        top, left, bottom, right = self.frame.box
+        levels = torch.from_numpy(self.levels.compact(self.slices[index][top:bottom, left:right]))
+        if self.noise:
+            levels = self.noise(levels, index)
+        return self.denoiser(levels) if self.denoiser else levels
+
+    def with_noise(self, name: str, strength: float, seed: int) -> PreparedVolume:
+        """The same volume seen through synthetic noise (see `sampeft.data.noise`), other in each slice."""
+        from sampeft.data.noise import noise, noisy
+
+        noise(name, strength)  # a wrong name is told now
+        return replace(self, noise=lambda levels, s: noisy(levels[None], name, strength, seed + s)[0])
 
     def image(self, index: int) -> torch.Tensor:
         """(3, side, side) in 0..1: the slice, or it between its neighbours."""

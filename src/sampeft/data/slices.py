@@ -142,11 +142,15 @@ class Frame:
 
     def class_map(self, logits_Khw: torch.Tensor) -> npt.NDArray[np.uint8]:
         """(K, h, w) logits of the square -> (H, W) class channels; outside the box: channel 0."""
+        return self.placed(self.logits(logits_Khw))
+
+    def placed(self, logits_Khw: torch.Tensor) -> npt.NDArray[np.uint8]:
+        """What `logits` gave -> (H, W) class channels; outside the box: channel 0."""
         import torch
 
         top, left, bottom, right = self.box
         channels = np.zeros(self.size, dtype=np.uint8)
-        channels[top:bottom, left:right] = self.logits(logits_Khw).argmax(dim=0).to(torch.uint8).cpu().numpy()
+        channels[top:bottom, left:right] = logits_Khw.argmax(dim=0).to(torch.uint8).cpu().numpy()
         return channels
 
     def points(self, points_N2: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

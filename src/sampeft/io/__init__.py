@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -199,3 +200,16 @@ def _content(path: Path) -> bytes:
     if not content:
         raise DataError(f"{path}: is empty; copy or download it again")
     return content
+
+
+def write_map(stem: Path, channels: npt.NDArray[Any], labels: LabelSet, volume: Volume, nifti: bool = False) -> Path:
+    """Write class channels as a label file of the image's own kind; `stem` is its path without the ending.
+
+    nifti: NIfTI for DICOM, too. It is written as well when nothing was found, of which no DICOM SEG can tell.
+    """
+    suffix = label_suffix(volume)
+    if suffix == ".dcm" and (nifti or not np.isin(channels, labels.foreground).any()):
+        suffix = ".nii.gz"
+        if not nifti:
+            warnings.warn(f"{volume.path}: nothing was found in it; written as NIfTI, not as DICOM SEG", stacklevel=2)
+    return write_labels(stem.parent / f"{stem.name}{suffix}", channels, labels, volume)

@@ -70,6 +70,15 @@ class Calibration:
             raise ValueError(f"cannot add calibrations of {self.n.shape} and {other.n.shape} classes and bins")
         return Calibration(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
 
+    def to_json(self) -> dict[str, Any]:
+        """The sums as lists; `from_json` reads them."""
+        return {name: getattr(self, name).tolist() for name in self.__dataclass_fields__}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Calibration:
+        """Raises KeyError or ValueError for what `to_json` did not give."""
+        return cls(**{name: np.array(content[name], dtype=np.float64) for name in cls.__dataclass_fields__})
+
     @property
     def ece(self) -> float:
         """Expected calibration error of the most probable class, 0..1: mean over pixels of |accuracy - confidence| of

@@ -48,6 +48,10 @@ MEASURES: dict[str, Measure] = {
 """Numbers per case and class; the first four come from counts (`overlap.METRICS`), the others from `Measures`."""
 
 
+VOLUME = "truth_volume_ml"
+"""Kept beside the measures: what the truth of a class amounts to, by which scores are sorted into sizes."""
+
+
 @dataclass(frozen=True, eq=False)
 class Measures:
     """Name -> (K,) numbers of one case, NaN where a class has none. Names outside MEASURES are counts to be pooled."""

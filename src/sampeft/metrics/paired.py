@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,8 +21,8 @@ class PairedTest:
     n: pairs of scores. n_equal: pairs without a difference; they count neither for nor against.
     difference: mean of a - b over the pairs; NaN without pairs, inf when one of them is infinite.
     effect: matched-pairs rank-biserial correlation, -1 (b higher in every pair) .. 1 (a higher in every pair).
-    p: two-sided Wilcoxon signed-rank. p_holm: the same after Holm's correction over the classes.
-    smallest_p: what p_holm would be if every class differed in one direction in every pair.
+    p: two-sided Wilcoxon signed-rank. p_holm: the same after Holm's correction over the columns tested together.
+    smallest_p: what p_holm would be if every column differed in one direction in every pair.
     """
 
     n: int
@@ -35,8 +35,8 @@ class PairedTest:
 
     @property
     def too_few(self) -> bool:
-        """Whether so few pairs cannot show any difference at 5 %, however large."""
-        return self.smallest_p > ALPHA
+        """Whether so few pairs cannot show any difference at 5 %, however large; no pair at all is too few."""
+        return not self.smallest_p <= ALPHA
 
     @property
     def differs(self) -> bool:
@@ -45,6 +45,8 @@ class PairedTest:
     @property
     def verdict(self) -> str:
         """One phrase for a reader."""
+        if not self.n:
+            return "no case has a score for both"
         if self.too_few:
             return f"n = {self.n} pairs are too few to conclude (the smallest p they can give is {self.smallest_p:.3g})"
         if self.differs:
@@ -55,6 +57,7 @@ class PairedTest:
 def paired_tests(a_NK: Scores, b_NK: Scores) -> list[PairedTest]:
     """Test each class of two methods on the same cases in the same order, Holm's correction over all of them.
 
+    Columns need not be classes of one pair: side by side the classes of many pairs of methods are one family.
     A case that has no score (NaN) for one of the methods is left out of that class. Infinite scores take the outer ranks.
     A class without any pair has p = NaN and does not enter the correction. Raises ValueError for unequal shapes.
     """
@@ -135,9 +138,7 @@ def ranking(
 
     if len({values.shape for values in scores.values()}) != 1:
         raise ValueError(f"scores of {', '.join(scores)} are not of the same cases and classes")
-    stack = np.stack(list(scores.values()))
-    finite = stack[np.isfinite(stack)]
-    stack = np.where(np.isposinf(stack), (finite.max() if finite.size else 0.0) + 1, stack)
+    stack = misses_as_worst(np.stack(list(scores.values())))
     means_BM = np.concatenate(
         [
             np.stack([mean_over_classes(means(times_BN, values)) for values in stack], axis=1)
@@ -151,6 +152,47 @@ def ranking(
     held = (lowest[..., None] <= places) & (places <= highest[..., None])
     share_MR = (held / (highest - lowest + 1)[..., None]).mean(axis=0)
     return Ranking(tuple(scores), share_MR, share_MR @ places, share_MR[:, 0], stack.shape[1])
+
+
+def misses_as_worst(scores: Scores) -> Scores:
+    """Infinite scores as the largest finite one of all plus 1, so that methods with misses can be put in order."""
+    finite = scores[np.isfinite(scores)]
+    return np.where(np.isposinf(scores), (finite.max() if finite.size else 0.0) + 1, scores)
+
+
+def mean_ranks(scores_MN: Scores, higher_is_better: bool = True) -> Scores:
+    """(M,) the mean over cases of each method's rank in a case, 1 is best; equal scores share their ranks.
+
+    scores_MN: one score per method and case. A case without a score (NaN) for one of the methods is left out; without
+    any case the ranks are NaN.
+    """
+    from scipy.stats import rankdata
+
+    whole_MN = scores_MN[:, ~np.isnan(scores_MN).any(axis=0)]
+    if not whole_MN.shape[1]:
+        return np.full(len(scores_MN), np.nan)
+    ranks_M: Scores = rankdata(-whole_MN if higher_is_better else whole_MN, axis=0).mean(axis=1)
+    return ranks_M
+
+
+def groups_not_told_apart(n: int, told_apart: Collection[tuple[int, int]]) -> list[tuple[int, ...]]:
+    """The largest groups of two or more of the items 0..n-1 of which no two were told apart; an item may be in several.
+
+    told_apart: pairs of items in either order. Groups come in the order of their members. Source: Bron and Kerbosch.
+    """
+    apart = {frozenset(pair) for pair in told_apart}
+    alike = {i: {j for j in range(n) if j != i and frozenset((i, j)) not in apart} for i in range(n)}
+    groups: list[tuple[int, ...]] = []
+
+    def grow(group: tuple[int, ...], candidates: set[int], done: set[int]) -> None:
+        if not candidates and not done and len(group) > 1:
+            groups.append(tuple(sorted(group)))
+        for i in sorted(candidates):
+            grow((*group, i), candidates & alike[i], done & alike[i])
+            candidates, done = candidates - {i}, done | {i}
+
+    grow((), set(range(n)), set())
+    return sorted(groups)
 
 
 def _differences(a: Scores, b: Scores) -> Scores:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from sampeft.errors import DataError, UsageError, unknown_name
 from sampeft.labels import LabelSet
 from sampeft.metrics.counts import Counts, class_boxes, count_in_boxes, used_box
-from sampeft.metrics.measures import CaseScore, Measures
+from sampeft.metrics.measures import VOLUME, CaseScore, Measures
 from sampeft.metrics.overlap import POLICY, dsc
 from sampeft.metrics.surface import Elements, Surfaces, assd, hausdorff, nsd, surfaces, widened
 from sampeft.metrics.targets import TargetCounts, count_targets
@@ -174,6 +174,7 @@ class Protocol:
             absent = counts.tp + counts.fp + counts.fn == 0
             absent[: labels.foreground[0]] = True  # the volume of the background is that of the scan
             percent = 100 * (prediction_K - truth_K) / np.where(truth_K > 0, truth_K, 1.0)
+            values[VOLUME] = np.where(absent | (truth_K == 0), np.nan, truth_K)
             values["volume_error_ml"] = np.where(absent, np.nan, prediction_K - truth_K)
             values["volume_error_percent"] = np.where(absent, np.nan, np.where(truth_K > 0, percent, np.inf))
         if tally.targets:

@@ -17,15 +17,16 @@ import numpy.typing as npt
 from sampeft.errors import DataError, SampeftError, unknown_name
 from sampeft.io import write_atomically
 from sampeft.labels import LabelSet
+from sampeft.metrics.calibration import Calibration
 from sampeft.metrics.counts import Counts
 from sampeft.metrics.landcover import land_cover
-from sampeft.metrics.measures import MEASURES, CaseScore, Measures
+from sampeft.metrics.measures import MEASURES, VOLUME, CaseScore, Measures
 from sampeft.metrics.overlap import METRICS
 from sampeft.metrics.protocols import PROTOCOLS, TARGET_COUNTS, Protocol
 from sampeft.metrics.statistics import FEW, METHOD, Interval, bootstrap_interval, bootstrap_per_class, mean_of_means
 from sampeft.metrics.targets import TargetCounts
 
-SCORES, COUNTS, SUMMARY = "scores.csv", "counts.csv", "summary.json"
+SCORES, COUNTS, SUMMARY, CALIBRATION = "scores.csv", "counts.csv", "summary.json", "calibration.json"
 
 
 @dataclass(frozen=True)
@@ -60,18 +61,29 @@ class Evaluation:
     counts: case id -> counts pooled over the case's files and slices.
     meta: where the predictions come from: protocol, model, data, split, oracle (the truth was used), seeds, seconds...
     measures: case id -> what counts cannot give, such as surface distances; empty where only pixels were counted.
+    calibration: reading of the probabilities (`as trained`, `temperature 1.37`) -> how far they can be believed, over
+        a sample of all pixels; empty where no probabilities were seen.
     """
 
     counts: dict[str, Counts]
     labels: LabelSet
     meta: dict[str, Any] = field(default_factory=dict)
     measures: dict[str, Measures] = field(default_factory=dict)
+    calibration: dict[str, Calibration] = field(default_factory=dict)
 
     @classmethod
     def of(cls, scores: Mapping[str, CaseScore], labels: LabelSet, meta: dict[str, Any]) -> Evaluation:
         """Cases in the order given."""
         counts = {case: score.counts for case, score in scores.items()}
         return cls(counts, labels, meta, {case: score.measures for case, score in scores.items()})
+
+    def sizes(self) -> tuple[npt.NDArray[np.float64], str]:
+        """(cases, K) size of every class in the truth, NaN where it has none, and the unit: `ml`, or `px` without a
+        pixel size in mm."""
+        if self.measures and all(VOLUME in measures.values for measures in self.measures.values()):
+            return self._raw(VOLUME), "ml"
+        pixels = np.array([c.truth for c in self.counts.values()], dtype=np.float64).reshape(-1, len(self.labels))
+        return np.where(pixels > 0, pixels, np.nan), "px"
 
     def __post_init__(self) -> None:
         for case, counts in self.counts.items():
@@ -182,10 +194,8 @@ class Evaluation:
         return self.matrix(metric)[np.argsort(np.array(self.cases, dtype=object), kind="stable")]
 
     def write(self, out: Path) -> None:
-        """Write scores.csv (one row per case x class x metric), counts.csv and summary.json; the folder is made.
-
-        The summary comes last: where it is, the other two are whole.
-        """
+        """Write scores.csv (one row per case x class x metric), counts.csv, calibration.json where there is any, and
+        summary.json; the folder is made. The summary comes last: where it is, the others are whole."""
         names = self.labels.names
         pixels = {case: (counts.truth, counts.prediction) for case, counts in self.counts.items()}
         extra = {name for measures in self.measures.values() for name in measures.values} - set(self.metrics)
@@ -211,11 +221,16 @@ class Evaluation:
                 for k in range(len(names))
             ),
         )
+        if self.calibration:
+            sums = {reading: sums.to_json() for reading, sums in self.calibration.items()}
+            write_atomically(out / CALIBRATION, (json.dumps(sums) + "\n").encode())
         text = json.dumps(_without_nan(self.summary()), indent=1, allow_nan=False, default=str, ensure_ascii=False)
         write_atomically(out / SUMMARY, (text + "\n").encode())
 
     def _raw(self, name: str) -> npt.NDArray[np.float64]:
-        return np.array([self.measures[case][name] for case in self.counts]).reshape(-1, len(self.labels))
+        nothing = np.full(len(self.labels), np.nan)
+        rows = [self.measures[case].values.get(name, nothing) for case in self.counts]
+        return np.array(rows).reshape(-1, len(self.labels))
 
     def summary(self) -> dict[str, Any]:
         """What summary.json holds; NaN stands for `no score`."""
@@ -241,6 +256,7 @@ class Evaluation:
                 if targets
                 else {}
             ),
+            **({"calibration": self._calibration()} if self.calibration else {}),
             "too_few_cases": headline["dsc"]["n"] < FEW,
             "never_found": [c.name for c in per_class["dsc"] if c.never_found],
             "classes": {
@@ -253,6 +269,13 @@ class Evaluation:
                 for i, c in enumerate(per_class["dsc"])
             },
             "label_map": self.labels.to_json(),
+        }
+
+    def _calibration(self) -> dict[str, Any]:
+        names = self.labels.names
+        return {
+            reading: {"ece": found.ece, "brier": dict(zip(names, map(float, found.brier_K), strict=True))}
+            for reading, found in self.calibration.items()
         }
 
     @classmethod
@@ -274,7 +297,11 @@ class Evaluation:
                 raise ValueError(f"{len(rows)} rows for {content['n_cases']} cases of {len(labels)} classes")
             path = out / SCORES
             evaluation = cls(counts, labels, dict(content["meta"]))
-            return replace(evaluation, measures=_read_measures(path, labels, counts, bool(evaluation.protocol.flare22)))
+            measures = _read_measures(path, labels, counts, bool(evaluation.protocol.flare22))
+            path = out / CALIBRATION
+            sums = json.loads(path.read_text(encoding="utf-8")) if "calibration" in content else {}
+            calibration = {reading: Calibration.from_json(found) for reading, found in sums.items()}
+            return replace(evaluation, measures=measures, calibration=calibration)
         except OSError as error:
             raise DataError(
                 f"{path}: cannot be read ({error.strerror}); an evaluation folder is what `sampeft evaluate` writes"

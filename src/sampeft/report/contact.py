@@ -41,8 +41,8 @@ class Tile:
     """
 
     name: str
-    image_HWC: Array  # noqa: N815
-    channels_HW: Array  # noqa: N815
+    image_HWC: Array
+    channels_HW: Array
     box: tuple[int, int, int, int]
     aspect: float = 1.0
     rings: tuple[tuple[int, float, float], ...] = ()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,41 +12,23 @@ from sampeft import __version__
 from sampeft.io import write_atomically
 from sampeft.metrics.scores import Evaluation
 from sampeft.metrics.statistics import FEW
-from sampeft.report import tables
-from sampeft.report.figures import DPI, Example, encode, figure_examples, figure_learning_curve, figure_per_class
+from sampeft.report import contents, tables
+from sampeft.report.facts import facts, listed, origin
+from sampeft.report.failures import MOST_ROWS, Failure, failures, worst_found
+from sampeft.report.figures import Example, figure_examples
+from sampeft.report.score_figures import figure_by_size, figure_case_means, figure_per_class, figure_reliability
+from sampeft.report.style import DPI, encode, shown_name
+from sampeft.report.training_figures import figure_learning_curve
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+__all__ = ["MAX_BYTES", "REPORT", "Failure", "failures", "write_page"]
+
 REPORT = "report.html"
 MAX_BYTES = 10_000_000
 _PICTURES_BYTES = 6_500_000  # of pictures as such: base64 adds a third
-_CASES_NAMED = 12
-
-# What a reader looks for first in a run's config.json, and what to call it.
-_FACTS = {
-    "backbone": "backbone",
-    "weights_sha256": "weights, SHA-256",
-    "method": "method",
-    "options": "options of the method",
-    "trainable": "trained parameters",
-    "total": "all parameters",
-    "data": "training data",
-    "preparation": "slices and intensity",
-    "trained": "state",
-    "seed": "seed",
-    "versions": "versions",
-    "git_commit": "source commit",
-}
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Something that a mean hides: what went wrong with which class, and in which cases."""
-
-    kind: str
-    name: str
-    text: str
+_PLOTS = 5  # besides the examples
 
 
 def write_page(
@@ -74,35 +54,45 @@ def write_page(
     if not evaluations:
         raise ValueError("a report needs at least one evaluation")
     first = next(iter(evaluations.values()))
-    budget = _PICTURES_BYTES // (len(examples) + 2)
-    drawable = any("loss" in record or "val_dsc" in record for record in history)
-    template = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    ).from_string(files("sampeft.report").joinpath("page.html").read_text(encoding="utf-8"))
+    metrics = tables.second_metrics(evaluations)
+    source = files("sampeft.report")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["words"] = shown_name
+    template = environment.from_string(source.joinpath("page.html").read_text(encoding="utf-8"))
+    rules = tables.rules(evaluations)
+    failed, worst = failures(first), worst_found(first)
     text = template.render(
         title=title,
+        style=source.joinpath("page.css").read_text(encoding="utf-8"),
         version=__version__,
         notes=notes,
-        headlines=[_headline(name, evaluation) for name, evaluation in evaluations.items()],
-        n_classes=len(first.labels.foreground),
+        origin=origin(config),
+        headlines=[contents.headline(name, evaluation, metrics) for name, evaluation in evaluations.items()],
+        oracles=[evaluation.is_oracle for evaluation in evaluations.values()],
+        n_classes=len(first.averaged),
         few=FEW,
         is_few=first.headline().too_few,
         meta=first.meta,
-        legend=tables.legend(evaluations),
-        columns=[tables.column_name(name, evaluation) for name, evaluation in evaluations.items()],
-        rows=tables.class_rows(evaluations),
+        rules=rules,
+        legend=[line for line in tables.legend(evaluations) if line not in rules],
+        metrics=[tables.short_heading(metric) for metric in metrics],
+        rows=contents.class_table(evaluations, metrics),
         colors={name: "#{:02x}{:02x}{:02x}".format(*color) for name, color in _named_colors(first)},
-        interval_text=tables.interval_text,
-        foreground=tables.FOREGROUND,
         with_background=tables.WITH_BACKGROUND,
-        not_scored=tables.NOT_SCORED,
-        per_class=_inline(figure_per_class(evaluations), budget),
-        examples=[(e, _inline(figure_examples([e], first.labels), budget)) for e in examples],
-        failures=failures(first),
-        learning=_inline(figure_learning_curve(history, labels=first.labels), budget) if drawable else None,
-        facts=_facts(config),
-        settings=list(_flat(config)),
-        resources=[(name, _shown(value)) for name, value in _flat(resources)],
+        failures=failed[:MOST_ROWS],
+        n_more_failures=max(len(failed) - MOST_ROWS, 0),
+        worst=worst[:MOST_ROWS],
+        n_more_worst=max(len(worst) - MOST_ROWS, 0),
+        sizes=contents.size_table(evaluations),
+        readings=list(first.calibration),
+        calibration=contents.calibration_table(first),
+        calibration_eces=[f"{found.ece:.4f}" for found in first.calibration.values()],
+        calibration_briers=[f"{found.brier_K.sum():.4f}" for found in first.calibration.values()],
+        calibration_sentences=contents.calibration_sentences(first.calibration),
+        facts=facts(config),
+        settings=listed(config),
+        resources=listed(resources),
+        **_pictures(evaluations, examples, history),
     )
     content = text.encode()
     if len(content) > MAX_BYTES:
@@ -112,51 +102,21 @@ def write_page(
     return out / REPORT
 
 
-def failures(evaluation: Evaluation) -> list[Failure]:
-    """Classes that are never found, then missed or falsely found in some cases, then absent from the truth."""
-    missed, false = evaluation.missed(), evaluation.false()
-    cases, scores = len(evaluation.cases), evaluation.per_class()
-    return [
-        *(
-            Failure("never found", c.name, f"scores 0 in all {c.n_truth} cases that have it; check labels and training")
-            for c in scores
-            if c.never_found
-        ),
-        *(
-            Failure("missed", c.name, f"in {c.n_missed} of {c.n_truth} cases that have it: {_names(missed[c.name])}")
-            for c in scores
-            if c.n_missed and not c.never_found
-        ),
-        *(
-            Failure("false", c.name, f"in {c.n_false} of {cases - c.n_truth} cases without it: {_names(false[c.name])}")
-            for c in scores
-            if c.n_false
-        ),
-        *(
-            Failure("absent", c.name, "in the truth of no case, so nothing is known about how well it is found")
-            for c in scores
-            if c.n_truth == 0
-        ),
-    ]
-
-
-def _names(cases: Sequence[str]) -> str:
-    more = len(cases) - _CASES_NAMED
-    return ", ".join(cases[:_CASES_NAMED]) + (f" and {more} more, all in scores.csv" if more > 0 else "")
-
-
-def _headline(name: str, evaluation: Evaluation) -> dict[str, Any]:
-    mean = evaluation.headline()
+def _pictures(
+    evaluations: dict[str, Evaluation], examples: Sequence[Example], history: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """Name in the page -> data URI, None for what there is nothing to draw of."""
+    first = next(iter(evaluations.values()))
+    budget = _PICTURES_BYTES // (len(examples) + _PLOTS)
+    drawable = any("loss" in record or "val_dsc" in record for record in history)
+    by_size = figure_by_size(evaluations)
     return {
-        "name": name,
-        "oracle": tables.ORACLE if evaluation.is_oracle else "",
-        "mean": tables.NOT_SCORED if math.isnan(mean.mean) else f"{mean.mean:.3f}",
-        "interval": tables.interval_text(mean),
-        "range": "" if math.isnan(mean.low) else f"{mean.low:.3f} to {mean.high:.3f}",
-        "n": mean.n,
-        "missed": sum(map(len, evaluation.missed().values())),
-        "false": sum(map(len, evaluation.false().values())),
-        "background": f"{evaluation.with_background_mean():.3f}" if evaluation.labels.has_background else "",
+        "examples": [(example, _inline(figure_examples([example], first.labels), budget)) for example in examples],
+        "per_class": _inline(figure_per_class(evaluations), budget),
+        "case_means": _inline(figure_case_means(evaluations), budget),
+        "by_size": _inline(by_size, budget) if by_size else None,
+        "reliability": _inline(figure_reliability(first.calibration), budget) if first.calibration else None,
+        "learning": _inline(figure_learning_curve(history, labels=first.labels), budget) if drawable else None,
     }
 
 
@@ -172,30 +132,3 @@ def _inline(figure: Figure, most_bytes: int) -> str:
             break
         content, kind = encode(figure, "jpeg", dpi), "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def _facts(config: dict[str, Any]) -> list[tuple[str, str]]:
-    """The facts of a run that a reader looks for first, in words."""
-    described = config.get("description", config)
-    return [(name, _shown(described[key])) for key, name in _FACTS.items() if described.get(key) not in (None, {}, "")]
-
-
-def _flat(content: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value of a nested config under its dotted name."""
-    for key, value in content.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}", value
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_shown(item)}" for key, item in _flat(value))
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_shown, value))
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "none"}[value]
-    if isinstance(value, int) and value >= 10_000:
-        return f"{value:,}"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -27,6 +27,33 @@ def column_name(name: str, evaluation: Evaluation) -> str:
     return f"{name}, {ORACLE}" if evaluation.is_oracle else name
 
 
+def distance_metric(evaluation: Evaluation) -> str | None:
+    """The 95th percentile of surface distances in mm, or else in pixels; None where no surfaces were measured."""
+    return next((metric for metric in ("hd95_mm", "hd95_px") if metric in evaluation.metrics), None)
+
+
+def second_metrics(evaluations: dict[str, Evaluation]) -> list[str]:
+    """What is shown beside DSC where any of the evaluations measured it: NSD and HD95, in mm or in pixels."""
+    known = {metric for evaluation in evaluations.values() for metric in evaluation.metrics}
+    return [metric for metric in ("nsd", "nsd_px", "hd95_mm", "hd95_px") if metric in known]
+
+
+def short_heading(metric: str) -> tuple[str, str]:
+    """(title, unit) of a second metric at the head of a narrow column."""
+    return ("NSD", "px") if metric == "nsd_px" else (MEASURES[metric].title, MEASURES[metric].unit)
+
+
+def short_text(interval: Interval, metric: str) -> str:
+    """The mean alone: `0.912`, `4.2`; of an infinite mean the finite one, marked: `4.2 + 3 inf` for three such cases."""
+    if interval.n == 0 or math.isnan(interval.mean):
+        return ""
+    digits = 3 if MEASURES[metric].bounds == (0.0, 1.0) else 1
+    if not interval.n_infinite:
+        return f"{interval.mean:.{digits}f}"
+    infinite = f"{interval.n_infinite} inf"
+    return infinite if interval.finite_mean is None else f"{interval.finite_mean:.{digits}f} + {infinite}"
+
+
 def interval_text(interval: Interval) -> str:
     """`0.812 [0.790, 0.833]`; without an interval where fewer than two cases have a score; `inf` with the finite mean."""
     if math.isnan(interval.mean):
@@ -49,7 +76,6 @@ def class_rows(evaluations: dict[str, Evaluation], metric: str = "dsc") -> dict[
 def legend(evaluations: dict[str, Evaluation], metric: str = "dsc") -> list[str]:
     """What the numbers of a table mean, one sentence each."""
     cases = sorted({len(evaluation.cases) for evaluation in evaluations.values()})
-    protocols = {e.protocol.name: e.protocol.about for e in evaluations.values()}
     averaged = sorted({e.headline_name for e in evaluations.values()})
     lines = [
         f"{metric_name(metric)} per case, pooled over all slices of the case, then the mean over cases; "
@@ -58,13 +84,19 @@ def legend(evaluations: dict[str, Evaluation], metric: str = "dsc") -> list[str]
         f"{FOREGROUND}: mean over the foreground classes of the mean over cases; background is not in it."
         if averaged == [FOREGROUND]
         else f"Averages: {', '.join(averaged)}.",
-        *(f"Protocol {name}: {about.rstrip('.')}." for name, about in protocols.items()),
+        *rules(evaluations),
         "n: cases with a score; "
         "missed: cases with the class of which not one pixel was found; false: cases without it for which it was predicted.",
     ]
     if cases and cases[0] < FEW:
         lines.append(f"Fewer than {FEW} cases are too few to conclude; their intervals rest on Student's t.")
     return lines
+
+
+def rules(evaluations: dict[str, Evaluation]) -> list[str]:
+    """The rules of every protocol that was scored by, a sentence each."""
+    protocols = {e.protocol.name: e.protocol.about for e in evaluations.values()}
+    return [f"Protocol {name}: {about.rstrip('.')}." for name, about in protocols.items()]
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

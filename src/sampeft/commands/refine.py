@@ -1,0 +1,91 @@
+"""Trained run in, the refiner that helps its held-out cases most out; `predict` and `evaluate` then take --refine fitted."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sampeft.commands.evaluate import run_config, same_labels
+from sampeft.commands.train import parse_map, say
+from sampeft.data import open_dataset
+from sampeft.data.check import check_dataset
+from sampeft.errors import UsageError, unknown_name
+from sampeft.inference import load
+from sampeft.progress import bar
+from sampeft.refine import REFINERS
+from sampeft.refine.stored import FILE, write_fitted
+from sampeft.refining import Rough, fit_refiner
+
+POSITIONAL = {"run": {"type": Path, "help": "folder of a trained run"}}
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to fit on what.
+
+    Args:
+        data: folder of the data set that the run was trained on.
+        refiner: by name; nothing: all are tried and the best is kept.
+        cases: cases to fit on instead of those that the run held out; never cases that are scored later.
+        layout: layout of the data set; nothing: found by looking.
+        map: label ids to change on reading, such as 4:3.
+        weights: file of the backbone's weights when it is not found by name.
+        json: print what was tried as one JSON object on stdout.
+    """
+
+    run: Path
+    data: Path
+    refiner: str | None = None
+    cases: list[str] | None = None
+    layout: str | None = None
+    map: str | None = None
+    weights: str | None = None
+    json: bool = False
+
+
+def run(config: Config) -> int:
+    if config.refiner is not None and config.refiner not in REFINERS:
+        raise unknown_name("refiner", config.refiner, REFINERS)
+    segmenter = load(config.run, weights=config.weights)
+    dataset = open_dataset(config.data, config.layout, parse_map(config.map))
+    same_labels(segmenter.labels, dataset, config.run)
+    settings = run_config(config.run)
+    names = config.cases or settings.get("held_out_cases", [])
+    if not names:
+        raise UsageError(f"{config.run}: held no cases out; name some that are never scored with --cases")
+    if trained := sorted(set(names) & set(settings.get("training_cases", []))):
+        raise UsageError(f"{', '.join(trained[:5])}: the run was trained on it; give --cases that it has not seen")
+    known = {case.id: case for case in dataset.cases}
+    if missing := [name for name in names if name not in known]:
+        raise UsageError(
+            f"{dataset.root}: has no case {', '.join(missing[:5])}; give the data that the run was trained on"
+        )
+    cases = [known[name] for name in names]
+    check_dataset(dataset, cases).raise_on_errors()
+    with bar("rough maps", len(cases)) as shown:
+        rough = Rough.of(segmenter, dataset, cases, shown)
+    tried: dict[str, Any] = {}
+    best = None
+    for name in [config.refiner] if config.refiner else REFINERS:
+        with bar(f"fitting {name}") as shown:
+            fitted = fit_refiner(name, rough, shown)
+        tried[name] = {
+            "before": fitted.before,
+            "after": fitted.after,
+            "options": asdict(fitted.refiner) if fitted.refiner else None,
+            "tried": fitted.tried,
+        }
+        say(f"{name:<16}foreground DSC of {len(cases)} held-out cases {fitted.before:.4f} -> {fitted.after:.4f}")
+        if fitted.refiner and (best is None or fitted.after > best.after):
+            best = fitted
+    if best is None or best.refiner is None:
+        (config.run / FILE).unlink(missing_ok=True)  # what was fitted before does not hold any more
+        say("none helps the held-out cases; nothing is kept")
+    else:
+        record = {"fitted_on": names, "dsc_before": best.before, "dsc_after": best.after}
+        say(f"kept in {write_fitted(config.run, best.refiner, record)}; use it with --refine fitted")
+    if config.json:
+        print(json.dumps(tried))
+    return 0

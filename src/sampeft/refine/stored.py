@@ -1,0 +1,43 @@
+"""A refiner that was fitted for a run in, refiner.json in the run folder out, and back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sampeft.errors import DataError, UsageError
+from sampeft.io import write_atomically
+from sampeft.refine import Refiner, refiner
+
+FILE = "refiner.json"
+FITTED = "fitted"
+
+
+def write_fitted(run: Path, fitted: Refiner, record: dict[str, Any]) -> Path:
+    """record: on which cases it was fitted and what came of it."""
+    content = {"refiner": fitted.name, "options": asdict(fitted), **record}
+    write_atomically(run / FILE, (json.dumps(content, indent=1) + "\n").encode())
+    return run / FILE
+
+
+def read_fitted(run: Path) -> Refiner:
+    """Raises UsageError where the run has none, DataError where the file is damaged."""
+    path = run / FILE
+    if not path.is_file():
+        raise UsageError(f"{path}: there is none; fit one first with `sampeft refine {run} --data DATASET`")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return refiner(content["refiner"], **content["options"])
+    except (ValueError, KeyError, TypeError, UsageError) as error:
+        raise DataError(f"{path}: not a whole refiner ({error}); run `sampeft refine` again") from None
+
+
+def chosen(run: Path, name: str | None, options: dict[str, Any]) -> Refiner | None:
+    """The refiner that a user asks for: by name with options, the run's `fitted` one, or none."""
+    if name is None or name == FITTED:
+        if options:
+            raise UsageError("options of a refiner go with its name; give --refine NAME")
+        return read_fitted(run) if name else None
+    return refiner(name, **options)

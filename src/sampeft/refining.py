@@ -1,0 +1,107 @@
+"""A trained run, a kind of refiner and validation cases in; the parameters that help them most out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+
+from sampeft.data.cache import PreparedVolume
+from sampeft.data.case import Case, Dataset
+from sampeft.evaluation import score_case
+from sampeft.inference import Segmenter, class_maps, slice_logits
+from sampeft.io import read_volume
+from sampeft.metrics.scores import Evaluation
+from sampeft.refine import REFINERS, Refiner
+
+_WHOLE_GRID = 24  # up to so many combinations all are tried; beyond, one parameter after the other
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """refiner: the best, or None when none beats the rough maps. before, after: foreground DSC of the validation cases
+    without any and with the best. tried: (parameters, foreground DSC) in the order they were tried."""
+
+    refiner: Refiner | None
+    before: float
+    after: float
+    tried: list[tuple[dict[str, Any], float]] = field(default_factory=list)
+
+
+@dataclass
+class Rough:
+    """Logits of whole cases, kept at the network's own resolution, so that each trial costs the refiner alone."""
+
+    segmenter: Segmenter
+    dataset: Dataset
+    cases: Sequence[Case]
+    logits: dict[str, list[torch.Tensor]] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        segmenter: Segmenter,
+        dataset: Dataset,
+        cases: Sequence[Case],
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Rough:
+        """Run the network once over every slice of the cases."""
+        rough = cls(segmenter, dataset, cases)
+        for done, case in enumerate(cases):
+            for file in case.files:
+                prepared = PreparedVolume.of(read_volume(file.image), segmenter.preparation)
+                rough.logits[str(file.image)] = [logits for _, logits in slice_logits(segmenter.model, prepared)]
+            if progress:
+                progress(done + 1, len(cases))
+        return rough
+
+    def dsc(self, refiner: Refiner | None) -> float:
+        """Foreground DSC of the cases: mean over classes of the mean over cases."""
+
+        def predict(prepared: PreparedVolume, _: Any) -> Iterator[tuple[int, Any]]:
+            kept = enumerate(self.logits[str(prepared.volume.path)])
+            return class_maps(self.segmenter.model, prepared, kept, refiner)
+
+        counts = {
+            case.id: score_case(predict, self.dataset, case, self.segmenter.preparation)[0] for case in self.cases
+        }
+        return Evaluation(counts, self.dataset.labels).headline().mean
+
+
+def fit_refiner(name: str, rough: Rough, progress: Callable[[int, int], None] | None = None) -> Fitted:
+    """Try the values of a refiner's `grid` by the foreground DSC: all combinations where they are few, else one
+    parameter after the other from the defaults, each at its best so far.
+
+    The cases must be held-out ones, neither trained on nor scored later.
+    """
+    kind = REFINERS[name]
+    before = rough.dsc(None)
+    tried: list[tuple[dict[str, Any], float]] = []
+    best, highest = kind(), -np.inf
+    combinations = prod(map(len, kind.grid.values()))
+    total = combinations if combinations <= _WHOLE_GRID else sum(map(len, kind.grid.values()))
+
+    def attempt(options: dict[str, Any], start: Refiner) -> None:
+        nonlocal best, highest
+        candidate = replace(start, **options)
+        found = rough.dsc(candidate)
+        tried.append((options, found))
+        if found > highest:
+            best, highest = candidate, found
+        if progress:
+            progress(len(tried), total)
+
+    if combinations <= _WHOLE_GRID:
+        for values in product(*kind.grid.values()):
+            attempt(dict(zip(kind.grid, values, strict=True)), best)
+    else:
+        for parameter, choices in kind.grid.items():
+            start = best
+            for value in choices:
+                attempt({parameter: value}, start)
+    return Fitted(best if highest > before else None, before, float(highest), tried)
