@@ -16,23 +16,42 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from fabricate import folder_dataset
-from sampeft import training
-from sampeft.backbones import load_backbone
+from fabricate.backbones import make_tiny, tiny
+from sampeft import batches, saving, training
+from sampeft.backbones import BACKBONES, load_backbone
+from sampeft.batches import draw_probabilities
+from sampeft.checkpoint import Checkpoint, read_checkpoint
 from sampeft.data import open_dataset
-from sampeft.data.cache import Slices
-from sampeft.errors import SampeftError
+from sampeft.data.cache import Preparation, Slices
+from sampeft.data.intensity import PRESETS
+from sampeft.errors import SampeftError, UsageError
 from sampeft.inference import load
 from sampeft.labels import LabelSet
 from sampeft.losses import segmentation_loss
 from sampeft.model import SemanticSam
 from sampeft.peft import attach
 from sampeft.peft.state import read_description, trained_state
-from sampeft.training import Training, draw_probabilities, fit
+from sampeft.training import Training, fit
 
 Make = Callable[..., SemanticSam]
 NO_DATASET: Any = None
+SPEC = tiny(BACKBONES["sam-vit-b"])
+
+
+@pytest.fixture
+def make_small(monkeypatch: pytest.MonkeyPatch, labels: LabelSet) -> Make:
+    """Equal models of a tiny SAM with LoRA."""
+    monkeypatch.setitem(BACKBONES, SPEC.name, SPEC)
+
+    def make() -> SemanticSam:
+        model = make_tiny(SPEC.name, labels)
+        attach(model, "lora")
+        return model
+
+    return make
 
 
 def discs(count: int, side: int = 56) -> Slices:
@@ -49,7 +68,7 @@ def discs(count: int, side: int = 56) -> Slices:
 
 def run(model: SemanticSam, out: Path, **settings: Any) -> training.Result:
     settings = {"batch": 2, "validations": 2, "head_first": 0.0, **settings}
-    return fit(model, discs(4), Training(**settings), out, {"seed": 0}, NO_DATASET)
+    return fit(model, discs(4, model.side), Training(**settings), out, {"seed": 0}, NO_DATASET)
 
 
 def test_learning_rate_warms_up_then_falls_to_zero() -> None:
@@ -82,11 +101,10 @@ def test_slices_of_rare_classes_are_drawn_as_often_as_those_of_common_ones() -> 
     assert float(draw_probabilities(presence[:, :1], [], balance=1.0)[0]) == pytest.approx(0.1)
 
 
-def test_two_runs_of_one_seed_are_equal_and_leave_the_files_promised(make_model: Make, tmp_path: Path) -> None:
+def test_two_runs_of_one_seed_are_equal_and_leave_the_files_promised(make_small: Make, tmp_path: Path) -> None:
     states = []
     for name in ("a", "b"):
-        model = make_model()
-        attach(model, "lora")
+        model = make_small()
         result = run(model, tmp_path / name, steps=12, seed=3, head_first=0.4)
         states.append(trained_state(model))
         assert result.steps == 12
@@ -120,11 +138,10 @@ def test_two_equal_discs_are_told_apart_by_their_place(real_weights: Path, label
         assert 2 * overlap / ((found == k).sum() + (truth == k).sum()) >= 0.95
 
 
-def test_a_signal_leaves_a_usable_model(make_model: Make, tmp_path: Path) -> None:
-    model = make_model()
-    attach(model, "lora")
+def test_a_signal_leaves_a_usable_model(make_small: Make, tmp_path: Path) -> None:
+    model = make_small()
     before = signal.getsignal(signal.SIGTERM)
-    timer = threading.Timer(3.0, os.kill, (os.getpid(), signal.SIGTERM))
+    timer = threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGTERM))
     timer.start()
     result = run(model, tmp_path, minutes=10)
     timer.cancel()
@@ -135,7 +152,7 @@ def test_a_signal_leaves_a_usable_model(make_model: Make, tmp_path: Path) -> Non
 
 
 def test_steps_that_are_not_finite_are_skipped_counted_and_end_a_hopeless_run(
-    make_model: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_small: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, calls = training.segmentation_loss, []
 
@@ -145,8 +162,7 @@ def test_steps_that_are_not_finite_are_skipped_counted_and_end_a_hopeless_run(
         return loss._replace(total=loss.total * math.inf) if len(calls) in bad else loss
 
     monkeypatch.setattr(training, "segmentation_loss", sometimes)
-    model = make_model()
-    attach(model, "lora")
+    model = make_small()
     bad = {2, 4}
     result = run(model, tmp_path / "some", steps=6)
     assert result.bad_steps == 2
@@ -154,6 +170,145 @@ def test_steps_that_are_not_finite_are_skipped_counted_and_end_a_hopeless_run(
     bad = set(range(1, 1000))
     with pytest.raises(SampeftError, match=r"3 steps in a row were not finite; .* lower --training.lr"):
         run(model, tmp_path / "all", steps=50, max_bad_steps=3)
+
+
+def test_a_hopeless_run_names_the_state_that_is_kept(
+    make_small: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Case D22: good steps, then only bad ones: what was kept is that of before, and it can be read."""
+    real, calls = training.segmentation_loss, []
+
+    def spoilt(logits: torch.Tensor, truth: torch.Tensor) -> Any:
+        calls.append(1)
+        loss = real(logits, truth)
+        return loss._replace(total=loss.total * math.nan) if len(calls) > 6 else loss
+
+    monkeypatch.setattr(training, "segmentation_loss", spoilt)
+    model = make_small()
+    named = r"step 9: 3 steps in a row were not finite; the state of step 5 is kept in .*checkpoint.safetensors"
+    with pytest.raises(SampeftError, match=named):
+        run(model, tmp_path, steps=20, validations=4, max_bad_steps=3)
+    found = read_checkpoint(tmp_path)
+    assert found is not None
+    assert (found.position.step, found.position.bad_steps) == (5, 0)
+    assert all(bool(torch.isfinite(t).all()) for t in found.tensors.values())
+    assert read_description(tmp_path)["trained"]["step"] == 5
+
+
+def scripted(
+    model: SemanticSam,
+    out: Path,
+    scores: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+    resumed: Checkpoint | None = None,
+    **settings: Any,
+) -> training.Result:
+    """A training with a validation every second step, whose scores are given; another one is an error."""
+    given = iter(scores)
+    monkeypatch.setattr(saving.Saver, "_score", lambda self, at: next(given))
+    config = Training(**{"steps": 8, "validations": 4, "head_first": 0.0, **settings})
+    held_out: Any = ["a case"]
+    preparation = Preparation(PRESETS["percentile"], 64)
+    slices = discs(4, model.side)
+    return fit(model, slices, config, out, {}, NO_DATASET, held_out, preparation, resumed=resumed)
+
+
+def test_a_run_stopped_where_a_score_is_due_takes_it_when_it_goes_on(
+    make_small: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = batches.Batches.generator
+
+    def stopping(self: batches.Batches, step: int) -> torch.Generator:
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return generator(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batches.Batches, "generator", stopping)
+        stopped = scripted(make_small(), tmp_path, [0.5], monkeypatch)
+    assert (stopped.stopped, stopped.steps, stopped.best_step) == (True, 4, 2)
+    result = scripted(make_small(), tmp_path, [0.9, 0.6, 0.7], monkeypatch, resumed=read_checkpoint(tmp_path))
+    assert (result.stopped, result.steps, result.best_step, result.best_dsc) == (False, 8, 4, 0.9)
+    assert read_description(tmp_path)["trained"]["step"] == 4
+
+
+def test_patience_ends_a_run_that_gets_no_better(
+    make_small: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = scripted(make_small(), tmp_path, [0.5, 0.6, 0.6, 0.55], monkeypatch, steps=16, validations=8, patience=2)
+    assert (result.steps, result.best_step, result.best_dsc) == (8, 4, 0.6)
+    assert result.early
+    assert not result.stopped
+    assert [read_description(folder)["trained"]["step"] for folder in (tmp_path, tmp_path / "last")] == [4, 8]
+    patient = scripted(make_small(), tmp_path / "off", [0.5, 0.4, 0.3, 0.2], monkeypatch)
+    assert (patient.steps, patient.early) == (8, False)
+    with pytest.raises(UsageError, match="give --held_out"):
+        run(make_small(), tmp_path / "none", steps=2, patience=1)
+
+
+def test_a_model_that_is_not_better_than_before_training_says_so(
+    make_small: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An untrained head scores 0 without being scored; one that was trained before is scored first."""
+    none = scripted(make_small(), tmp_path / "none", 4 * [0.0], monkeypatch)
+    assert none.start_dsc == 0.0
+    assert none.alarm is not None
+    assert "0.000 is not better than the 0.000 before training" in none.alarm
+    assert read_description(tmp_path / "none")["trained"]["alarm"] == none.alarm
+    good = scripted(make_small(), tmp_path / "good", 4 * [0.1], monkeypatch)
+    assert good.alarm is None
+    assert "alarm" not in read_description(tmp_path / "good")["trained"]
+    model = make_small()
+    with torch.no_grad():
+        model.head.tokens[1] += 0.1
+    worse = scripted(model, tmp_path / "worse", [0.7, *4 * [0.6]], monkeypatch)
+    assert worse.alarm is not None
+    assert "0.600 is not better than the 0.700 before training" in worse.alarm
+
+
+def test_an_untrained_head_finds_no_foreground(make_small: Make, tmp_path: Path) -> None:
+    dataset = open_dataset(folder_dataset(tmp_path, cases=2, files_per_case=1, classes=4))
+    preparation = Preparation(PRESETS["percentile"], SPEC.family.TINY_SIDE)
+    assert training.validate(make_small(), dataset, dataset.cases, preparation).headline().mean == 0.0
+
+
+def test_the_average_is_what_is_saved(make_small: Make, tmp_path: Path) -> None:
+    """One step: the file holds 1/10 of the start and 9/10 of the weights after the step."""
+    model = make_small()
+    before = {name: value.clone() for name, value in trained_state(model).items()}
+    run(model, tmp_path, steps=1, validations=1, ema=0.999, lr=1e-2)
+    after, saved = trained_state(model), load_file(tmp_path / "adapter.safetensors")
+    moved = [name for name in before if not torch.equal(before[name], after[name])]
+    assert len(moved) > len(before) / 2
+    assert all(torch.allclose(saved[n], 0.1 * before[n] + 0.9 * after[n], atol=1e-7) for n in before)
+    assert not any(torch.equal(saved[name], after[name]) for name in moved)
+
+
+def test_metrics_go_to_tensorboard_as_well(make_small: Make, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run(make_small(), tmp_path, steps=20, trackers=("tensorboard",))
+    events = EventAccumulator(str(tmp_path / "logs/sampeft"))
+    events.Reload()
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [10, 20]
+    for key in ("loss", "ce", "dice", "lr"):
+        shown = [(event.step, event.value) for event in events.Scalars(key)]
+        assert shown == [(record["step"], pytest.approx(record[key], rel=1e-6)) for record in records]
+
+
+def test_a_tracker_that_is_not_there_is_told_with_the_way_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("accelerate.tracking.get_available_trackers", list)
+    with pytest.raises(UsageError, match="tracker 'comet_ml' is not installed; pip install comet-ml"):
+        Training(trackers=("comet_ml",))
+    with pytest.raises(UsageError, match="unknown tracker 'tensorbord'; did you mean 'tensorboard'"):
+        Training(trackers=("tensorbord",))
+
+
+def test_settings_without_sense_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"training.ema is 1; give a decay"):
+        Training(ema=1.0)
 
 
 def test_precision_follows_the_hardware(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -199,9 +199,29 @@ class SemanticSam(nn.Module):
 
     def encode(self, image_B3HW: torch.Tensor) -> Features:
         """Images in 0..1, side x side -> image embedding and finer maps, if there are any."""
+        return self.encode_rest(self.encode_start(image_B3HW, 0), 0)
+
+    def encode_start(self, image_B3HW: torch.Tensor, block: int) -> Features:
+        """Images in 0..1 -> what enters a block of the encoder; frozen up to `frozen_blocks`, so it can be kept."""
         self.activate()
         pixels = (image_B3HW - self.mean) / self.std
-        return self.spec.family.encode(self.sam, pixels, self.head.detail is not None)
+        return self.spec.family.before(self.sam, pixels, block, self.head.detail is not None)
+
+    def encode_rest(self, started: Features, block: int) -> Features:
+        """What `encode_start` gave for that block -> image embedding and finer maps, if there are any."""
+        self.activate()
+        return self.spec.family.after(self.sam, started, block, self.head.detail is not None)
+
+    def frozen_blocks(self) -> int:
+        """How many of the encoder's first blocks no training changes, nor anything before them; -1 when something before
+        the first block is trained."""
+        blocks = {site.path.rpartition(".")[0]: site.block for site in self.sites if site.part == "encoder"}
+        found = 1 + max(blocks.values())
+        for name, parameter in self.sam.named_parameters():
+            if not (parameter.requires_grad and name.startswith("vision_encoder.")) or ".neck." in name:
+                continue
+            found = min(found, next((b for path, b in blocks.items() if name.startswith(f"{path}.")), -1))
+        return found
 
     def decode(self, features: Features) -> torch.Tensor:
         """What `encode` gave -> logits_BKHW by the default prompt and the class-aware head."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from math import prod
@@ -13,6 +13,7 @@ import torch
 
 from sampeft.data.cache import PreparedVolume
 from sampeft.data.case import Case, Dataset
+from sampeft.errors import DataError
 from sampeft.evaluation import score_case
 from sampeft.inference import Segmenter, class_maps, slice_logits
 from sampeft.io import read_volume
@@ -55,7 +56,9 @@ class Rough:
         for done, case in enumerate(cases):
             for file in case.files:
                 prepared = PreparedVolume.of(read_volume(file.image), segmenter.preparation)
-                rough.logits[str(file.image)] = [logits for _, logits in slice_logits(segmenter.model, prepared)]
+                rough.logits[str(prepared.volume.path)] = [
+                    logits for _, logits in slice_logits(segmenter.model, prepared)
+                ]
             if progress:
                 progress(done + 1, len(cases))
         return rough
@@ -75,33 +78,39 @@ class Rough:
 
 def fit_refiner(name: str, rough: Rough, progress: Callable[[int, int], None] | None = None) -> Fitted:
     """Try the values of a refiner's `grid` by the foreground DSC: all combinations where they are few, else one
-    parameter after the other from the defaults, each at its best so far.
+    parameter after the other from the defaults, each at its best so far. Of equal ones the first of the grid is taken,
+    which has the smallest effect.
 
-    The cases must be held-out ones, neither trained on nor scored later.
+    The cases must be held-out ones, neither trained on nor scored later. Raises DataError where they show no class.
     """
     kind = REFINERS[name]
     before = rough.dsc(None)
+    if np.isnan(before):
+        raise DataError(f"{rough.dataset.root}: the cases to fit on show no foreground class; give others")
     tried: list[tuple[dict[str, Any], float]] = []
-    best, highest = kind(), -np.inf
+    known: dict[Refiner, float] = {}
     combinations = prod(map(len, kind.grid.values()))
     total = combinations if combinations <= _WHOLE_GRID else sum(map(len, kind.grid.values()))
 
-    def attempt(options: dict[str, Any], start: Refiner) -> None:
-        nonlocal best, highest
-        candidate = replace(start, **options)
-        found = rough.dsc(candidate)
-        tried.append((options, found))
-        if found > highest:
-            best, highest = candidate, found
-        if progress:
-            progress(len(tried), total)
+    def best_of(start: Refiner, choices: Iterable[dict[str, Any]]) -> Refiner:
+        candidates = []
+        for options in choices:
+            candidate = replace(start, **options)
+            if candidate not in known:
+                found = rough.dsc(candidate)
+                known[candidate] = -np.inf if np.isnan(found) else found
+            candidates.append(candidate)
+            tried.append((options, known[candidate]))
+            if progress:
+                progress(len(tried), total)
+        return max(candidates, key=lambda candidate: known[candidate])
 
+    best = kind()
     if combinations <= _WHOLE_GRID:
-        for values in product(*kind.grid.values()):
-            attempt(dict(zip(kind.grid, values, strict=True)), best)
+        whole = [dict(zip(kind.grid, values, strict=True)) for values in product(*kind.grid.values())]
+        best = best_of(best, whole)
     else:
         for parameter, choices in kind.grid.items():
-            start = best
-            for value in choices:
-                attempt({parameter: value}, start)
-    return Fitted(best if highest > before else None, before, float(highest), tried)
+            found = best_of(best, [{parameter: value} for value in choices])
+            best = found if best not in known or known[found] >= known[best] else best
+    return Fitted(best if known[best] > before else None, before, known[best], tried)

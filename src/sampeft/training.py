@@ -2,93 +2,41 @@
 
 from __future__ import annotations
 
-import json
 import math
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
+from sampeft.averaging import Average
 from sampeft.backbones import Features
-from sampeft.data.augment import Augmentation, augment
-from sampeft.data.cache import Preparation, PreparedVolume, Slices
+from sampeft.batches import Batches
+from sampeft.checkpoint import FILE, Checkpoint, Learner, Position
+from sampeft.data.cache import Preparation, Slices
 from sampeft.data.case import Case, Dataset
 from sampeft.errors import SampeftError, UsageError
-from sampeft.evaluation import score_case
-from sampeft.inference import predict_slices
 from sampeft.losses import segmentation_loss
-from sampeft.metrics.scores import Evaluation
 from sampeft.model import SemanticSam
-from sampeft.peft.state import save_trained
 from sampeft.progress import bar
-
-
-@dataclass(frozen=True)
-class Training:
-    """How to train.
-
-    steps, minutes: the end, whichever comes first; without either 30 minutes. The learning rate falls towards it.
-    batch: slices a step, over all processes.
-    lr: AdamW's peak learning rate, reached after the warm-up's share of the run, then falling as (1 - progress)^power.
-    clip: largest gradient norm.
-    validations: how often held-out cases are scored and the model is saved, at equal shares of the run.
-    balance: share of slices drawn by class, every foreground class equally often, instead of uniformly.
-    head_first: share of the run that trains prompt, head and decoder paths on embeddings of the untouched encoder: its
-    first half encodes up to `head_bank` augmented slices, the rest trains on them, `head_batch` at a time, a slice at
-    about a tenth of the cost of one through the encoder; the encoder's paths then start under a head that works.
-    precision: auto, fp32, bf16 or fp16.
-    max_bad_steps: non-finite steps in a row that end the training.
-    """
-
-    steps: int | None = None
-    minutes: float | None = None
-    batch: int = 2
-    lr: float = 1e-3
-    weight_decay: float = 0.01
-    warmup: float = 0.05
-    power: float = 0.9
-    clip: float = 1.0
-    validations: int = 8
-    balance: float = 0.5
-    head_first: float = 0.3
-    head_batch: int = 3
-    head_bank: int = 512
-    precision: str = "auto"
-    seed: int = 0
-    max_bad_steps: int = 20
-    augmentation: Augmentation = field(default_factory=Augmentation)
-
-    def __post_init__(self) -> None:
-        if self.steps is None and self.minutes is None:
-            object.__setattr__(self, "minutes", 30.0)
-        if self.precision not in ("auto", "fp32", "bf16", "fp16"):
-            raise UsageError(f"unknown precision '{self.precision}'; known: auto, fp32, bf16, fp16")
-
-    def progress(self, step: int, seconds: float) -> float:
-        """0..1: the share of the run that is over."""
-        by_steps = step / self.steps if self.steps else 0.0
-        by_time = seconds / (60 * self.minutes) if self.minutes else 0.0
-        return min(1.0, max(by_steps, by_time))
-
-    def rate(self, progress: float) -> float:
-        """Learning rate at a share of the run: linear warm-up, then polynomial decay to 0."""
-        if progress < self.warmup:
-            return self.lr * max(progress / self.warmup, 0.01)
-        return float(self.lr * (1 - (progress - self.warmup) / (1 - self.warmup)) ** self.power)
+from sampeft.saving import Keeper, Log, Saver, alarm_of
+from sampeft.saving import validate as validate
+from sampeft.training_settings import Training as Training
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a training came to. stopped: by Ctrl-C or SIGTERM before its end."""
+    """What a training came to. stopped: by Ctrl-C or SIGTERM before its end. early: ended by `patience`.
+
+    start_dsc: of the held-out cases before training; alarm: why the model is of no use, if it is not better than that.
+    """
 
     steps: int
     minutes: float
@@ -96,17 +44,15 @@ class Result:
     best_step: int | None
     bad_steps: int
     stopped: bool
+    early: bool = False
+    start_dsc: float | None = None
+    alarm: str | None = None
 
-
-def draw_probabilities(presence_NK: npt.NDArray[np.bool_], foreground: Sequence[int], balance: float) -> torch.Tensor:
-    """(N,) probability of every slice: `balance` of it by class, equally, then by slice; the rest uniform."""
-    count_N = len(presence_NK)
-    uniform = np.full(count_N, 1 / count_N)
-    classes = [k for k in foreground if presence_NK[:, k].any()]
-    if not classes:
-        return torch.from_numpy(uniform)
-    by_class = np.mean([presence_NK[:, k] / presence_NK[:, k].sum() for k in classes], axis=0)
-    return torch.from_numpy((1 - balance) * uniform + balance * by_class)
+    @classmethod
+    def of(cls, at: Position, stopped: bool = False, early: bool = False) -> Result:
+        alarm = None if at.best_dsc is None else alarm_of(at.best_dsc, at.start_dsc)
+        minutes = round(at.seconds / 60, 2)
+        return cls(at.step, minutes, at.best_dsc, at.best_step, at.bad_steps, stopped, early, at.start_dsc, alarm)
 
 
 def precision_for(device: torch.device, asked: str) -> str:
@@ -130,15 +76,24 @@ def fit(
     dataset: Dataset,
     held_out: Sequence[Case] = (),
     preparation: Preparation | None = None,
+    settings: Mapping[str, Any] | None = None,
+    resumed: Checkpoint | None = None,
 ) -> Result:
-    """Train what the attached method freed; write metrics.jsonl, the best model into `out`, the last into `out/last`.
+    """Train what the attached method freed; write metrics.jsonl, the best model into `out`, the last into `out/last`, the
+    state to go on from into `out/checkpoint.safetensors`.
 
     description: content of adapter.json, to which step and score are added. held_out: cases scored during training by
     the mean foreground DSC; the best is kept by it, and without any the last is. Ctrl-C or SIGTERM saves and returns.
+    settings: kept in the checkpoint, for who goes on. resumed: state of a training with equal arguments; on the CPU, with
+    equal processes and an end by steps, all then is bit-equal to a training that was never interrupted.
     """
     from accelerate import Accelerator, PartialState
-    from accelerate.utils import DistributedDataParallelKwargs, set_seed
+    from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration, set_seed
 
+    if config.patience and not held_out:
+        raise UsageError(
+            "training.patience waits for held-out cases to get better, and there are none; give --held_out"
+        )
     set_seed(config.seed)
     only_cpu = not torch.accelerator.is_available()  # accelerate joins CPU processes only when it is told
     precision = precision_for(PartialState(cpu=only_cpu).device, config.precision)
@@ -146,59 +101,72 @@ def fit(
     head_first = config.head_first if any(not n.startswith("sam.vision_encoder.") for n in _trained(model)) else 0.0
     # While the head is trained first, the encoder's added paths get no gradient.
     parallel = DistributedDataParallelKwargs(find_unused_parameters=head_first > 0)
-    accelerator = Accelerator(cpu=only_cpu, mixed_precision=precision, kwargs_handlers=[parallel])
+    accelerator = Accelerator(
+        cpu=only_cpu,
+        mixed_precision=precision,
+        kwargs_handlers=[parallel],
+        log_with=list(config.trackers) or None,
+        project_config=ProjectConfiguration(str(out), str(out / "logs")),
+    )
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
-    probabilities = draw_probabilities(slices.presence(len(model.labels)), model.labels.foreground, config.balance)
-    rank, processes = accelerator.process_index, accelerator.num_processes
-    saver = _Saver(out, model, description, dataset, held_out, preparation, accelerator)
+    learner = Learner(model, optimizer, Average(model, config.ema), accelerator.scaler)
+    at = resumed.position if resumed else Position()
+    if resumed:
+        learner.restore(resumed)
+        resumed.tensors.clear()  # up to four times the trained weights
+    batches = Batches.of(slices, model, config, accelerator)
     bank: list[tuple[Features, torch.Tensor]] = []  # (features, truth) of augmented slices, untouched encoder
-    running: list[tuple[float, float, float]] = []
-    step = bad_steps = bad_in_row = saved = 0
-    log = _Log(out / "metrics.jsonl", accelerator)
-    learned = False
-    start = time.monotonic()
-    with _stop_signal() as stop, bar("training") as shown:
+    keeper = Keeper(out, learner, settings or {}, _circumstances(accelerator, precision), accelerator.is_main_process)
+    keeper.prepare(resumed)
+    last_step = at.step if resumed else None
+    with Log.open(out, accelerator, last_step) as log, _stop_signal() as stop, bar("training") as shown:
+        saver = Saver(out, learner, log, description, dataset, held_out, preparation, accelerator)
+        if config.progress(at.step, at.seconds) < head_first:
+            for step in range(at.encoded):  # of a run that goes on; not stored, since drawing it again gives the same
+                if stop:
+                    break
+                bank += batches.encoded(batches.generator(step))
+                shown.update(0, f"encoding again, {step + 1} of {at.encoded}")
+        start = time.monotonic() - at.seconds
+        if not resumed:
+            saver.score_start(at)
+            keeper.keep(at)
         while True:
-            seconds = time.monotonic() - start
+            at.seconds = time.monotonic() - start
             # Every process must leave the loop at the same step: the largest progress and any stop count for all.
-            progress, stopped = _agree(accelerator, config.progress(step, seconds), stop)
-            over = progress >= 1 or stopped
-            if over or progress >= (saved + 1) / config.validations:
-                saved = math.floor(progress * config.validations + 1e-9)
-                saver.save(log, step, seconds / 60, score=learned and not stopped)
-                if over:
-                    return Result(step, round(seconds / 60, 2), saver.best_dsc, saver.best_step, bad_steps, stopped)
+            progress, stopped = _agree(accelerator, config.progress(at.step, at.seconds), stop)
+            if stopped or progress >= 1 or progress >= (at.validations + 1) / config.validations:
+                if not stopped:  # one that goes on must not miss the validation that is due now
+                    at.validations = math.floor(progress * config.validations + 1e-9)
+                saver.save(at, score=at.learned and not stopped)
+                early = 0 < config.patience <= at.waited and progress < 1
+                at.finished = (early or progress >= 1) and not stopped
+                keeper.keep(at)
+                if at.finished or stopped:
+                    return Result.of(at, stopped, early)
+            elif time.monotonic() - keeper.kept >= 60 * config.checkpoint_minutes:
+                keeper.keep(at)
 
             for group in optimizer.param_groups:
                 group["lr"] = config.rate(progress)
-            # What is drawn depends on seed, step and process only, so that nothing but the step has to be remembered.
-            seed = int(np.random.SeedSequence([config.seed, step, rank]).generate_state(1)[0])
-            generator = torch.Generator().manual_seed(seed)
-            step += 1
-            encoding = progress < head_first / 2 and len(bank) < config.head_bank
+            generator = batches.generator(at.step)
+            at.step += 1
+            if progress < head_first / 2 and len(bank) < config.head_bank:
+                bank += batches.encoded(generator)
+                at.encoded = at.step
+                shown.update(progress, f"step {at.step}  encoding for the head")
+                continue
             images = features = None
-            if bank and progress < head_first and not encoding:
+            if bank and progress < head_first:
                 chosen = torch.randint(len(bank), (config.head_batch,), generator=generator).tolist()
                 maps = zip(*(bank[i][0] for i in chosen), strict=True)
                 features = tuple(torch.stack(m).to(accelerator.device).float() for m in maps)
                 truth = torch.stack([bank[i][1] for i in chosen])
             else:
-                count = max(1, config.batch // processes)
-                index = torch.multinomial(probabilities, count, replacement=True, generator=generator).numpy()
-                images, truth = augment(*slices.batch(index), model.labels, config.augmentation, generator)
-                images = images.to(accelerator.device)
-            if encoding:
-                assert images is not None
-                with torch.no_grad(), accelerator.autocast():
-                    encoded = model.encode(images)
-                slices_of = zip(*(m.half().cpu() for m in encoded), strict=True)
-                bank += zip(slices_of, truth.short(), strict=True)
-                shown.update(progress, f"step {step}  encoding for the head")
-                continue
-            if progress >= head_first:
                 bank.clear()
+                images, truth = batches.drawn(generator)
 
             wrapped.train()
             truth = truth.to(accelerator.device).long()
@@ -217,90 +185,39 @@ def fit(
             if is_finite:
                 if model.regulator:
                     model.regulator.update(progress)
-                bad_in_row, learned = 0, True
-                running.append((loss.total.item(), loss.ce.item(), loss.dice.item()))
+                learner.average.update()
+                at.bad_in_row, at.learned = 0, True
+                at.running.append([loss.total.item(), loss.ce.item(), loss.dice.item()])
             else:
-                bad_steps, bad_in_row = bad_steps + 1, bad_in_row + 1
-                if bad_in_row >= config.max_bad_steps:
+                at.bad_steps, at.bad_in_row = at.bad_steps + 1, at.bad_in_row + 1
+                if at.bad_in_row >= config.max_bad_steps:
                     raise SampeftError(
-                        f"training stopped at step {step}: {bad_in_row} steps in a row were not finite; the model saved "
-                        f"before, if any, is kept in {out}; lower --training.lr (now {config.lr}) or use fp32"
+                        f"training stopped at step {at.step}: {at.bad_in_row} steps in a row were not finite; the state of "
+                        f"step {keeper.step} is kept in {out / FILE} and the models saved before, if any, in {out}; lower "
+                        f"--training.lr (now {config.lr}) or use fp32, in another --out, from there with --start_from {out}"
                     )
             optimizer.zero_grad(set_to_none=True)
-            if len(running) >= 10 or (running and step == config.steps):
-                total, ce, dice = np.mean(running, axis=0).tolist()
-                running.clear()
-                log.record(
-                    step, (time.monotonic() - start) / 60, loss=total, ce=ce, dice=dice, lr=config.rate(progress)
-                )
-                score = f"  best held-out DSC {saver.best_dsc:.3f}" if saver.best_dsc is not None else ""
-                shown.update(progress, f"step {step}  loss {total:.3f}{score}")
+            if len(at.running) >= 10 or (at.running and at.step == config.steps):
+                total, ce, dice = np.mean(at.running, axis=0).tolist()
+                at.running.clear()
+                minutes = (time.monotonic() - start) / 60
+                log.record(at.step, minutes, loss=total, ce=ce, dice=dice, lr=config.rate(progress))
+                score = f"  best held-out DSC {at.best_dsc:.3f}" if at.best_dsc is not None else ""
+                shown.update(progress, f"step {at.step}  loss {total:.3f}{score}")
 
 
 def _trained(model: SemanticSam) -> list[str]:
     return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
 
 
-class _Log:
-    """metrics.jsonl, one JSON object a line, written by the main process only."""
-
-    def __init__(self, path: Path, accelerator: Any) -> None:
-        self.path, self.main = path, accelerator.is_main_process
-        if self.main:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("")
-
-    def record(self, step: int, minutes: float, **values: Any) -> None:
-        if self.main:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": step, "minutes": round(minutes, 3), **values}) + "\n")
-
-
-@dataclass
-class _Saver:
-    """Scores held-out cases and saves the model: the last one, and the best one as the run's own."""
-
-    out: Path
-    model: SemanticSam
-    description: dict[str, Any]
-    dataset: Dataset
-    held_out: Sequence[Case]
-    preparation: Preparation | None
-    accelerator: Any
-    best_dsc: float | None = None
-    best_step: int | None = None
-
-    def save(self, log: _Log, step: int, minutes: float, score: bool) -> None:
-        state: dict[str, Any] = {"step": step, "minutes": round(minutes, 3)}
-        is_best = not self.held_out
-        if self.held_out and self.preparation and score:
-            evaluation = validate(self.model, self.dataset, self.held_out, self.preparation, self.accelerator)
-            state["val_dsc"] = dsc = evaluation.headline().mean
-            per_class = {c.name: c.interval.mean for c in evaluation.per_class()}
-            log.record(**state, val_per_class={name: None if math.isnan(v) else v for name, v in per_class.items()})
-            is_best = self.best_dsc is None or dsc > self.best_dsc
-            if is_best:
-                self.best_dsc, self.best_step = dsc, step
-        if self.accelerator.is_main_process:
-            content = {**self.description, "trained": state}
-            save_trained(self.out / "last", self.model, content)
-            if is_best or self.best_dsc is None:
-                save_trained(self.out, self.model, content)
-
-
-def validate(
-    model: SemanticSam, dataset: Dataset, cases: Sequence[Case], preparation: Preparation, accelerator: Any = None
-) -> Evaluation:
-    """Score a model on whole cases, on the files' own grids; processes share the cases."""
-    from accelerate.utils import gather_object
-
-    def predict(prepared: PreparedVolume, _: Any) -> Iterator[tuple[int, Any]]:
-        return predict_slices(model.eval(), prepared)
-
-    rank, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
-    mine = [(case.id, score_case(predict, dataset, case, preparation)[0]) for case in cases[rank::processes]]
-    scored = gather_object(mine) if processes > 1 else mine
-    return Evaluation(dict(scored), dataset.labels, {"protocol": "default"})
+def _circumstances(accelerator: Any, precision: str) -> dict[str, Any]:
+    return {
+        "processes": accelerator.num_processes,
+        "precision": precision,
+        "device": accelerator.device.type,
+        "threads": torch.get_num_threads(),
+        "torch": str(torch.__version__),
+    }
 
 
 def _agree(accelerator: Any, progress: float, stop: list[int]) -> tuple[float, bool]:

@@ -231,3 +231,20 @@ def test_a_backbone_of_ones_own_is_a_dict_line(monkeypatch: pytest.MonkeyPatch) 
 def test_names_of_transformers_are_told_from_the_authors() -> None:
     assert from_transformers({"module.vision_encoder.x": torch.zeros(1)})
     assert not from_transformers({"image_encoder.x": torch.zeros(1), "prompt_encoder.y": torch.zeros(1)})
+
+
+def test_an_encoder_stopped_at_any_block_goes_on_bit_for_bit(spec: Backbone) -> None:
+    model = make_tiny(spec.name, LABELS)
+    picture = torch.rand(2, 3, model.side, model.side, generator=torch.Generator().manual_seed(3))
+    blocks = 1 + max(site.block for site in model.sites if site.part == "encoder")
+    with torch.no_grad():
+        whole = model.encode(picture)
+        library = model.sam.vision_encoder((picture - model.mean) / model.std)
+        levels = getattr(library, "fpn_hidden_states", None)
+        assert torch.equal(whole[0], library.last_hidden_state) if levels is None else len(levels) == len(whole)
+        for block in range(blocks + 1):
+            started = model.encode_start(picture, block)
+            again = model.encode_rest(started, block)
+            assert len(again) == len(whole)
+            assert all(torch.equal(a, b) for a, b in zip(again, whole, strict=True)), f"from block {block}"
+        assert not torch.equal(model.encode_start(picture, 0)[0], model.encode_start(picture, 1)[0])

@@ -59,6 +59,7 @@ def test_train_writes_a_self_describing_run(trained: tuple[Path, Path]) -> None:
     config = json.loads((run / "config.json").read_text())
     assert set(config["training_cases"]).isdisjoint(config["held_out_cases"])
     assert config["description"]["data"]["fingerprint"]
+    assert config["training"]["minutes"] is None  # --training.steps alone is the whole end
 
 
 def test_evaluate_writes_scores_table_and_report(trained: tuple[Path, Path], tmp_path: Path) -> None:

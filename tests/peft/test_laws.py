@@ -215,3 +215,21 @@ def test_an_update_of_q_moves_only_q_in_every_layout(architecture: str, register
         assert by_kind[1:].max() == 0, path
         seen += 1
     assert seen >= 3
+
+
+def test_what_lies_before_the_trained_blocks_is_that_of_the_base(story: Story) -> None:
+    """So that it may be computed once and kept; a method that trains earlier things says so."""
+    model = story.model
+    block = model.frozen_blocks()
+    blocks = 1 + max(site.block for site in model.sites if site.part == "encoder")
+    expected = {"bitfit": -1, "full": -1, "decoder": blocks}.get(
+        story.method, blocks - int(story.options.get("last", blocks))
+    )
+    assert block == expected
+    if block < 0:
+        return
+    with torch.no_grad():
+        trained = model.encode_start(story.images, block)
+        with model.original():
+            base = model.encode_start(story.images, block)
+    assert all(torch.equal(a, b) for a, b in zip(trained, base, strict=True))

@@ -120,14 +120,31 @@ def early_block(sam: Any) -> int:
     return next(i for i, layer in enumerate(sam.vision_encoder.layers) if layer.window_size == 0)
 
 
-def encode(sam: Any, pixels_B3HW: torch.Tensor, early: bool = False) -> tuple[torch.Tensor, ...]:
-    """(embedding_B,256,g,g), and with `early` also the first global block's tokens as an image (B, C, g, g)."""
-    output = sam.vision_encoder(pixels_B3HW, output_hidden_states=early)
-    if not early:
-        return (output.last_hidden_state,)
-    # hidden_states[0] is the input of block 0.
-    tokens_BHWC = output.hidden_states[early_block(sam) + 1]
-    return output.last_hidden_state, tokens_BHWC.permute(0, 3, 1, 2)
+def before(sam: Any, pixels_B3HW: torch.Tensor, block: int, early: bool = False) -> tuple[torch.Tensor, ...]:
+    """Tokens (B, g, g, C) that enter a block, and with `early` those of `early_block` once that is passed."""
+    encoder = sam.vision_encoder
+    tokens = encoder.patch_embed(pixels_B3HW)
+    if encoder.pos_embed is not None:
+        tokens = tokens + encoder.pos_embed
+    return _through(sam, (tokens,), range(block), early)
+
+
+def after(sam: Any, features: tuple[torch.Tensor, ...], block: int, early: bool = False) -> tuple[torch.Tensor, ...]:
+    """What `before` gave -> (embedding_B,256,g,g), and with `early` also the first global block's tokens as an image
+    (B, C, g, g)."""
+    encoder = sam.vision_encoder
+    tokens, *kept = _through(sam, features, range(block, len(encoder.layers)), early)
+    return encoder.neck(tokens), *(tokens_BHWC.permute(0, 3, 1, 2) for tokens_BHWC in kept)
+
+
+def _through(sam: Any, features: tuple[torch.Tensor, ...], blocks: range, early: bool) -> tuple[torch.Tensor, ...]:
+    keep = early_block(sam) if early else None
+    tokens, *kept = features
+    for i in blocks:
+        tokens = sam.vision_encoder.layers[i](tokens)
+        if i == keep:
+            kept = [tokens]
+    return tokens, *kept
 
 
 def promptable_input(features: tuple[torch.Tensor, ...]) -> torch.Tensor:

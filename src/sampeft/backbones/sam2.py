@@ -95,15 +95,33 @@ def resize(sam: Any, side: int) -> None:
     sam.backbone_feature_sizes = [[side // s, side // s] for s in (4, 8, 16)]
 
 
-def encode(sam: Any, pixels_B3HW: torch.Tensor, early: bool = False) -> tuple[torch.Tensor, ...]:
-    """(embedding_B,256,g,g), then finer maps for the mask head: (B, 64, 2g, 2g) and (B, 32, 4g, 4g).
+def before(sam: Any, pixels_B3HW: torch.Tensor, block: int, early: bool = False) -> tuple[torch.Tensor, ...]:
+    """Tokens (B, h, w, C) that enter a block, then the outputs of the stages before it. early: has no meaning here."""
+    backbone = sam.vision_encoder.backbone
+    tokens = backbone.patch_embed(pixels_B3HW)
+    return _through(backbone, (tokens + backbone._get_pos_embed(tokens.shape[1:3]),), range(block))
 
-    As the authors do, the finer maps are projected to the head's width here, once per image. early: has no meaning here.
+
+def after(sam: Any, features: tuple[torch.Tensor, ...], block: int, early: bool = False) -> tuple[torch.Tensor, ...]:
+    """What `before` gave -> (embedding_B,256,g,g), then finer maps for the mask head: (B, 64, 2g, 2g) and (B, 32, 4g, 4g).
+
+    As the authors do, the finer maps are projected to the head's width here, once per image.
     """
-    finest, finer, embedding = sam.vision_encoder(pixels_B3HW).fpn_hidden_states
-    decoder = sam.mask_decoder
+    encoder, decoder = sam.vision_encoder, sam.mask_decoder
+    _, *stages = _through(encoder.backbone, features, range(block, len(encoder.backbone.blocks)))
+    levels, _ = encoder.neck(tuple(stages))
+    finest, finer, embedding = levels[-encoder.num_feature_levels :][::-1]
     embedding = embedding + sam.no_memory_embedding.reshape(1, -1, 1, 1)
     return embedding, decoder.conv_s1(finer), decoder.conv_s0(finest)
+
+
+def _through(backbone: Any, features: tuple[torch.Tensor, ...], blocks: range) -> tuple[torch.Tensor, ...]:
+    tokens, *stages = features
+    for i in blocks:
+        tokens = backbone.blocks[i](tokens)
+        if i in backbone.stage_ends:
+            stages.append(tokens)
+    return tokens, *stages
 
 
 def promptable_input(features: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:

@@ -22,9 +22,10 @@ __all__ = [
     "LEAD_TOKENS",
     "TINY",
     "TINY_SIDE",
+    "after",
+    "before",
     "build",
     "convert",
-    "encode",
     "encoder_sites",
     "promptable_input",
     "read_folder",
@@ -143,6 +144,32 @@ def resize(sam: Any, side: int) -> None:
     resize_prompts(sam, side, side // sam.vision_encoder.stride)
 
 
-def encode(sam: Any, pixels_B3HW: torch.Tensor, early: bool = False) -> tuple[torch.Tensor, ...]:
-    """(embedding_B,256,g,g). early: has no meaning here."""
-    return (sam.vision_encoder(pixels_B3HW).last_hidden_state,)
+def before(sam: Any, pixels_B3HW: torch.Tensor, block: int, early: bool = False) -> tuple[torch.Tensor, ...]:
+    """(B, h, w, C) that enters a block: the convolutions before it, those that make a stage coarser among them. early: has
+    no meaning here."""
+    trunk = sam.vision_encoder.trunk
+    features_BCHW = trunk.stages[0](trunk.patch_embed(pixels_B3HW))
+    return (_through(trunk, _enter(trunk.stages[1], features_BCHW), 0, block),)
+
+
+def after(sam: Any, features: tuple[torch.Tensor, ...], block: int, early: bool = False) -> tuple[torch.Tensor, ...]:
+    """What `before` gave -> (embedding_B,256,g,g)."""
+    encoder = sam.vision_encoder
+    return (encoder.neck(_through(encoder.trunk, features[0], block, None)),)
+
+
+def _enter(stage: Any, features_BCHW: torch.Tensor) -> torch.Tensor:
+    return cast(torch.Tensor, stage.downsample(features_BCHW).permute(0, 2, 3, 1))
+
+
+def _through(trunk: Any, tokens_BHWC: torch.Tensor, first: int, last: int | None) -> torch.Tensor:
+    """From the input of block `first` to that of block `last`, or to the end; blocks are counted over the stages."""
+    number = 0
+    for stage, following in zip(trunk.stages[1:], [*trunk.stages[2:], None], strict=True):
+        for block in stage.blocks:
+            if first <= number and (last is None or number < last):
+                tokens_BHWC = block(tokens_BHWC)
+                if block is stage.blocks[-1] and following is not None:
+                    tokens_BHWC = _enter(following, tokens_BHWC.permute(0, 3, 1, 2))
+            number += 1
+    return tokens_BHWC

@@ -1,20 +1,24 @@
-"""Nothing in, what is installed and known out: versions, devices, weights, backbones, methods, layouts, recipes."""
+"""Nothing in, what is installed and known out: versions, devices, weights, and what each name means."""
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from sampeft.backbones import BACKBONES
 from sampeft.commands.train import versions
 from sampeft.data import DATASETS
 from sampeft.data.intensity import PRESETS
+from sampeft.data.noise import NOISES
+from sampeft.denoise import DENOISERS
 from sampeft.errors import WeightsError
 from sampeft.folders import cache_folder
 from sampeft.metrics.overlap import METRICS
+from sampeft.oracle import PROTOCOLS
 from sampeft.peft import METHODS
+from sampeft.refine import REFINERS
 from sampeft.training import precision_for
 
 
@@ -38,9 +42,6 @@ def gather() -> dict[str, Any]:
         except WeightsError:
             return f"missing; {BACKBONES[name].where}"
 
-    def first_line(text: str | None) -> str:
-        return (text or "").splitlines()[0] if text else ""
-
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return {
         "versions": versions(),
@@ -55,14 +56,29 @@ def gather() -> dict[str, Any]:
             name: {"weights": weights(name), "native_side": b.native_side, "side": b.side}
             for name, b in BACKBONES.items()
         },
-        "methods": {
-            name: f"{first_line(m.attach.__doc__)} [{', '.join(m.options.__dataclass_fields__)}]"
-            for name, m in METHODS.items()
-        },
-        "layouts": {name: first_line(getattr(layout, "__doc__", "")) for name, layout in DATASETS.items()},
+        "methods": {name: f"{first_sentence(m.attach.__doc__)} {options_of(m.options)}" for name, m in METHODS.items()},
+        "layouts": {name: first_sentence(getattr(layout, "__doc__", "")) for name, layout in DATASETS.items()},
         "intensity": {name: asdict(recipe) for name, recipe in PRESETS.items()},
-        "metrics": {name: first_line(metric.__doc__) for name, metric in METRICS.items()},
+        "noises": {name: first_paragraph(kind.__doc__) for name, kind in NOISES.items()},
+        "denoisers": {name: f"{first_sentence(d.__doc__)} {options_of(d)}" for name, d in DENOISERS.items()},
+        "refiners": {name: f"{kind.about} {options_of(kind)}" for name, kind in REFINERS.items()},
+        "oracle protocols": {name: protocol.about for name, protocol in PROTOCOLS.items()},
+        "metrics": {name: first_sentence(metric.__doc__) for name, metric in METRICS.items()},
     }
+
+
+def first_paragraph(text: str | None) -> str:
+    """Of a docstring, on one line."""
+    return " ".join((text or "").strip().partition("\n\n")[0].split()).removesuffix(".")
+
+
+def first_sentence(text: str | None) -> str:
+    return first_paragraph(text).partition(". ")[0]
+
+
+def options_of(kind: type[Any]) -> str:
+    """`[rank, alpha]` of a dataclass."""
+    return f"[{', '.join(option.name for option in fields(kind))}]"
 
 
 def run(config: Config) -> int:

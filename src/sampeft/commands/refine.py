@@ -27,8 +27,8 @@ class Config:
 
     Args:
         data: folder of the data set that the run was trained on.
-        refiner: by name; nothing: all are tried and the best is kept.
-        cases: cases to fit on instead of those that the run held out; never cases that are scored later.
+        refiner: components, crf, level-set or outline-points; nothing: all are tried and the best is kept.
+        cases: cases to fit on instead of those that the run held out, such as [P03,P07]; never cases that are scored later.
         layout: layout of the data set; nothing: found by looking.
         map: label ids to change on reading, such as 4:3.
         weights: file of the backbone's weights when it is not found by name.
@@ -56,12 +56,14 @@ def run(config: Config) -> int:
     if not names:
         raise UsageError(f"{config.run}: held no cases out; name some that are never scored with --cases")
     if trained := sorted(set(names) & set(settings.get("training_cases", []))):
-        raise UsageError(f"{', '.join(trained[:5])}: the run was trained on it; give --cases that it has not seen")
+        raise UsageError(f"{config.run}: was trained on {', '.join(trained[:5])}; give --cases that it has not seen")
     known = {case.id: case for case in dataset.cases}
     if missing := [name for name in names if name not in known]:
         raise UsageError(
             f"{dataset.root}: has no case {', '.join(missing[:5])}; give the data that the run was trained on"
         )
+    if tested := sorted(set(names) & set(dataset.splits.get("test", ()))):
+        say(f"warning   {', '.join(tested[:5])}: listed as test cases; do not score on them what is fitted on them")
     cases = [known[name] for name in names]
     check_dataset(dataset, cases).raise_on_errors()
     with bar("rough maps", len(cases)) as shown:
@@ -77,12 +79,14 @@ def run(config: Config) -> int:
             "options": asdict(fitted.refiner) if fitted.refiner else None,
             "tried": fitted.tried,
         }
-        say(f"{name:<16}foreground DSC of {len(cases)} held-out cases {fitted.before:.4f} -> {fitted.after:.4f}")
+        cases_text = f"{len(cases)} held-out case{'' if len(cases) == 1 else 's'}"
+        say(f"{name:<16}foreground DSC of {cases_text} {fitted.before:.4f} -> {fitted.after:.4f}")
         if fitted.refiner and (best is None or fitted.after > best.after):
             best = fitted
     if best is None or best.refiner is None:
+        stale = (config.run / FILE).is_file()
         (config.run / FILE).unlink(missing_ok=True)  # what was fitted before does not hold any more
-        say("none helps the held-out cases; nothing is kept")
+        say(f"none helps the held-out cases; nothing is kept{f', and {FILE} of before is removed' if stale else ''}")
     else:
         record = {"fitted_on": names, "dsc_before": best.before, "dsc_after": best.after}
         say(f"kept in {write_fitted(config.run, best.refiner, record)}; use it with --refine fitted")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sampeft.commands.evaluate import evaluate_segmenter, run_config
-from sampeft.commands.reproduction import Place, Row, trained
+from sampeft.commands.reproduction import Place, Row, counted, scored_before, trained, write_json
 from sampeft.commands.train import say, versions
 from sampeft.errors import UsageError
 from sampeft.inference import load
@@ -21,7 +21,7 @@ from sampeft.metrics.statistics import Interval, bootstrap_interval
 from sampeft.progress import bar
 from sampeft.refine import REFINERS, Refiner
 from sampeft.refining import Fitted, Rough, fit_refiner
-from sampeft.report.tables import interval_text, markdown_table
+from sampeft.report.tables import NOT_SCORED, interval_text, markdown_table
 
 
 def reproduce(place: Place, row: Row) -> Path:
@@ -46,28 +46,36 @@ def reproduce(place: Place, row: Row) -> Path:
 
 
 def _scored(place: Place, run: Path, refiner: Refiner | None, name: str) -> Evaluation:
-    folder = place.out / "refined" / name
-    settings = None if refiner is None else {"name": refiner.name, **asdict(refiner)}
-    if (folder / "summary.json").is_file():
-        known = Evaluation.read(folder)
-        if known.meta.get("refiner") == json.loads(json.dumps(settings)):
-            return known
-    say(f"scoring   {name}")
+    folder = place.runs / "refined" / name
+    settings = {} if refiner is None else {"refiner": {"name": refiner.name, **asdict(refiner)}}
+    if known := scored_before(folder, place.cases, {"data": place.dataset.name, **settings}):
+        return known
+    say(f"scoring   {'without a refiner' if refiner is None else name}")
     segmenter = load(run, weights=place.weights, refiner=refiner)
     evaluation, _ = evaluate_segmenter(segmenter, place.dataset, place.cases, place.split)
     evaluation.write(folder)
-    return Evaluation.read(folder)
+    return evaluation
 
 
 def change(before: Evaluation, after: Evaluation, metric: str) -> tuple[Interval, int]:
-    """Mean over classes of the mean over cases of after - before, where both are finite, and how many pairs are not."""
+    """Mean over classes of the mean over cases of after - before where both are finite, and how many pairs of scores are
+    left out because one or both are infinite or only one is there. The cases must be the same, in the same order."""
     channels = list(before.labels.foreground)
-    with np.errstate(invalid="ignore"):
-        differences = (after.matrix(metric) - before.matrix(metric))[:, channels]
-        lost = (
-            ~np.isfinite(differences) & ~(np.isnan(after.matrix(metric)) & np.isnan(before.matrix(metric)))[:, channels]
-        )
-    return bootstrap_interval(np.where(np.isfinite(differences), differences, np.nan)), int(lost.sum())
+    first, second = (evaluation.matrix(metric)[:, channels] for evaluation in (before, after))
+    finite = np.isfinite(first) & np.isfinite(second)
+    nothing = np.isnan(first) & np.isnan(second)
+    differences = np.full(first.shape, np.nan)
+    np.subtract(second, first, out=differences, where=finite)
+    return bootstrap_interval(differences), int((~finite & ~nothing).sum())
+
+
+def change_text(interval: Interval, left_out: int) -> str:
+    """`+0.0120 [+0.0010, +0.0230], 2 pairs left out`; without an interval where only one case has a change."""
+    more = f", {counted(left_out, 'pair')} left out" if left_out else ""
+    if math.isnan(interval.mean):
+        return NOT_SCORED + more
+    limits = "" if math.isnan(interval.low) else f" [{interval.low:+.4f}, {interval.high:+.4f}]"
+    return f"{interval.mean:+.4f}{limits}{more}"
 
 
 def _write(place: Place, row: Row, found: dict[str, Evaluation], fits: dict[str, Fitted], n_fit: int) -> Path:
@@ -76,7 +84,8 @@ def _write(place: Place, row: Row, found: dict[str, Evaluation], fits: dict[str,
     header = ["refiner", "held-out DSC before", "after fitting", "test DSC"]
     header += [f"change of {MEASURES[m].heading}" for m in metrics] + ["missed", "false"]
     rows = []
-    record: dict[str, Any] = {"stamp": place.stamp, "versions": versions(), "refiners": {}}
+    stamp = place.stamp([row])
+    record: dict[str, Any] = {"stamp": stamp, "versions": versions(), "refiners": {}}
     for name, evaluation in found.items():
         fit = fits.get(name)
         cells = [
@@ -85,9 +94,7 @@ def _write(place: Place, row: Row, found: dict[str, Evaluation], fits: dict[str,
         ]
         cells.append(interval_text(evaluation.headline()))
         changes = {metric: change(before, evaluation, metric) for metric in metrics}
-        for interval, lost in changes.values():
-            text = f"{interval.mean:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"
-            cells.append("" if fit is None else text + (f", {lost} pairs infinite" if lost else ""))
+        cells += [change_text(*found_change) if fit else "" for found_change in changes.values()]
         cells += [str(sum(map(len, by.values()))) for by in (evaluation.missed(), evaluation.false())]
         rows.append(cells)
         record["refiners"][name] = {
@@ -98,11 +105,14 @@ def _write(place: Place, row: Row, found: dict[str, Evaluation], fits: dict[str,
         }
     text = (
         f"# Refiners after {row.heading} on {place.dataset.name}\n\n{markdown_table(header, rows)}\n"
-        f"- {place.stamp}; here one seed. Parameters were fitted by the foreground DSC of {n_fit} held-out cases, never by the "
-        "test cases; a refiner that does not help those is shown with its defaults and marked.\n"
-        "- Changes are means over classes of the mean over cases, with 95 % interval over cases; a lower HD95 is better.\n"
+        f"- {stamp}.\n"
+        f"- Parameters were fitted by the foreground DSC of {counted(n_fit, 'held-out case')}, never by test cases. A refiner "
+        "that does not help the held-out cases is not kept; it is shown with its defaults.\n"
+        "- Changes are means over classes of the mean over cases, with 95 % interval over cases; a lower HD95 is better. Pairs "
+        "are left out where a score is infinite or there is none, before or after.\n"
+        "- missed and false: classes of cases of which not one pixel was found, and that are predicted without being there.\n"
     )
     place.out.mkdir(parents=True, exist_ok=True)
     write_atomically(place.out / "refinement.md", text.encode())
-    write_atomically(place.out / "refinement.json", (json.dumps(record, indent=1, default=str) + "\n").encode())
+    write_json(place.out / "refinement.json", record)
     return place.out / "refinement.md"

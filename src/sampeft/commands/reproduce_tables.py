@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from sampeft.commands.reproduction import Place, Row, SeedMean, looks, scored
+from sampeft.commands.reproduction import Place, Row, counted, looks, scored, write_json
 from sampeft.commands.train import versions
 from sampeft.io import write_atomically
+from sampeft.metrics.landcover import land_cover
+from sampeft.metrics.measures import MEASURES
 from sampeft.metrics.scores import Evaluation
-from sampeft.metrics.targets import TargetCounts
+from sampeft.metrics.statistics import Interval, Scores, bootstrap_interval, bootstrap_per_class, mean_of_means
 from sampeft.report.figures import Example, figure_examples
 from sampeft.report.paper import BACKGROUND, PAPER, PaperTable, our_name
 from sampeft.report.tables import ORACLE, interval_text, markdown_table
@@ -59,32 +61,63 @@ PLANS: dict[str, Plan] = {
 }
 
 
+@dataclass(frozen=True)
+class SeedMean:
+    """Several trainings of one method on the same cases: scores are averaged over seeds first, then over cases.
+
+    classes: foreground class -> interval over cases. headline: foreground mean; each: that of every seed.
+    with_background: mean with background, as the paper averages; None without a background class.
+    """
+
+    classes: dict[str, Interval]
+    headline: Interval
+    each: tuple[float, ...]
+    with_background: float | None
+    background: float | None
+
+    @classmethod
+    def of(cls, evaluations: Sequence[Evaluation], metric: str = "dsc") -> SeedMean:
+        first = evaluations[0]
+        by_id = np.argsort(np.array(first.cases, dtype=object), kind="stable")  # as Evaluation draws its intervals
+        stack = np.stack([evaluation.matrix(metric)[by_id] for evaluation in evaluations])
+        known = np.maximum((~np.isnan(stack)).sum(axis=0), 1)
+        matrix: Scores = np.where(np.isnan(stack).all(axis=0), np.nan, np.nansum(stack, axis=0) / known)
+        channels = list(first.labels.foreground)
+        intervals = bootstrap_per_class(matrix[:, channels], bounds=MEASURES[metric].bounds)
+        has = first.labels.has_background
+        return cls(
+            {first.labels.names[k]: interval for k, interval in zip(channels, intervals, strict=True)},
+            bootstrap_interval(matrix[:, channels], bounds=MEASURES[metric].bounds),
+            tuple(e.headline(metric).mean for e in evaluations),
+            mean_of_means(matrix) if has else None,
+            mean_of_means(matrix[:, :1]) if has else None,
+        )
+
+
 def reproduce(what: str, place: Place, whole_decoder: bool) -> Path:
     """Make the table or figure of a plan; returns the file to look at first."""
     plan = PLANS[what]
     rows = plan.rows(whole_decoder)
     if plan.figure:
         return _figure(what, replace(place, undefined=plan.readings[0]), rows, plan.figure)
-    several = len(plan.readings) > 1
-    parts, numbers = [], {}
+    parts, stamps, numbers = [], [], {}
     for undefined in plan.readings:
         here = replace(place, undefined=undefined)
-        if several:
-            here = replace(here, out=place.out / ("undefined" if undefined else "defined"))
         found = {row: evaluations for row in rows if (evaluations := scored(here, row))}
-        parts.append(_table(what, here, found, several))
+        parts.append(_table(what, here, found, titled=len(plan.readings) > 1))
+        stamps.append(here.stamp(tuple(found)))
         numbers["undefined as background" if undefined else "undefined left out"] = {
             row.heading: [e.summary()["headline"] for e in evaluations] for row, evaluations in found.items()
         }
     text = f"# {what.replace('table', 'Table ')}: {PAPER[what].title}\n\n" + "\n".join(parts)
     place.out.mkdir(parents=True, exist_ok=True)
     write_atomically(place.out / f"{what}.md", text.encode())
-    record = {"what": what, "stamp": place.stamp, "versions": versions(), "numbers": numbers}
-    write_atomically(place.out / f"{what}.json", (json.dumps(record, indent=1, default=str) + "\n").encode())
+    record = {"what": what, "stamps": stamps, "versions": versions(), "numbers": numbers}
+    write_json(place.out / f"{what}.json", record)
     return place.out / f"{what}.md"
 
 
-def _table(what: str, place: Place, found: dict[Row, list[Evaluation]], several: bool) -> str:
+def _table(what: str, place: Place, found: dict[Row, list[Evaluation]], titled: bool) -> str:
     paper, ours = PAPER[what], {row: SeedMean.of(evaluations) for row, evaluations in found.items()}
     columns = [column for column in paper.columns if any(row.paper == column for row in ours)]
     header = ["class"]
@@ -92,7 +125,7 @@ def _table(what: str, place: Place, found: dict[Row, list[Evaluation]], several:
         oracle = f", {ORACLE}" if row.kind == "oracle" else ""
         header += ([f"paper: {row.paper}{oracle}"] if row.paper in columns else []) + [f"ours: {row.heading}{oracle}"]
     names = dict.fromkeys(name for mean in ours.values() for name in mean.classes)
-    lines = []
+    lines: list[list[str]] = []
 
     def line(title: str, of_paper: Callable[[str], str], of_ours: Callable[[SeedMean], str]) -> None:
         cells = [title]
@@ -100,19 +133,20 @@ def _table(what: str, place: Place, found: dict[Row, list[Evaluation]], several:
             cells += ([of_paper(row.paper)] if row.paper in columns else []) + [of_ours(mean)]
         lines.append(cells)
 
-    has_background = any(mean.background is not None for mean in ours.values())
-    if has_background:
+    if any(mean.background is not None for mean in ours.values()):
         line(BACKGROUND, partial(_printed, paper, name=BACKGROUND),
-             lambda mean: "" if mean.background is None else f"{mean.background:.3f}")  # fmt: skip
+             lambda mean: _number(mean.background))  # fmt: skip
     for name in names:
         line(name, partial(_printed, paper, name=our_name(name)), partial(_of_class, name=name))
     line("**foreground mean**", lambda c: f"**{paper.foreground_mean(c):.3f}**",
          lambda mean: f"**{interval_text(mean.headline)}**")  # fmt: skip
     line("with background, as the paper averages", lambda c: f"{paper.printed[paper.columns.index(c)]:.3f}",
-         lambda mean: "" if mean.with_background is None else f"{mean.with_background:.3f}")  # fmt: skip
-    line("foreground mean of each seed", lambda c: "", lambda mean: ", ".join(f"{value:.3f}" for value in mean.each))
+         lambda mean: _number(mean.with_background))  # fmt: skip
+    if any(len(mean.each) > 1 for mean in ours.values()):
+        line("foreground mean of each seed", lambda c: "",
+             lambda mean: ", ".join(f"{v:.3f}" for v in mean.each) if len(mean.each) > 1 else "")  # fmt: skip
     notes = [
-        f"Ours: {place.stamp}.",
+        f"Ours: {place.stamp(tuple(found))}.",
         "DSC per case, mean over seeds, then over cases; 95 % interval over cases. The paper tells neither split, cases nor "
         "spread, and averages with background; its foreground means are computed here from its rows.",
     ]
@@ -120,13 +154,13 @@ def _table(what: str, place: Place, found: dict[Row, list[Evaluation]], several:
     if missing:
         notes.append(f"Not a class of the paper's data: {', '.join(missing)}; the sets are not the same.")
     title = ("## Undefined pixels are a background class, as in the paper\n\n" if place.undefined
-             else "## Undefined pixels are left out\n\n") if several else ""  # fmt: skip
+             else "## Undefined pixels are left out\n\n") if titled else ""  # fmt: skip
     text = title + markdown_table(header, lines) + "\n" + "".join(f"- {note}\n" for note in notes)
     if place.data == "sirst":
         text += "\n" + _targets(found)
     if place.data == "gid5":
         text += "\n" + _land_cover(found)
-    _write_csv(place.out / f"{what}.csv", ours)
+    _write_csv(place.runs / f"{what}.csv", ours)
     return text
 
 
@@ -138,35 +172,43 @@ def _printed(paper: PaperTable, column: str, name: str) -> str:
     return f"{paper.rows[name][paper.columns.index(column)]:.3f}" if name in paper.rows else "-"
 
 
+def _number(value: float | None, digits: int = 3) -> str:
+    return "" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _evaluation_names(found: dict[Row, list[Evaluation]]) -> list[tuple[str, Evaluation]]:
+    """Each evaluation with its row and seed; an oracle, which has no seed, labelled as one."""
+    return [
+        (f"{row.heading}, {ORACLE if row.kind == 'oracle' else f'seed {seed}'}", evaluation)
+        for row, evaluations in found.items()
+        for seed, evaluation in enumerate(evaluations)
+    ]
+
+
 def _targets(found: dict[Row, list[Evaluation]]) -> str:
     """IoU, nIoU, Pd, Fa and F1 as papers on small targets define them."""
     rows = []
-    for row, evaluations in found.items():
-        for seed, evaluation in enumerate(evaluations):
-            counts = evaluation.pooled()
-            target = evaluation.labels.foreground[0]
-            tp, fp, fn = (int(part[target]) for part in (counts.tp, counts.fp, counts.fn))
-            single: TargetCounts = next(iter(evaluation.targets().values()))
-            precision, recall = tp / max(tp + fp, 1), tp / max(tp + fn, 1)
-            niou = float(np.nanmean(evaluation.matrix("iou")[:, target]))
-            rows.append([
-                f"{row.heading}{f', {ORACLE}' if row.kind == 'oracle' else f', seed {seed}'}",
-                f"{tp / max(tp + fp + fn, 1):.3f}", f"{niou:.3f}", f"{single.pd:.3f}", f"{1e6 * single.fa:.1f}",
-                f"{2 * precision * recall / max(precision + recall, 1e-12):.3f}", f"{evaluation.headline().mean:.3f}",
-            ])  # fmt: skip
+    for name, evaluation in _evaluation_names(found):
+        target = evaluation.labels.foreground[0]
+        pooled = land_cover(evaluation.pooled(), [target])
+        single = next(iter(evaluation.targets().values()))
+        niou = mean_of_means(evaluation.matrix("iou")[:, [target]])
+        shares = [_number(value) for value in (pooled.mean_iou, niou, single.pd)]
+        rest = [_number(pooled.mean_f1), _number(evaluation.headline().mean)]
+        rows.append([name, *shares, _number(1e6 * single.fa, 1), *rest])
     header = ["row", "IoU (all pixels)", "nIoU", "Pd", "Fa (1e-6)", "F1 (all pixels)", "DSC (mean over images)"]
     return markdown_table(header, rows)
 
 
 def _land_cover(found: dict[Row, list[Evaluation]]) -> str:
+    headings = {"overall_accuracy": "OA", "mean_iou": "mIoU", "mean_f1": "mean F1", "kappa": "kappa"}
     rows = []
-    for row, evaluations in found.items():
-        for seed, evaluation in enumerate(evaluations):
-            every = evaluation.summary()["all_pixels"]
-            name = f"{row.heading}{f', {ORACLE}' if row.kind == 'oracle' else f', seed {seed}'}"
-            rows.append([name, *(f"{every[key]:.3f}" if every[key] is not None else "" for key in every)])
-            header = ["row", *every]
-    return markdown_table(header, rows) + "\nOf all pixels of all crops together.\n"
+    for name, evaluation in _evaluation_names(found):
+        figures = evaluation.summary()["all_pixels"]
+        rows.append([name, *(_number(figures[key]) for key in headings)])
+    return markdown_table(["row", *headings.values()], rows) + (
+        "\nOf all pixels of all crops together; mIoU and mean F1 over the foreground classes.\n"
+    )
 
 
 def _write_csv(path: Path, ours: dict[Row, SeedMean]) -> None:
@@ -185,16 +227,24 @@ def _write_csv(path: Path, ours: dict[Row, SeedMean]) -> None:
 
 def _figure(what: str, place: Place, rows: Sequence[Row], count: int) -> Path:
     """image | truth | each row for cases evenly spread over the test list, none of them chosen by its score."""
-    spread = np.linspace(0, len(place.cases) - 1, min(count, len(place.cases)) + 2)[1:-1].round().astype(int)
-    cases = [place.cases[i] for i in dict.fromkeys(spread.tolist())]
+    total = len(place.cases)
+    cases = [place.cases[int((i + 0.5) * total / count)] for i in range(count)] if total > count else place.cases
     shown: dict[str, Example] = {}
+    seen: list[Row] = []
     for row in rows:
         heading = row.heading + (" (oracle)" if row.kind == "oracle" else "")
-        for look in looks(place, row, cases):
-            example = shown.get(look.case) or Example(
-                look.case, f"{look.case}, {look.place}", look.image, look.truth, {}
-            )
+        found = looks(place, row, cases)
+        seen += [row] if found else []
+        for look in found:
+            title = ", ".join(dict.fromkeys((look.case, look.place)))  # a lone picture is named as its case
+            example = shown.get(look.case) or Example(look.case, title, look.image, look.truth, {})
             shown[look.case] = replace(example, predictions={**example.predictions, heading: look.prediction})
     place.out.mkdir(parents=True, exist_ok=True)
     figure_examples(list(shown.values()), place.dataset.labels, place.out / f"{what}.png")
+    caption = (
+        f"![image, truth and results]({what}.png)\n\n"
+        f"{counted(len(cases), 'case')}, evenly spread over the test list and not chosen by score; of a case the slice whose "
+        f"truth shows most classes. Oracles use the truth. {replace(place, oracle_subset=None).stamp(seen)}.\n"
+    )
+    write_atomically(place.out / f"{what}.md", caption.encode())
     return place.out / f"{what}.png"

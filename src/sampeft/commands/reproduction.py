@@ -7,27 +7,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
 from sampeft.automatic_masks import MaskSettings
-from sampeft.backbones import load_backbone
+from sampeft.backbones import RANDOM, backbone, load_backbone
 from sampeft.commands.evaluate import checked_cases, evaluate_segmenter, held_out_temperature
-from sampeft.commands.oracle import score
+from sampeft.commands.oracle import Masks, score
 from sampeft.commands.train import Config as TrainConfig
 from sampeft.commands.train import chosen_intensity, say, train
 from sampeft.data import open_dataset
 from sampeft.data.cache import Preparation
 from sampeft.data.case import Case, Dataset
-from sampeft.errors import SampeftError, UsageError, WeightsError
+from sampeft.errors import UsageError, WeightsError
 from sampeft.evaluation import Look
 from sampeft.inference import load
 from sampeft.io import write_atomically
 from sampeft.labels import BACKGROUND, LabelSet
 from sampeft.metrics.protocols import PROTOCOLS as SCORING
-from sampeft.metrics.scores import Evaluation
-from sampeft.metrics.statistics import Interval, Scores, bootstrap_interval, bootstrap_per_class
+from sampeft.metrics.scores import SUMMARY, Evaluation
 from sampeft.model import SemanticSam
 from sampeft.oracle import PROTOCOLS, Oracle
 from sampeft.probabilities import CalibratedPredictor
@@ -43,9 +44,11 @@ DATA = {
 DONE = "complete.json"
 _FAULTY = "Misc_111"
 _RULES = {"flare22": "default", "gid5": "land-cover", "sirst": "targets"}
+_FOLD = "fold1of5"
+"""What is scored, the rest being trained on, where a data set ships no test list."""
 
 
-class StoppedError(SampeftError):
+class StoppedError(Exception):
     """A training was stopped by Ctrl-C or SIGTERM; what is done is kept."""
 
 
@@ -75,7 +78,7 @@ class Place:
     data: what the paper calls it: flare22, gid5, sirst. undefined: whether pixels without a truth are a background
     class, as in the paper, instead of left out. seeds: how many trainings of each row.
     minutes: of each training; subset: so many test cases, evenly spread over the list; oracle_subset: the same for oracles,
-    which ask a model hundreds of times a slice.
+    which ask a model hundreds of times a slice. masks: how oracles make their automatic masks.
     """
 
     data: str
@@ -86,7 +89,6 @@ class Place:
     second_backbone: str = "sam2.1-hiera-t"
     second_weights: str | None = None
     undefined: bool = False
-    split: str = "test"
     held_out: float = 0.1
     seeds: int = 2
     side: int | None = None
@@ -94,6 +96,7 @@ class Place:
     subset: int | None = None
     oracle_subset: int | None = None
     training: Training = field(default_factory=Training)
+    masks: Masks = field(default_factory=Masks)
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -102,28 +105,69 @@ class Place:
         return undefined_as_background(dataset) if self.undefined else dataset
 
     @cached_property
+    def splits(self) -> tuple[str, str]:
+        """Names of what is trained on and what is scored: the lists that the data set ships, else a fold of five.
+        Raises UsageError where it lists test cases alone, which would then be trained on."""
+        shipped = self.dataset.splits
+        if "test" not in shipped:
+            return _FOLD, _FOLD
+        if "train" not in shipped:
+            raise UsageError(f"{self.root}: lists test cases but none to train on; add a train.txt")
+        return "train", "test"
+
+    @property
+    def split(self) -> str:
+        return self.splits[1]
+
+    @cached_property
+    def listed(self) -> list[Case]:
+        """All test cases, checked."""
+        return list(checked_cases(self.dataset, self.split))
+
+    @cached_property
     def cases(self) -> list[Case]:
-        return spread(list(checked_cases(self.dataset, self.split)), self.subset)
+        return spread(self.listed, self.subset)
 
     @property
     def oracle_cases(self) -> list[Case]:
         return spread(self.cases, self.oracle_subset)
 
     @property
-    def stamp(self) -> str:
-        """What a reader must know of the effort, the paper's being unknown."""
-        training = self.training
-        parts = [f"{len(self.cases)} test cases of {self.dataset.name}"]
-        if self.subset:
-            parts[0] += f" (REDUCED: a subset of {len(self.dataset.split(self.split))})"
-        if len(self.oracle_cases) < len(self.cases):
+    def runs(self) -> Path:
+        """Folder of what is trained and scored; the two readings of GID's pixels without a truth are apart."""
+        return self.out / ("undefined" if self.undefined else "defined") if self.data == "gid5" else self.out
+
+    def stamp(self, rows: Sequence[Row]) -> str:
+        """What a reader must know of the effort for these rows, the paper's being unknown."""
+        kinds = {row.kind for row in rows}
+        parts = [f"{counted(len(self.cases), 'test case')} of {self.dataset.name}"]
+        if len(self.cases) < len(self.listed):
+            parts[0] += f" (REDUCED: a subset of {len(self.listed)})"
+        if self.split == _FOLD:
+            parts[0] += f" (it lists none, so {_FOLD} is held against the others)"
+        if "oracle" in kinds and len(self.oracle_cases) < len(self.cases):
             parts.append(f"oracles on {len(self.oracle_cases)} of them (REDUCED)")
-        limits = [f"{training.steps} steps"] if training.steps else []
-        limits += [f"{self.minutes:.3g} minutes"] if self.minutes else []
-        parts.append(f"{self.seeds} seeds, {' or '.join(limits) or '30 minutes'} of training each")
-        if self.minutes:
-            parts[-1] += " (REDUCED by --budget)"
-        return f"{'; '.join(parts)}; {self.backbone}, side {self.side or 'by default'}"
+        if "trained" in kinds:
+            minutes, steps = self.minutes or self.training.minutes, self.training.steps
+            limits = [f"{steps} steps"] if steps else []
+            limits += [f"{minutes_text(minutes)}{' (REDUCED by --budget)' if self.minutes else ''}"] if minutes else []
+            each = " each" if self.seeds > 1 else ""
+            parts.append(f"{counted(self.seeds, 'seed')}, {' or '.join(limits) or '30 minutes'} of training{each}")
+            parts.append(f"{self.backbone} at side {self.side or backbone(self.backbone).side}")
+        else:
+            parts.append(self.backbone)
+        if RANDOM in (self.weights, *(self.second_weights for row in rows if row.second)):
+            parts.append("RANDOM WEIGHTS: nothing pretrained is used")
+        return "; ".join(parts)
+
+
+def counted(count: int, thing: str) -> str:
+    """`1 seed`, `2 seeds`."""
+    return f"{count} {thing}{'' if count == 1 else 's'}"
+
+
+def minutes_text(minutes: float) -> str:
+    return f"{minutes:.3g} minute{'' if minutes == 1 else 's'}"
 
 
 def spread(cases: list[Case], count: int | None) -> list[Case]:
@@ -160,25 +204,22 @@ def undefined_as_background(dataset: Dataset) -> Dataset:
     labels = dataset.labels
     if labels.has_background or labels.ignore is None:
         return dataset
-    new_ids = {old: old + 1 for old in labels.ids}
-    values = {stored: new_ids.get(i, 0) for stored, i in {**{i: i for i in labels.ids}, **dataset.label_values}.items()}
-    values[labels.ignore] = 0
-    shifted = LabelSet(
-        (BACKGROUND, *labels.names), (0, *new_ids.values()), None, labels.pairs, ((0, 0, 0), *labels.colors)
-    )
-    colors = {color: new_ids.get(i, 0) for color, i in (dataset.label_colors or {}).items()}
+    channels = {**{stored: channel + 1 for channel, stored in enumerate(labels.ids)}, labels.ignore: 0}
+    stored = {**channels, **{value: channels[id] for value, id in dataset.label_values.items()}}
+    # Ids are taken from the values that files may hold, so that a value that was an error stays one.
+    ids = tuple(sorted(stored)[: len(labels) + 1])
     return replace(
         dataset,
         name=f"{dataset.name}, undefined as background",
-        labels=shifted,
-        label_values=values,
-        label_colors=colors or None,
+        labels=LabelSet((BACKGROUND, *labels.names), ids, None, labels.pairs, ((0, 0, 0), *labels.colors)),
+        label_values={value: ids[channel] for value, channel in stored.items()},
     )
 
 
 def trained(place: Place, row: Row, seed: int) -> Path:
-    """Folder of the trained run; trains it unless that was done before. Raises StoppedError on Ctrl-C."""
-    run = place.out / row.slug / f"seed{seed}" / "run"
+    """Folder of the trained run; trains it unless that was done before. Raises StoppedError on Ctrl-C, UsageError
+    where it was trained before with other settings."""
+    run = place.runs / row.slug / f"seed{seed}" / "run"
     training = replace(place.training, seed=seed, minutes=place.minutes or place.training.minutes)
     config = TrainConfig(
         data=place.root,
@@ -187,71 +228,157 @@ def trained(place: Place, row: Row, seed: int) -> Path:
         weights=place.weights,
         method=row.method,
         options=dict(row.options),
-        split="train" if "train" in place.dataset.splits else "auto",
+        split=place.splits[0],
         held_out=place.held_out,
         side=place.side,
         training=training,
+        resume=True,
         force=True,
     )
-    settings = json.loads(json.dumps({**asdict(config), "data": place.dataset.name, "out": None}, default=str))
-    if (run / DONE).is_file():
-        before = json.loads((run / DONE).read_text(encoding="utf-8"))["settings"]
-        if before != settings:
-            changed = ", ".join(key for key in settings if before.get(key) != settings[key])
-            raise UsageError(f"{run}: was trained with other settings ({changed}); choose another --out")
-        return run
-    say(f"\ntraining  {row.heading}, seed {seed}")
-    result = train(config, place.dataset)
-    if result.stopped:
-        raise StoppedError(f"stopped; what is done is in {place.out}, run the same command again to go on")
-    content = {"settings": settings, "steps": result.steps, "minutes": result.minutes}
-    write_atomically(run / DONE, (json.dumps(content, indent=1) + "\n").encode())
+    settings = settings_of(config, place)
+    if not finished(run, settings):
+        say(f"\ntraining  {row.heading}, seed {seed}")
+        result = train(config, place.dataset)
+        if result.stopped:
+            raise StoppedError
+        finish(run, settings, steps=result.steps, minutes=result.minutes)
     return run
+
+
+def settings_of(config: TrainConfig, place: Place) -> dict[str, Any]:
+    """What a training must have in common with the one of before, wherever the data lie."""
+    return {**_plain_settings(config), "data": place.dataset.name, "out": None, "resume": False}
+
+
+def _plain_settings(config: TrainConfig) -> dict[str, Any]:
+    return dict(json.loads(json.dumps(asdict(config), default=str)))
+
+
+def finished(run: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether it was trained to its end before. Raises UsageError naming the settings that were others."""
+    if not (run / DONE).is_file():
+        return False
+    before = json.loads((run / DONE).read_text(encoding="utf-8")).get("settings", {})
+    # A setting that did not exist then was as it is by default.
+    if changed := differences(before, settings, _plain_settings(TrainConfig(Path(), Path()))):
+        raise UsageError(f"{run}: was trained with other settings ({', '.join(changed)}); choose another --out")
+    return True
+
+
+def finish(run: Path, settings: Mapping[str, Any], **more: Any) -> None:
+    write_json(run / DONE, {"settings": settings, **more})
+
+
+def differences(
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    defaults: Mapping[str, Any] = MappingProxyType({}),
+    within: str = "",
+) -> list[str]:
+    """`training.steps 2 then, 3 now` for every setting that is not as before. defaults: of those that it lacks."""
+    found: list[str] = []
+    for key, value in now.items():
+        default = defaults.get(key)
+        old = before.get(key, default)
+        if isinstance(value, dict) and isinstance(old, dict):
+            inner = default if isinstance(default, dict) else {}
+            found += differences(old, value, inner, f"{within}{key}.")
+        elif old != value:
+            found.append(f"{within}{key} {old} then, {value} now")
+    return found
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON, which has neither NaN nor infinity: null and "inf" instead."""
+    write_atomically(path, (json.dumps(_plain(content), indent=1, allow_nan=False, default=str) + "\n").encode())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return None if np.isnan(value) else str(float(value))
+    return value
 
 
 def scored(place: Place, row: Row) -> list[Evaluation]:
     """An evaluation for each seed of a trained row, one for an oracle; those of before are read. Nothing where the second
     backbone's weights are not here."""
+    if row.kind == "oracle":
+        evaluation = _scored_oracle(place, row)
+        return [] if evaluation is None else [evaluation]
+    return [_scored_run(place, row, seed) for seed in range(place.seeds)]
+
+
+def scored_before(folder: Path, cases: Sequence[Case], asked: Mapping[str, Any]) -> Evaluation | None:
+    """The evaluation of just these cases, if it is there. Raises UsageError where it was by other settings."""
+    if not (folder / SUMMARY).is_file():
+        return None
+    known = Evaluation.read(folder)
+    if changed := differences(known.meta, json.loads(json.dumps(asked))):
+        raise UsageError(f"{folder}: was scored with other settings ({', '.join(changed)}); choose another --out")
+    return known if known.cases == tuple(case.id for case in cases) else None
+
+
+def _scored_run(place: Place, row: Row, seed: int) -> Evaluation:
+    run = trained(place, row, seed)
+    folder = run.parent / "eval"
+    if known := scored_before(folder, place.cases, {"data": place.dataset.name}):
+        return known
+    segmenter = load(run, weights=place.weights)
+    temperatures = held_out_temperature(segmenter, place.dataset, place.cases, run)
+    reader = CalibratedPredictor(segmenter.model, temperatures)
+    say(f"scoring   {row.heading}, seed {seed}")
     rules = SCORING[_RULES[place.data]]
-    found = []
-    for seed in range(place.seeds) if row.kind == "trained" else (None,):
-        folder = place.out / row.slug / ("eval" if seed is None else f"seed{seed}/eval")
-        cases = place.oracle_cases if seed is None else place.cases
-        if (folder / "summary.json").is_file():
-            known = Evaluation.read(folder)
-            if known.cases == tuple(case.id for case in cases):
-                found.append(known)
-                continue
-        if seed is None:
-            if (oracle := oracle_of(place, row)) is None:
-                return []
-            say(f"scoring   {row.heading}: {oracle[0].settings}")
-            evaluation = score(oracle[0], place.dataset, cases, oracle[1], place.split, rules=rules)["masks"][0]
-        else:
-            segmenter = load(trained(place, row, seed), weights=place.weights)
-            temperatures = held_out_temperature(segmenter, place.dataset, cases, folder.parent / "run")
-            reader = CalibratedPredictor(segmenter.model, temperatures)
-            say(f"scoring   {row.heading}, seed {seed}")
-            evaluation, _ = evaluate_segmenter(segmenter, place.dataset, cases, place.split, None, rules, reader)
-        evaluation.write(folder)
-        found.append(evaluation)
-    return found
+    evaluation, _ = evaluate_segmenter(segmenter, place.dataset, place.cases, place.split, None, rules, reader)
+    evaluation.write(folder)
+    return evaluation
+
+
+def _scored_oracle(place: Place, row: Row) -> Evaluation | None:
+    folder = place.runs / row.slug / "eval"
+    name, weights = _of_oracle(place, row)
+    settings = mask_settings(place, row)
+    masks = {**asdict(settings), "in_words": str(settings)}
+    asked = {"data": place.dataset.name, "backbone": name, "weights": weights, "automatic_masks": masks}
+    if known := scored_before(folder, place.oracle_cases, asked):
+        return known
+    if (oracle := oracle_of(place, row)) is None:
+        return None
+    say(f"scoring   {row.heading}: {settings}")
+    rules = SCORING[_RULES[place.data]]
+    evaluation = score(oracle[0], place.dataset, place.oracle_cases, oracle[1], place.split, rules=rules)["masks"][0]
+    evaluation.meta["weights"] = weights
+    evaluation.write(folder)
+    return evaluation
+
+
+def _of_oracle(place: Place, row: Row) -> tuple[str, str | None]:
+    """Backbone and weights of the row."""
+    return (place.second_backbone, place.second_weights) if row.second else (place.backbone, place.weights)
+
+
+def mask_settings(place: Place, row: Row) -> MaskSettings:
+    return place.masks.over(MaskSettings.suited_to(backbone(_of_oracle(place, row)[0])))
 
 
 def oracle_of(place: Place, row: Row) -> tuple[Oracle, Preparation] | None:
     """The paper's oracle (best automatic masks) on the row's backbone; None where the second backbone has no weights
     here, which is said."""
-    name, weights = (place.second_backbone, place.second_weights) if row.second else (place.backbone, place.weights)
     try:
-        loaded = load_backbone(name, weights)
+        loaded = load_backbone(*_of_oracle(place, row))
     except WeightsError as error:
         if not row.second:
             raise
         say(f"note      {row.heading} is left out: {error}")
         return None
     model = SemanticSam(loaded, place.dataset.labels, loaded.spec.native_side)
+    if torch.cuda.is_available():
+        model.cuda()
     _, recipe = chosen_intensity(TrainConfig(place.root, place.out), place.cases[0], place.dataset.modality)
-    return Oracle(model, (PROTOCOLS["masks"],), MaskSettings.suited_to(loaded.spec)), Preparation(recipe, model.side)
+    return Oracle(model, (PROTOCOLS["masks"],), mask_settings(place, row)), Preparation(recipe, model.side)
 
 
 def looks(place: Place, row: Row, cases: Sequence[Case]) -> list[Look]:
@@ -262,37 +389,3 @@ def looks(place: Place, row: Row, cases: Sequence[Case]) -> list[Look]:
         return evaluate_segmenter(segmenter, place.dataset, cases, place.split)[1]
     oracle = oracle_of(place, row)
     return score(oracle[0], place.dataset, cases, oracle[1], place.split)["masks"][1] if oracle else []
-
-
-@dataclass(frozen=True)
-class SeedMean:
-    """Several trainings of one method on the same cases: scores are averaged over seeds first, then over cases.
-
-    classes: foreground class -> interval over cases. headline: foreground mean; each: that of every seed.
-    with_background: mean with background, as the paper averages; None without a background class.
-    """
-
-    classes: dict[str, Interval]
-    headline: Interval
-    each: tuple[float, ...]
-    with_background: float | None
-    background: float | None
-
-    @classmethod
-    def of(cls, evaluations: Sequence[Evaluation], metric: str = "dsc") -> SeedMean:
-        first = evaluations[0]
-        stack = np.stack([evaluation.matrix(metric) for evaluation in evaluations])
-        with np.errstate(invalid="ignore"):
-            known = np.maximum((~np.isnan(stack)).sum(axis=0), 1)
-            matrix: Scores = np.where(np.isnan(stack).all(axis=0), np.nan, np.nansum(stack, axis=0) / known)
-        channels = list(first.labels.foreground)
-        intervals = bootstrap_per_class(matrix[:, channels], bounds=(0.0, 1.0))
-        has = first.labels.has_background
-        with_background = float(np.mean([e.with_background_mean(metric) for e in evaluations])) if has else None
-        return cls(
-            {first.labels.names[k]: interval for k, interval in zip(channels, intervals, strict=True)},
-            bootstrap_interval(matrix[:, channels], bounds=(0.0, 1.0)),
-            tuple(e.headline(metric).mean for e in evaluations),
-            with_background,
-            float(np.nanmean(matrix[:, 0])) if has else None,
-        )

@@ -17,6 +17,8 @@ from typing import Any, Literal
 
 from sampeft.backbones import RANDOM, backbone, load_backbone
 from sampeft.backbones.checkpoints import load_state
+from sampeft.checkpoint import FILE as CHECKPOINT
+from sampeft.checkpoint import FREE, Checkpoint, read_checkpoint
 from sampeft.data import open_dataset
 from sampeft.data.cache import Preparation, fingerprint, prepare
 from sampeft.data.case import Case, Dataset
@@ -66,7 +68,9 @@ class Config:
         denoise_weights: run folder of --task denoise, for dncnn; its weights are copied into this run.
         denoising: how --task denoise trains.
         training: the training itself.
-        force: overwrite a run that is already there.
+        resume: go on with the run in `out` where it was stopped or killed, with the same options as before; to the bit on
+            the CPU, when the end is given by steps; minutes used before count.
+        force: overwrite a run that is already there; with `resume`, start anew where there is nothing to go on from.
         json: print the result as one JSON object on stdout.
     """
 
@@ -94,6 +98,7 @@ class Config:
     denoise_weights: Path | None = None
     denoising: Denoising = field(default_factory=Denoising)
     training: Training = field(default_factory=Training)
+    resume: bool = False
     force: bool = False
     json: bool = False
 
@@ -102,6 +107,8 @@ def run(config: Config) -> int:
     if config.task == "denoise":
         from sampeft.commands.train_denoiser import train_denoiser
 
+        if config.resume:
+            raise UsageError("--resume goes on with the training of a model; a denoiser's is started anew")
         denoiser = train_denoiser(config)
         if config.json:
             print(json.dumps({"out": str(config.out), **asdict(denoiser)}))
@@ -193,8 +200,7 @@ def train(config: Config, dataset: Dataset | None = None) -> Result:
     """
     if config.task != "segment":
         raise UsageError("a denoiser is trained by `sampeft.commands.train_denoiser.train_denoiser`, not by `train`")
-    if (config.out / "adapter.json").exists() and not config.force:
-        raise UsageError(f"{config.out}: holds a trained run; choose another --out or overwrite it with --force")
+    resumed = what_goes_on(config)
     spec = backbone(config.backbone)
     side = config.side or spec.side
     spec.check_side(side)
@@ -204,6 +210,12 @@ def train(config: Config, dataset: Dataset | None = None) -> Result:
     dataset = dataset or open_dataset(config.data, config.layout, parse_map(config.map))
     cases, held_out = split_cases(dataset, config.split, config.held_out, config.training.seed)
     say(f"data      {dataset.name}: {len(cases)} cases to train on, {len(held_out)} held out ({_names(held_out)})")
+    if resumed:
+        resumed.refuse_others(known_settings(config, dataset, cases, held_out))
+        if resumed.position.finished:
+            say(f"already complete: {resumed.position.step} steps; run: {config.out}")
+            return Result.of(resumed.position)
+        say(f"resume    at step {resumed.position.step}, after {resumed.position.seconds / 60:.1f} minutes")
     with bar("checking", len(cases) + len(held_out)) as shown:
         report = check_dataset(dataset, [*cases, *held_out], shown, side=side)
     for fault in report.faults:
@@ -227,7 +239,7 @@ def train(config: Config, dataset: Dataset | None = None) -> Result:
     loaded = load_backbone(config.backbone, config.weights)
     model = SemanticSam(loaded, dataset.labels, side, config.detail)
     attached = attach(model, config.method, config.options)
-    if config.start_from:
+    if config.start_from and not resumed:
         start = config.start_from / "adapter.safetensors"
         load_trained(model, load_state(start), start, partial=True)
         say(f"start     {config.start_from}")
@@ -243,7 +255,13 @@ def train(config: Config, dataset: Dataset | None = None) -> Result:
     preparation = Preparation(recipe, side, config.plane, config.context, config.context_mm, denoise)
     if denoise:
         say(f"denoise   {denoise.identity}")
-    data_digest = fingerprint([*cases, *held_out])
+    settings = known_settings(config, dataset, cases, held_out) | {
+        "weights_sha256": loaded.digest,
+        "options": attached.options,
+        "preparation": {**preparation.to_json(), "denoise": denoise.identity if denoise else None},
+    }
+    if resumed:
+        resumed.refuse_others(settings)
     with bar("preparing slices") as shown:
         slices = prepare(dataset, cases, preparation, fingerprint(cases), shown)
     say(f"slices    {len(slices)} of {slices.images.shape[-1]} x {slices.images.shape[-1]}")
@@ -260,7 +278,7 @@ def train(config: Config, dataset: Dataset | None = None) -> Result:
         "preparation": preparation.to_json(),
         "metric_policy": "default",
         "seed": config.training.seed,
-        "data": {"name": dataset.name, "fingerprint": data_digest, "cases": len(cases), "slices": len(slices)},
+        "data": {"name": dataset.name, "fingerprint": settings["data"], "cases": len(cases), "slices": len(slices)},
         "versions": versions(),
         "git_commit": git_commit(),
     }
@@ -270,18 +288,68 @@ def train(config: Config, dataset: Dataset | None = None) -> Result:
         "held_out_cases": [case.id for case in held_out],
         "description": description,
     }
-    write_atomically(config.out / "config.json", (json.dumps(resolved, indent=1) + "\n").encode())
-    result = fit(model, slices, config.training, config.out, description, dataset, held_out, preparation)
+    if not resumed:
+        (config.out / CHECKPOINT).unlink(missing_ok=True)  # no state of an older run may stand beside the new settings
+        write_atomically(config.out / "config.json", (json.dumps(resolved, indent=1) + "\n").encode())
+    result = fit(
+        model, slices, config.training, config.out, description, dataset, held_out, preparation, settings, resumed
+    )
     if result.stopped:
-        say(f"stopped after {result.steps} steps; the model so far is in {config.out}")
+        say(f"stopped after {result.steps} steps; the model so far is in {config.out}; go on with --resume")
     else:
         score = (
             f", best held-out DSC {result.best_dsc:.3f} at step {result.best_step}"
             if result.best_dsc is not None
             else ""
         )
-        say(f"trained   {result.steps} steps in {result.minutes} minutes{score}; run: {config.out}")
+        ended = ", ended early by training.patience" if result.early else ""
+        say(f"trained   {result.steps} steps in {result.minutes} minutes{score}{ended}; run: {config.out}")
+        if result.alarm:
+            say(f"warning   {result.alarm}")
     return result
+
+
+def what_goes_on(config: Config) -> Checkpoint | None:
+    """The state that a run goes on from; None: it starts anew. Raises UsageError rather than overwrite a run unasked or
+    start anew when it was to go on."""
+    if config.force and not config.resume:
+        return None
+    found = read_checkpoint(config.out)
+    if config.resume:
+        if found is None and not config.force:
+            raise UsageError(
+                f"{config.out}: holds no state of a training to go on from ({CHECKPOINT} is missing); start anew with --force"
+            )
+        return found
+    if found and not found.position.finished:
+        raise UsageError(
+            f"{config.out}: holds a training that stands at step {found.position.step}; go on with --resume, choose another "
+            "--out, or overwrite it with --force"
+        )
+    if (config.out / "adapter.json").exists():
+        raise UsageError(f"{config.out}: holds a trained run; choose another --out or overwrite it with --force")
+    return None
+
+
+def known_settings(config: Config, dataset: Dataset, cases: list[Case], held_out: list[Case]) -> dict[str, Any]:
+    """What a run that goes on must have in common with the one of before, as far as it is known without the model."""
+    labels = dataset.labels
+    training = {name: value for name, value in asdict(config.training).items() if name not in FREE}
+    content = {
+        "backbone": config.backbone,
+        "detail": config.detail,
+        "method": config.method,
+        "start_from": str(config.start_from) if config.start_from else None,
+        "training": training,
+        "classes": [f"{i} {name}" for i, name in zip(labels.ids, labels.names, strict=True)],
+        "ignore": labels.ignore,
+        "pairs": labels.pairs,
+        "label_values": {str(value): id for value, id in sorted(dataset.label_values.items())},
+        "data": fingerprint([*cases, *held_out]),
+        "cases": len(cases),
+        "held_out_cases": len(held_out),
+    }
+    return dict(json.loads(json.dumps(content)))
 
 
 def _names(cases: list[Case]) -> str:

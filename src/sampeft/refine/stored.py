@@ -7,9 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sampeft.errors import DataError, UsageError
+from sampeft.errors import DataError, UsageError, unknown_name
 from sampeft.io import write_atomically
-from sampeft.refine import Refiner, refiner
+from sampeft.refine import REFINERS, Refiner, refiner
 
 FILE = "refiner.json"
 FITTED = "fitted"
@@ -40,4 +40,6 @@ def chosen(run: Path, name: str | None, options: dict[str, Any]) -> Refiner | No
         if options:
             raise UsageError("options of a refiner go with its name; give --refine NAME")
         return read_fitted(run) if name else None
+    if name not in REFINERS:
+        raise unknown_name("refiner", name, [*REFINERS, FITTED])
     return refiner(name, **options)

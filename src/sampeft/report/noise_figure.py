@@ -37,5 +37,5 @@ def figure_noise(found: dict[str, dict[float, Interval]], kind: str, data: str, 
     axes.set_title(data, fontsize=10, loc="left")
     axes.grid(axis="y", color="#e5e5e5", linewidth=0.7)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8.5, loc="lower left")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=8.5)
     return saved(figure, path)

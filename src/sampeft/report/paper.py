@@ -1,4 +1,4 @@
-"""The numbers that the paper prints, by table, with its averages and the foreground means that it leaves out.
+"""Name of a table of the paper in, the numbers that it prints out, with the foreground means that it leaves out.
 
 The paper: Han, Jiang, Liu, Wu, "Medical Segmentation Based on SAM and Implementation of Variant Problems", tables 1 to 6.
 """
@@ -82,13 +82,21 @@ PAPER: dict[str, PaperTable] = {
         (0.6409, 0.4393, 0.9437),
     ),
 }
-"""Table 3 holds parameters, not DSC: `sampeft params`."""
+"""Tables of DSC; table 3 holds parameters."""
+
+PARAMETERS: dict[str, tuple[float, float]] = {
+    "LoRA r=1": (95.3, 2.4),
+    "LoRA r=4": (95.5, 2.5),
+    "LoRA r=8": (95.6, 2.7),
+    "Adapter": (106.1, 10.8),
+}
+"""Table 3: method -> all and trained parameters in millions."""
 
 
 def our_name(name: str) -> str:
     """A class name of a data set as the tables above write it: `adrenal_gland_right` -> `right adrenal gland`."""
     words = name.replace("_", " ").lower().split()
     for side in ("right", "left"):
-        if words[-1] == side:
+        if words[-1:] == [side]:
             words = [side, *words[:-1]]
     return " ".join(words)

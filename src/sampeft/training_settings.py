@@ -1,0 +1,88 @@
+"""How to train, as asked, in; the share of a run that is over and the learning rate at it out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sampeft.data.augment import Augmentation
+from sampeft.errors import UsageError, unknown_name
+
+_MINUTES = 30.0  # where no end is given; no default of the field, which would also end a run that is given steps
+
+
+@dataclass(frozen=True)
+class Training:
+    """How to train.
+
+    steps, minutes: the end, whichever comes first; without either 30 minutes. The learning rate falls towards it.
+    batch: slices a step, over all processes.
+    lr: AdamW's peak learning rate, reached after the warm-up's share of the run, then falling as (1 - progress)^power.
+    clip: largest gradient norm.
+    validations: how often held-out cases are scored and the model is saved, at equal shares of the run.
+    balance: share of slices drawn by class, every foreground class equally often, instead of uniformly.
+    head_first: share of the run that trains prompt, head and decoder paths on embeddings of the untouched encoder: its
+    first half encodes up to `head_bank` augmented slices, the rest trains on them, `head_batch` at a time, a slice at
+    about a tenth of the cost of one through the encoder; the encoder's paths then start under a head that works.
+    precision: auto, fp32, bf16 or fp16.
+    max_bad_steps: non-finite steps in a row that end the training.
+    ema: decay of the average of the trained weights that is scored and saved, such as 0.99; 0: the weights themselves.
+    patience: validations without a better score that end the training; 0: it goes to its end.
+    checkpoint_minutes: at most so long after the last one the state for `--resume` is written, as it is at every
+    validation.
+    trackers: where metrics go beside metrics.jsonl, by accelerate: tensorboard (into the run's logs), wandb, mlflow, ...
+    """
+
+    steps: int | None = None
+    minutes: float | None = None
+    batch: int = 2
+    lr: float = 1e-3
+    weight_decay: float = 0.01
+    warmup: float = 0.05
+    power: float = 0.9
+    clip: float = 1.0
+    validations: int = 8
+    balance: float = 0.5
+    head_first: float = 0.3
+    head_batch: int = 3
+    head_bank: int = 512
+    precision: str = "auto"
+    seed: int = 0
+    max_bad_steps: int = 20
+    ema: float = 0.0
+    patience: int = 0
+    checkpoint_minutes: float = 10.0
+    trackers: tuple[str, ...] = ()
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("auto", "fp32", "bf16", "fp16"):
+            raise UsageError(f"unknown precision '{self.precision}'; known: auto, fp32, bf16, fp16")
+        if not 0 <= self.ema < 1:
+            raise UsageError(f"training.ema is {self.ema:g}; give a decay from 0 (off) to below 1, such as 0.99")
+        if self.trackers:
+            _check_trackers(self.trackers)
+
+    def progress(self, step: int, seconds: float) -> float:
+        """0..1: the share of the run that is over."""
+        by_steps = step / self.steps if self.steps else 0.0
+        minutes = _MINUTES if self.steps is None and self.minutes is None else self.minutes
+        by_time = seconds / (60 * minutes) if minutes else 0.0
+        return min(1.0, max(by_steps, by_time))
+
+    def rate(self, progress: float) -> float:
+        """Learning rate at a share of the run: linear warm-up, then polynomial decay to 0."""
+        if progress < self.warmup:
+            return self.lr * max(progress / self.warmup, 0.01)
+        return float(self.lr * (1 - (progress - self.warmup) / (1 - self.warmup)) ** self.power)
+
+
+def _check_trackers(names: Sequence[str]) -> None:
+    """Raises UsageError for a tracker that accelerate does not know or whose package is missing."""
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
+    for name in names:
+        if name not in LOGGER_TYPE_TO_CLASS:
+            raise unknown_name("tracker", name, LOGGER_TYPE_TO_CLASS)
+        if name not in [str(found) for found in get_available_trackers()]:
+            raise UsageError(f"tracker '{name}' is not installed; pip install {name.replace('_', '-')}")
