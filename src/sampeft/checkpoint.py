@@ -19,7 +19,7 @@ from sampeft.peft.state import load_trained, trained_state
 
 FILE = "checkpoint.safetensors"
 FORMAT = 1
-FREE = ("checkpoint_minutes", "trackers", "max_bad_steps")
+FREE = ("checkpoint_minutes", "trackers", "max_bad_steps", "cache_mib")
 """Fields of a training that change nothing in its result: a run may go on with others."""
 _IMPORTANCE = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # what AdaLoRA's allocator remembers of every weight
 

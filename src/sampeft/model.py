@@ -240,11 +240,15 @@ class SemanticSam(nn.Module):
         embedding = keys[:, 0].transpose(1, 2).reshape(batch, -1, height, width)
         return cast(torch.Tensor, self.head(queries[:, 0, len(lead) :], embedding, tuple(finer)))
 
-    def forward(self, image_B3HW: torch.Tensor | None, features: Features | None = None) -> torch.Tensor:
-        """Images, or what `encode` gave for them before, -> logits_BKHW."""
+    def forward(
+        self, image_B3HW: torch.Tensor | None, features: Features | None = None, block: int | None = None
+    ) -> torch.Tensor:
+        """Images -> logits_BKHW; or what `encode` gave for them before, or `encode_start` up to a block."""
         if features is None:
             assert image_B3HW is not None
             features = self.encode(image_B3HW)
+        elif block is not None:
+            features = self.encode_rest(features, block)
         return self.decode(features)
 
     def segment_prompted(

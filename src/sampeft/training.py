@@ -158,12 +158,16 @@ def fit(
                 at.encoded = at.step
                 shown.update(progress, f"step {at.step}  encoding for the head")
                 continue
-            images = features = None
+            images = features = block = None
             if bank and progress < head_first:
                 chosen = torch.randint(len(bank), (config.head_batch,), generator=generator).tolist()
                 maps = zip(*(bank[i][0] for i in chosen), strict=True)
                 features = tuple(torch.stack(m).to(accelerator.device).float() for m in maps)
                 truth = torch.stack([bank[i][1] for i in chosen])
+            elif config.cached_views:
+                bank.clear()
+                features, truth = batches.started(generator)
+                block = batches.block
             else:
                 bank.clear()
                 images, truth = batches.drawn(generator)
@@ -171,7 +175,7 @@ def fit(
             wrapped.train()
             truth = truth.to(accelerator.device).long()
             with accelerator.autocast():
-                logits = wrapped(images, features)
+                logits = wrapped(images, features, block)
             logits = F.interpolate(logits.float(), truth.shape[-2:], mode="bilinear", align_corners=False)
             loss = segmentation_loss(logits, truth)
             penalty = model.regulator.penalty() if model.regulator else 0.0

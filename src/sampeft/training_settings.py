@@ -24,6 +24,9 @@ class Training:
     head_first: share of the run that trains prompt, head and decoder paths on embeddings of the untouched encoder: its
     first half encodes up to `head_bank` augmented slices, the rest trains on them, `head_batch` at a time, a slice at
     about a tenth of the cost of one through the encoder; the encoder's paths then start under a head that works.
+    cached_views: augmented views of each slice that the encoder's trained part sees, instead of a new one every time; what
+    the frozen start of the encoder gives for a view is computed once and kept, up to cache_mib MiB. 0: always new views.
+    Most is saved where only the last blocks are trained (--options.last 4).
     precision: auto, fp32, bf16 or fp16.
     max_bad_steps: non-finite steps in a row that end the training.
     ema: decay of the average of the trained weights that is scored and saved, such as 0.99; 0: the weights themselves.
@@ -46,6 +49,8 @@ class Training:
     head_first: float = 0.3
     head_batch: int = 3
     head_bank: int = 512
+    cached_views: int = 0
+    cache_mib: int = 4096
     precision: str = "auto"
     seed: int = 0
     max_bad_steps: int = 20
@@ -58,6 +63,10 @@ class Training:
     def __post_init__(self) -> None:
         if self.precision not in ("auto", "fp32", "bf16", "fp16"):
             raise UsageError(f"unknown precision '{self.precision}'; known: auto, fp32, bf16, fp16")
+        if self.cached_views < 0 or self.cache_mib < 0:
+            raise UsageError(
+                f"training.cached_views and cache_mib are {self.cached_views} and {self.cache_mib}; give 0 or more"
+            )
         if not 0 <= self.ema < 1:
             raise UsageError(f"training.ema is {self.ema:g}; give a decay from 0 (off) to below 1, such as 0.99")
         if self.trackers:
