@@ -48,6 +48,7 @@ def test_train_writes_a_self_describing_run(trained: tuple[Path, Path]) -> None:
     assert {p.name for p in run.iterdir()} == {
         "adapter.json",
         "adapter.safetensors",
+        "checkpoint.safetensors",
         "config.json",
         "last",
         "metrics.jsonl",
