@@ -20,10 +20,11 @@ from sampeft.data.cache import Preparation, PreparedVolume
 from sampeft.data.case import Case, Dataset, ImageFile
 from sampeft.data.intensity import Intensity
 from sampeft.errors import UsageError
+from sampeft.evaluation import Predictor
 from sampeft.io import read_label_ids, read_volume
 from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
-from sampeft.oracle import PROTOCOLS, Oracle, best_of, box_oracle, boxes_of, joined, layered, points_of, protocols_of
+from sampeft.oracle import PROTOCOLS, Oracle, best_of, boxes_of, joined, layered, points_of, protocols_of
 from sampeft.oracle_scores import score_oracles
 from sampeft.volume import IGNORE, Volume
 
@@ -31,6 +32,17 @@ LABELS = LabelSet(("background", "a", "b", "c"), (0, 1, 2, 3))
 ALL = tuple(PROTOCOLS.values())
 EVERYTHING = MaskSettings(points_per_side=6, predicted_iou=0.0, stability=0.0, nms=0.9)
 PREPARATION = Preparation(Intensity("window", 0, 255), 64)
+
+
+def box_oracle(model: Any) -> Predictor:
+    """Class maps of the protocol `boxes` alone."""
+    oracle = Oracle(model, (PROTOCOLS["boxes"],), MaskSettings())
+
+    def predict(prepared: PreparedVolume, truth_SHW: Any) -> Iterator[tuple[int, Any]]:
+        for s in range(len(prepared)):
+            yield s, oracle.choose(prepared, s, truth_SHW[s])[0]["boxes"].channels_HW
+
+    return predict
 
 
 def test_boxes_hold_the_first_and_the_last_pixel() -> None:

@@ -6,7 +6,7 @@ class is ever predicted in a slice whose truth does not hold it, which no automa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,6 @@ from sampeft.backbones import Features
 from sampeft.data.cache import PreparedVolume
 from sampeft.data.slices import Frame
 from sampeft.errors import UsageError, unknown_name
-from sampeft.evaluation import Predictor
 from sampeft.model import SemanticSam
 
 Array = npt.NDArray[Any]
@@ -251,14 +250,3 @@ class Oracle:
             name: Chosen(layered({k: masks[k] for k in classes if k in masks}, dice, size, has_background), masks)
             for name, masks in found.items()
         }
-
-
-def box_oracle(model: SemanticSam) -> Predictor:
-    """A predictor: per slice and class one box round the class's pixels; where masks overlap, the surest wins."""
-    oracle = Oracle(model, (PROTOCOLS["boxes"],), MaskSettings())
-
-    def predict(prepared: PreparedVolume, truth_SHW: Array) -> Iterator[tuple[int, Array]]:
-        for s in range(len(prepared)):
-            yield s, oracle.choose(prepared, s, truth_SHW[s])[0]["boxes"].channels_HW
-
-    return predict

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from sampeft.errors import UsageError
 from sampeft.io import write_atomically
+from sampeft.io.plain import json_text
 from sampeft.metrics.comparable import comparable
 from sampeft.metrics.comparison import Comparison, compare
 from sampeft.metrics.scores import Evaluation
@@ -108,5 +108,4 @@ def write_comparison(out: Path, comparison: Comparison) -> None:
         figure_ranks(comparison, out / "ranks.png")
     else:
         (out / "ranks.png").unlink(missing_ok=True)
-    text = json.dumps(comparison_json(comparison), indent=1, allow_nan=False, ensure_ascii=False)
-    write_atomically(out / "comparison.json", (text + "\n").encode())
+    write_atomically(out / "comparison.json", json_text(comparison_json(comparison)).encode())

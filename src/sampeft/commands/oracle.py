@@ -12,13 +12,12 @@ import torch
 from sampeft.automatic_masks import MaskSettings
 from sampeft.backbones import RANDOM, backbone, load_backbone
 from sampeft.commands.evaluate import checked_cases, examples, write_results
-from sampeft.commands.train import parse_map, say
+from sampeft.commands.train import chosen_intensity, parse_map, say
 from sampeft.data import open_dataset
 from sampeft.data.cache import Preparation
 from sampeft.data.case import Case, Dataset
-from sampeft.data.intensity import choose, preset, with_bands
 from sampeft.evaluation import Look
-from sampeft.io import read_volume, write_atomically
+from sampeft.io import write_atomically
 from sampeft.metrics.protocols import PROTOCOLS as SCORING
 from sampeft.metrics.protocols import Protocol
 from sampeft.metrics.scores import Evaluation
@@ -105,11 +104,7 @@ def run(config: Config) -> int:
     settings = config.masks.over(MaskSettings.suited_to(spec))
     dataset = open_dataset(config.data, config.layout, parse_map(config.map))
     cases = checked_cases(dataset, config.split)
-    if config.intensity == "auto":
-        _, recipe = choose(read_volume(cases[0].files[0].image), dataset.modality)
-        recipe = with_bands(recipe, config.bands)
-    else:
-        recipe = preset(config.intensity, config.bands)
+    _, recipe = chosen_intensity(config.intensity, config.bands, cases[0], dataset.modality)
     model = SemanticSam(load_backbone(config.backbone, config.weights), dataset.labels, config.side or spec.native_side)
     if torch.cuda.is_available():
         model.cuda()

@@ -26,6 +26,7 @@ from sampeft.errors import UsageError, WeightsError
 from sampeft.evaluation import Look
 from sampeft.inference import load
 from sampeft.io import write_atomically
+from sampeft.io.plain import json_text
 from sampeft.labels import BACKGROUND, LabelSet
 from sampeft.metrics.protocols import PROTOCOLS as SCORING
 from sampeft.metrics.scores import SUMMARY, Evaluation
@@ -289,18 +290,7 @@ def differences(
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON, which has neither NaN nor infinity: null and "inf" instead."""
-    write_atomically(path, (json.dumps(_plain(content), indent=1, allow_nan=False, default=str) + "\n").encode())
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not np.isfinite(value):
-        return None if np.isnan(value) else str(float(value))
-    return value
+    write_atomically(path, json_text(content).encode())
 
 
 def scored(place: Place, row: Row) -> list[Evaluation]:
@@ -377,7 +367,7 @@ def oracle_of(place: Place, row: Row) -> tuple[Oracle, Preparation] | None:
     model = SemanticSam(loaded, place.dataset.labels, loaded.spec.native_side)
     if torch.cuda.is_available():
         model.cuda()
-    _, recipe = chosen_intensity(TrainConfig(place.root, place.out), place.cases[0], place.dataset.modality)
+    _, recipe = chosen_intensity("auto", None, place.cases[0], place.dataset.modality)
     return Oracle(model, (PROTOCOLS["masks"],), mask_settings(place, row)), Preparation(recipe, model.side)
 
 

@@ -149,12 +149,12 @@ def split_cases(dataset: Dataset, split: str, held_out: float, seed: int) -> tup
     return [cases[i] for i in train], [cases[i] for i in held]
 
 
-def chosen_intensity(config: Config, case: Case, modality: str) -> tuple[str, Intensity]:
-    """Name and recipe: as asked, or by the first image of a case."""
-    if config.intensity != "auto":
-        return config.intensity, preset(config.intensity, config.bands)
+def chosen_intensity(asked: str, bands: str | None, case: Case, modality: str) -> tuple[str, Intensity]:
+    """Name and recipe: as asked, or with `auto` by the first image of a case."""
+    if asked != "auto":
+        return asked, preset(asked, bands)
     name, recipe = choose(read_volume(case.files[0].image), modality)
-    return name, with_bands(recipe, config.bands)
+    return name, with_bands(recipe, bands)
 
 
 def chosen_denoiser(config: Config) -> Denoise | None:
@@ -226,7 +226,7 @@ def train(config: Config, dataset: Dataset | None = None) -> Result:
         say(f"note      {note}")
     say(report.table())
 
-    name, recipe = chosen_intensity(config, cases[0], dataset.modality)
+    name, recipe = chosen_intensity(config.intensity, config.bands, cases[0], dataset.modality)
     if not dataset.labels.has_background and recipe.crop == "body":
         raise UsageError(
             f"intensity '{name}' crops to the body, but the label map has no background for what is outside"

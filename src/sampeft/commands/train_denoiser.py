@@ -46,7 +46,7 @@ def train_denoiser(config: Config) -> Trained:
 
     cases, held_out, modality = image_cases(config)
     say(f"images    {len(cases)} cases to train on, {len(held_out)} held out")
-    name, recipe = chosen_intensity(config, cases[0], modality)
+    name, recipe = chosen_intensity(config.intensity, config.bands, cases[0], modality)
     say(f"intensity {name}: {recipe}")
     preparation = Preparation(recipe, CROP, config.plane)
     with bar("reading") as shown:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy.typing as npt
 
 from sampeft.errors import DataError, SampeftError, unknown_name
 from sampeft.io import write_atomically
+from sampeft.io.plain import json_text
 from sampeft.labels import LabelSet
 from sampeft.metrics.calibration import Calibration
 from sampeft.metrics.counts import Counts
@@ -224,8 +224,7 @@ class Evaluation:
         if self.calibration:
             sums = {reading: sums.to_json() for reading, sums in self.calibration.items()}
             write_atomically(out / CALIBRATION, (json.dumps(sums) + "\n").encode())
-        text = json.dumps(_without_nan(self.summary()), indent=1, allow_nan=False, default=str, ensure_ascii=False)
-        write_atomically(out / SUMMARY, (text + "\n").encode())
+        write_atomically(out / SUMMARY, json_text(self.summary()).encode())
 
     def _raw(self, name: str) -> npt.NDArray[np.float64]:
         nothing = np.full(len(self.labels), np.nan)
@@ -333,14 +332,3 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]])
     writer.writerow(header)
     writer.writerows(rows)
     write_atomically(path, text.getvalue().encode())
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has neither NaN nor infinity: null and "inf" instead."""
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else str(float(value))
-    return value

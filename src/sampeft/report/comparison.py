@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from sampeft.io.plain import without_nan
 from sampeft.metrics.comparison import Comparison, MetricComparison, Pair, Row
 from sampeft.metrics.paired import ALPHA
 from sampeft.metrics.statistics import METHOD, Interval
@@ -218,7 +219,7 @@ def escape(text: str) -> str:
 
 def comparison_json(comparison: Comparison) -> dict[str, Any]:
     """Everything as plain JSON; null stands for `no value` and "inf" for an infinite one."""
-    return {
+    content: dict[str, Any] = {
         "methods": list(comparison.methods),
         "oracles": list(comparison.oracles),
         "protocol": comparison.protocol.name,
@@ -230,6 +231,7 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
         "notes": comparison.notes,
         "metrics": {found.metric: _metric_json(found) for found in comparison.metrics},
     }
+    return dict(without_nan(content))
 
 
 def _metric_json(found: MetricComparison) -> dict[str, Any]:
@@ -243,7 +245,7 @@ def _metric_json(found: MetricComparison) -> dict[str, Any]:
                 "too_few": row.too_few,
                 "best": list(row.best),
                 "not_shown_worse": list(row.not_worse),
-                "scores": {name: _plain(vars(interval)) for name, interval in row.intervals.items()},
+                "scores": {name: dict(vars(interval)) for name, interval in row.intervals.items()},
             }
             for row in found.rows
         },
@@ -255,13 +257,13 @@ def _metric_json(found: MetricComparison) -> dict[str, Any]:
                 "with_oracle": pair.with_oracle,
                 "tests_in_family": pair.n_family,
                 "verdict": pair.test.verdict,
-                "interval": _plain(vars(pair.difference)),
-                **_plain({name: value for name, value in vars(pair.test).items() if name != "difference"}),
+                "interval": dict(vars(pair.difference)),
+                **{name: value for name, value in vars(pair.test).items() if name != "difference"},
             }
             for pair in found.pairs
         ],
         "ranks": {
-            name: {"mean_rank": _number(found.mean_rank[name]), "share_of_ranks": ranking.share[m].tolist()}
+            name: {"mean_rank": found.mean_rank[name], "share_of_ranks": ranking.share[m].tolist()}
             for m, name in enumerate(ranking.names)
         }
         if ranking
@@ -328,14 +330,3 @@ def _csv(lines: Sequence[Sequence[Any]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(lines)
     return text.getvalue()
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: _number(value) if isinstance(value, float) else value for name, value in values.items()}
-
-
-def _number(value: float) -> float | str | None:
-    """JSON has neither NaN nor infinity."""
-    if math.isnan(value):
-        return None
-    return float(value) if math.isfinite(value) else str(float(value))
