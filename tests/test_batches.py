@@ -11,7 +11,6 @@ import torch
 
 from fabricate.backbones import make_tiny, tiny
 from sampeft.backbones import BACKBONES
-from sampeft.batches import Kept
 from sampeft.data.cache import Slices
 from sampeft.errors import UsageError
 from sampeft.labels import LabelSet
@@ -69,17 +68,3 @@ def test_a_method_that_trains_from_the_start_has_nothing_to_keep(model: Semantic
     attach(model, "bitfit")
     with pytest.raises(UsageError, match=r"cached_views .* trains from the start"):
         fit(model, slices(model.side), Training(steps=2, cached_views=1), tmp_path, {"seed": 0}, no_dataset)
-
-
-def test_no_more_is_kept_than_there_is_room_for() -> None:
-    kept, computed = Kept(1000), []
-
-    def view(i: int) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
-        computed.append(i)
-        return (torch.full((100,), float(i)),), torch.zeros(20, dtype=torch.int16)  # 440 bytes
-
-    for i in (0, 1, 2, 2, 1, 0):
-        features, _ = kept.get((i, 0), lambda i=i: view(i))  # type: ignore[misc]
-        assert float(features[0][0]) == i
-    assert computed == [0, 1, 2, 2]  # two fit; the third is computed each time
-    assert kept.used_bytes == 880

@@ -1,9 +1,9 @@
-"""Prepared slices and a step in, the augmented slices of that step out, or their features; nothing is remembered."""
+"""Prepared slices and a step in, the augmented slices of that step out, or their features."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from sampeft.data.cache import Slices
 from sampeft.errors import UsageError
 from sampeft.model import SemanticSam
 from sampeft.training_settings import Training
+from sampeft.views import Views
 
 
 def draw_probabilities(presence_NK: npt.NDArray[np.bool_], foreground: Sequence[int], balance: float) -> torch.Tensor:
@@ -30,50 +31,45 @@ def draw_probabilities(presence_NK: npt.NDArray[np.bool_], foreground: Sequence[
     return torch.from_numpy((1 - balance) * uniform + balance * by_class)
 
 
-@dataclass
-class Kept:
-    """Computed things by key, as many as fit into so many bytes; what does not is computed each time."""
-
-    most_bytes: int
-    entries: dict[tuple[int, int], tuple[Features, torch.Tensor]] = field(default_factory=dict)
-    used_bytes: int = 0
-
-    def get(
-        self, key: tuple[int, int], compute: Callable[[], tuple[Features, torch.Tensor]]
-    ) -> tuple[Features, torch.Tensor]:
-        if key in self.entries:
-            return self.entries[key]
-        features, truth = compute()
-        size = sum(tensor.nbytes for tensor in (*features, truth))
-        if self.used_bytes + size <= self.most_bytes:
-            self.entries[key] = features, truth
-            self.used_bytes += size
-        return features, truth
-
-
 @dataclass(frozen=True)
 class Batches:
-    """Augmented slices of a process by step, in the order of no memory: what is drawn depends on seed, step and process."""
+    """Augmented slices of a process by step, in the order of no memory: what is drawn depends on seed, step and process.
+
+    bank: what the untouched encoder gives for drawn slices, for the head. kept: where `cached_views` is set, what its frozen
+    start gives for those views of every slice.
+    """
 
     slices: Slices
     model: SemanticSam
     config: Training
     accelerator: Any
     probabilities_N: torch.Tensor
-    block: int = -1
-    kept: Kept = field(default_factory=lambda: Kept(0))
+    bank: Views
+    kept: Views | None
 
     @classmethod
-    def of(cls, slices: Slices, model: SemanticSam, config: Training, accelerator: Any) -> Batches:
+    def of(cls, slices: Slices, model: SemanticSam, config: Training, accelerator: Any, start: str = "") -> Batches:
+        """start: sha256 of the trained weights that the training starts from, if it does."""
         presence_NK = slices.presence(len(model.labels))
         probabilities_N = draw_probabilities(presence_NK, model.labels.foreground, config.balance)
-        block = model.frozen_blocks() if config.cached_views else -1
-        if config.cached_views and block < 0:
-            raise UsageError(
-                "training.cached_views keeps what the frozen start of the encoder gives, but this method trains from the "
-                "start; leave it out, or train a method with --options.last"
-            )
-        return cls(slices, model, config, accelerator, probabilities_N, block, Kept(config.cache_mib << 20))
+        room = config.cache_mib << 20
+        views = partial(
+            Views, model, slices, augmentation=config.augmentation, accelerator=accelerator, most_bytes=room
+        )
+        always_the_same = torch.Generator().manual_seed(0)
+        drawn = torch.multinomial(
+            probabilities_N, config.head_bank, replacement=True, generator=always_the_same
+        ).numpy()
+        kept = None
+        if config.cached_views:
+            if (block := model.frozen_blocks()) < 0:
+                raise UsageError(
+                    "training.cached_views keeps what the frozen start of the encoder gives, but this method trains from the "
+                    "start; leave it out, or train a method with --options.last"
+                )
+            kept = views(index=np.tile(np.arange(len(slices)), config.cached_views), block=block, start="")
+        bank = views(index=drawn, block=None, start=start)
+        return cls(slices, model, config, accelerator, probabilities_N, bank, kept)
 
     def generator(self, step: int) -> torch.Generator:
         """For all that a step draws; what a method draws by itself, such as dropout, is fixed by it as well."""
@@ -84,39 +80,23 @@ class Batches:
 
     def drawn(self, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """images_B3HW on the device and channels_BHW."""
-        count = max(1, self.config.batch // self.accelerator.num_processes)
-        index = torch.multinomial(self.probabilities_N, count, replacement=True, generator=generator).numpy()
-        pictures = self.slices.batch(index)
+        pictures = self.slices.batch(self._index(generator).numpy())
         images, truth = augment(*pictures, self.model.labels, self.config.augmentation, generator)
         return images.to(self.accelerator.device), truth
 
     def started(self, generator: torch.Generator) -> tuple[Features, torch.Tensor]:
-        """What enters the first trained block for augmented views of slices, and channels_BHW. Each slice has
-        `cached_views` views, each computed when it is first drawn and kept while there is room."""
+        """What enters the first trained block for one of the `cached_views` of drawn slices, and channels_BHW."""
+        assert self.kept is not None
+        index = self._index(generator)
+        view = torch.randint(self.config.cached_views, index.shape, generator=generator)
+        return self.kept.get((view * len(self.slices) + index).tolist())
+
+    def encoded(self, generator: torch.Generator) -> tuple[Features, torch.Tensor]:
+        """What the untouched encoder gives for `head_batch` of the bank, and channels_BHW."""
+        return self.bank.get(
+            torch.randint(len(self.bank.index), (self.config.head_batch,), generator=generator).tolist()
+        )
+
+    def _index(self, generator: torch.Generator) -> torch.Tensor:
         count = max(1, self.config.batch // self.accelerator.num_processes)
-        index = torch.multinomial(self.probabilities_N, count, replacement=True, generator=generator).tolist()
-        views = torch.randint(self.config.cached_views, (count,), generator=generator).tolist()
-        entries = [self.kept.get(key, partial(self._view, *key)) for key in zip(index, views, strict=True)]
-        maps = zip(*(features for features, _ in entries), strict=True)
-        features = tuple(torch.stack(m).to(self.accelerator.device) for m in maps)
-        return features, torch.stack([truth for _, truth in entries])
-
-    def _view(self, index: int, view: int) -> tuple[Features, torch.Tensor]:
-        """By itself, so that it is the same to the bit whatever it is drawn with."""
-        seed = int(np.random.SeedSequence([self.config.seed, index, view]).generate_state(1)[0])
-        generator = torch.Generator().manual_seed(seed)
-        pictures = self.slices.batch(np.array([index]))
-        images, truth = augment(*pictures, self.model.labels, self.config.augmentation, generator)
-        self.model.eval()
-        with torch.no_grad(), self.accelerator.autocast():
-            maps = self.model.encode_start(images.to(self.accelerator.device), self.block)
-        return tuple(m[0].cpu() for m in maps), truth[0].short()
-
-    def encoded(self, generator: torch.Generator) -> list[tuple[Features, torch.Tensor]]:
-        """(features, truth) of each slice, halved in precision, in the computer's memory."""
-        images, truth = self.drawn(generator)
-        self.model.eval()
-        with torch.no_grad(), self.accelerator.autocast():
-            maps = self.model.encode(images)
-        slices_of = zip(*(m.half().cpu() for m in maps), strict=True)
-        return list(zip(slices_of, truth.short(), strict=True))
+        return torch.multinomial(self.probabilities_N, count, replacement=True, generator=generator)

@@ -18,7 +18,7 @@ from sampeft.peft.lora import RankBudget
 from sampeft.peft.state import load_trained, trained_state
 
 FILE = "checkpoint.safetensors"
-FORMAT = 1
+FORMAT = 2
 FREE = ("checkpoint_minutes", "trackers", "max_bad_steps", "cache_mib")
 """Fields of a training that change nothing in its result: a run may go on with others."""
 _IMPORTANCE = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # what AdaLoRA's allocator remembers of every weight
@@ -29,14 +29,13 @@ class Position:
     """Where a training stands, beside its tensors. What is drawn follows from seed, step and process, so that no state of
     a random generator is in it.
 
-    step: steps taken; encoded: those of them that only encoded slices for the head. seconds: of training so far.
+    step: steps taken. seconds: of training so far.
     validations: shares of the run that are over. bad_steps, bad_in_row: steps that were not finite. learned: whether any
     step changed the model. running: losses (total, ce, dice) since the last line of the log. start_dsc, best_dsc: of the
     held-out cases, before training and at best, after best_step; waited: validations since then. finished: by its own end.
     """
 
     step: int = 0
-    encoded: int = 0
     seconds: float = 0.0
     validations: int = 0
     bad_steps: int = 0
@@ -138,7 +137,8 @@ class Learner:
 
     def _names(self) -> list[str]:
         """Of the trained weights, in the optimizer's order."""
-        return [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
+        names = {id(parameter): name for name, parameter in self.model.named_parameters()}
+        return [names[id(p)] for group in self.optimizer.param_groups for p in group["params"]]
 
     def _moments(self) -> dict[str, dict[str, torch.Tensor]]:
         names = self._names()

@@ -13,6 +13,7 @@ from sampeft.errors import SampeftError, UsageError, unknown_name
 COMMANDS = {
     "demo": "the main job end to end on synthetic CT or your data: train, score, compare with zero-shot, report",
     "train": "train a parameter-efficient method on a labelled data set",
+    "sweep": "train every combination of option values, over folds and seeds; settings in order, with intervals",
     "evaluate": "score a trained run, or any label maps, against the truth; table and report.html",
     "compare": "evaluations of the same cases side by side: intervals, paired tests, ranks; Markdown, CSV, LaTeX",
     "oracle": "score the pretrained model helped by the truth: boxes, points, best automatic masks (upper bounds)",
@@ -86,7 +87,7 @@ def run(name: str, argv: Sequence[str]) -> int:
     for field, settings in positional.items():
         parser.add_argument(field, **settings)
     parser.add_class_arguments(module.Config, skip=set(positional))
-    values = parser.parse_args(plain_flags(argv, module.Config))
+    values = parser.parse_args(gathered(plain_flags(argv, module.Config), module.Config))
     values.pop("config", None)
     instantiated = parser.instantiate_classes(values)
     return int(module.run(module.Config(**vars(instantiated))) or 0)
@@ -101,6 +102,24 @@ def plain_flags(argv: Sequence[str], config: type[Any]) -> list[str]:
     return [
         f"{a}=true" if a in flags and b not in ("true", "false") else a for a, b in zip(argv, following, strict=True)
     ]
+
+
+def gathered(argv: Sequence[str], config: type[Any]) -> list[str]:
+    """`--set a --set b` means `--set='["a", "b"]'`, for every option of a command that takes a list."""
+    import json
+    from dataclasses import fields
+
+    lists = {f"--{field.name}" for field in fields(config) if "list[" in str(field.type)}
+    rest: list[str] = []
+    given: dict[str, list[str]] = {}
+    left = iter(argv)
+    for argument in left:
+        name, equals, value = argument.partition("=")
+        if name not in lists or not (equals or (value := next(left, ""))):
+            rest.append(argument)
+        else:
+            given.setdefault(name, []).append(value)
+    return rest + [f"{name}={values[0] if len(values) == 1 else json.dumps(values)}" for name, values in given.items()]
 
 
 if __name__ == "__main__":

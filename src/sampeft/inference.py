@@ -20,7 +20,7 @@ from sampeft.io import file_stem, read_volume, write_map
 from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
 from sampeft.peft import attach
-from sampeft.peft.state import load_trained, merge, read_description
+from sampeft.peft.state import WEIGHTS, load_trained, merge, read_description
 from sampeft.refine import Evidence, Refiner
 from sampeft.volume import Volume
 
@@ -272,7 +272,7 @@ def load(
     preparation = Preparation.from_json(description["preparation"], folder)
     model = SemanticSam(loaded, labels, preparation.side, description.get("detail", False))
     attach(model, description["method"], description["options"])
-    path = folder / "adapter.safetensors"
+    path = folder / WEIGHTS
     load_trained(model, load_state(path), path)
     if merged:
         merge(model)

@@ -6,14 +6,16 @@ The promptable model stays whole beside the new head: points and boxes keep work
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from sampeft.backbones import Features, LoadedBackbone, set_side
 from sampeft.errors import UsageError
@@ -175,6 +177,8 @@ class SemanticSam(nn.Module):
         self.std = nn.Buffer(torch.tensor(std).reshape(1, 3, 1, 1), persistent=False)
         self.base_names = frozenset(sam.state_dict())
         self.patch = Patch(sam)
+        self._before: Callable[..., Features] = loaded.spec.family.before
+        self._after: Callable[..., Features] = loaded.spec.family.after
         self.regulator: Regulator | None = None
         loaded.active.append(self)
 
@@ -205,17 +209,34 @@ class SemanticSam(nn.Module):
         """Images in 0..1 -> what enters a block of the encoder; frozen up to `frozen_blocks`, so it can be kept."""
         self.activate()
         pixels = (image_B3HW - self.mean) / self.std
-        return self.spec.family.before(self.sam, pixels, block, self.head.detail is not None)
+        return self._before(self.sam, pixels, block, self.head.detail is not None)
 
     def encode_rest(self, started: Features, block: int) -> Features:
         """What `encode_start` gave for that block -> image embedding and finer maps, if there are any."""
         self.activate()
-        return self.spec.family.after(self.sam, started, block, self.head.detail is not None)
+        return self._after(self.sam, started, block, self.head.detail is not None)
+
+    def compile_encoder(self) -> None:
+        """Fuse the encoder's operations by `torch.compile`, at its first use with each shape; where there is no compiler,
+        it goes on as it is, with a warning."""
+        torch._dynamo.config.suppress_errors = True
+        self._before = torch.compile(self.spec.family.before, dynamic=False)
+        self._after = torch.compile(self.spec.family.after, dynamic=False)
+
+    def recompute_blocks(self) -> None:
+        """Keep only what enters each of the encoder's blocks for the backward pass, which computes the rest again."""
+        for path in self._block_paths():
+            block = self.sam.get_submodule(path)
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+
+    def _block_paths(self) -> dict[str, int]:
+        """Path -> number of each block of the encoder that a method may attach to."""
+        return {site.path.rpartition(".")[0]: site.block for site in self.sites if site.part == "encoder"}
 
     def frozen_blocks(self) -> int:
         """How many of the encoder's first blocks no training changes, nor anything before them; -1 when something before
         the first block is trained."""
-        blocks = {site.path.rpartition(".")[0]: site.block for site in self.sites if site.part == "encoder"}
+        blocks = self._block_paths()
         found = 1 + max(blocks.values())
         for name, parameter in self.sam.named_parameters():
             if not (parameter.requires_grad and name.startswith("vision_encoder.")) or ".neck." in name:

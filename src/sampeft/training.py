@@ -6,7 +6,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -88,6 +88,7 @@ def fit(
     equal processes and an end by steps, all then is bit-equal to a training that was never interrupted.
     """
     from accelerate import Accelerator, PartialState
+    from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration, set_seed
 
     if config.patience and not held_out:
@@ -101,6 +102,7 @@ def fit(
     head_first = config.head_first if any(not n.startswith("sam.vision_encoder.") for n in _trained(model)) else 0.0
     # While the head is trained first, the encoder's added paths get no gradient.
     parallel = DistributedDataParallelKwargs(find_unused_parameters=head_first > 0)
+    AcceleratorState._reset_state()  # it would keep the precision of an earlier training in this process
     accelerator = Accelerator(
         cpu=only_cpu,
         mixed_precision=precision,
@@ -108,27 +110,24 @@ def fit(
         log_with=list(config.trackers) or None,
         project_config=ProjectConfiguration(str(out), str(out / "logs")),
     )
+    if config.recompute:
+        model.recompute_blocks()
+    if config.compile:
+        model.compile_encoder()
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(parameter_groups(model, config), lr=config.lr, weight_decay=config.weight_decay)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     learner = Learner(model, optimizer, Average(model, config.ema), accelerator.scaler)
     at = resumed.position if resumed else Position()
     if resumed:
         learner.restore(resumed)
         resumed.tensors.clear()  # up to four times the trained weights
-    batches = Batches.of(slices, model, config, accelerator)
-    bank: list[tuple[Features, torch.Tensor]] = []  # (features, truth) of augmented slices, untouched encoder
+    batches = Batches.of(slices, model, config, accelerator, (settings or {}).get("start_from") or "")
     keeper = Keeper(out, learner, settings or {}, _circumstances(accelerator, precision), accelerator.is_main_process)
     keeper.prepare(resumed)
     last_step = at.step if resumed else None
     with Log.open(out, accelerator, last_step) as log, _stop_signal() as stop, bar("training") as shown:
         saver = Saver(out, learner, log, description, dataset, held_out, preparation, accelerator)
-        if config.progress(at.step, at.seconds) < head_first:
-            for step in range(at.encoded):  # of a run that goes on; not stored, since drawing it again gives the same
-                if stop:
-                    break
-                bank += batches.encoded(batches.generator(step))
-                shown.update(0, f"encoding again, {step + 1} of {at.encoded}")
         start = time.monotonic() - at.seconds
         if not resumed:
             saver.score_start(at)
@@ -150,38 +149,22 @@ def fit(
                 keeper.keep(at)
 
             for group in optimizer.param_groups:
-                group["lr"] = config.rate(progress)
+                group["lr"] = config.rate(progress) * group["share"]
             generator = batches.generator(at.step)
             at.step += 1
-            if progress < head_first / 2 and len(bank) < config.head_bank:
-                bank += batches.encoded(generator)
-                at.encoded = at.step
-                shown.update(progress, f"step {at.step}  encoding for the head")
-                continue
             images = features = block = None
-            if bank and progress < head_first:
-                chosen = torch.randint(len(bank), (config.head_batch,), generator=generator).tolist()
-                maps = zip(*(bank[i][0] for i in chosen), strict=True)
-                features = tuple(torch.stack(m).to(accelerator.device).float() for m in maps)
-                truth = torch.stack([bank[i][1] for i in chosen])
-            elif config.cached_views:
-                bank.clear()
+            if progress < head_first:
+                features, truth = batches.encoded(generator)
+            elif batches.kept:
                 features, truth = batches.started(generator)
-                block = batches.block
+                block = batches.kept.block
             else:
-                bank.clear()
                 images, truth = batches.drawn(generator)
 
             wrapped.train()
-            truth = truth.to(accelerator.device).long()
-            with accelerator.autocast():
-                logits = wrapped(images, features, block)
-            logits = F.interpolate(logits.float(), truth.shape[-2:], mode="bilinear", align_corners=False)
-            loss = segmentation_loss(logits, truth)
-            penalty = model.regulator.penalty() if model.regulator else 0.0
-            accelerator.backward(loss.total + penalty)
+            loss = backward(wrapped, model, accelerator, images, features, block, truth, config.accumulate)
             norm = accelerator.clip_grad_norm_(trained, config.clip)
-            is_finite = bool(torch.isfinite(loss.total)) and bool(torch.isfinite(torch.as_tensor(norm)))
+            is_finite = math.isfinite(loss[0]) and bool(torch.isfinite(torch.as_tensor(norm)))
             if (
                 is_finite or precision == "fp16"
             ):  # in fp16 the gradient scaler itself skips the step and lowers its scale
@@ -191,7 +174,7 @@ def fit(
                     model.regulator.update(progress)
                 learner.average.update()
                 at.bad_in_row, at.learned = 0, True
-                at.running.append([loss.total.item(), loss.ce.item(), loss.dice.item()])
+                at.running.append(loss)
             else:
                 at.bad_steps, at.bad_in_row = at.bad_steps + 1, at.bad_in_row + 1
                 if at.bad_in_row >= config.max_bad_steps:
@@ -208,6 +191,46 @@ def fit(
                 log.record(at.step, minutes, loss=total, ce=ce, dice=dice, lr=config.rate(progress))
                 score = f"  best held-out DSC {at.best_dsc:.3f}" if at.best_dsc is not None else ""
                 shown.update(progress, f"step {at.step}  loss {total:.3f}{score}")
+
+
+def backward(
+    wrapped: Any,
+    model: SemanticSam,
+    accelerator: Any,
+    images_B3HW: torch.Tensor | None,
+    features: Features | None,
+    block: int | None,
+    truth_BHW: torch.Tensor,
+    parts: int,
+) -> list[float]:
+    """Gradients of a step's mean loss over so many parts of its slices. Returns (total, ce, dice), averaged over them."""
+    parts = min(parts, len(truth_BHW))
+    sums = torch.zeros(3, device=accelerator.device)
+    for number, mine in enumerate(torch.arange(len(truth_BHW)).tensor_split(parts)):
+        # Processes average their gradients once, with the last part.
+        with accelerator.no_sync(wrapped) if number < parts - 1 else nullcontext():
+            truth = truth_BHW[mine].to(accelerator.device).long()
+            chosen = tuple(m[mine] for m in features) if features is not None else None
+            with accelerator.autocast():
+                logits = wrapped(None if images_B3HW is None else images_B3HW[mine], chosen, block)
+            logits = F.interpolate(logits.float(), truth.shape[-2:], mode="bilinear", align_corners=False)
+            loss = segmentation_loss(logits, truth)
+            penalty = model.regulator.penalty() if model.regulator else 0.0
+            accelerator.backward((loss.total + penalty) / parts)
+            sums += torch.stack([part.detach() for part in loss]) / parts
+    return sums.tolist()
+
+
+def parameter_groups(model: SemanticSam, config: Training) -> list[dict[str, Any]]:
+    """For the optimizer: what is new in the model, and the pretrained weights that a method frees, which learn at a
+    smaller rate. share: of the learning rate."""
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    of_base = [name.startswith("sam.") and not model.is_added(name) for name, _ in named]
+    groups = [
+        {"params": [p for (_, p), base in zip(named, of_base, strict=True) if base is is_base], "share": share}
+        for is_base, share in ((False, 1.0), (True, config.base_lr))
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def _trained(model: SemanticSam) -> list[str]:

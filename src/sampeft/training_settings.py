@@ -21,12 +21,20 @@ class Training:
     clip: largest gradient norm.
     validations: how often held-out cases are scored and the model is saved, at equal shares of the run.
     balance: share of slices drawn by class, every foreground class equally often, instead of uniformly.
-    head_first: share of the run that trains prompt, head and decoder paths on embeddings of the untouched encoder: its
-    first half encodes up to `head_bank` augmented slices, the rest trains on them, `head_batch` at a time, a slice at
-    about a tenth of the cost of one through the encoder; the encoder's paths then start under a head that works.
+    base_lr: of the pretrained weights that a method frees (a whole decoder, biases, everything), as a share of `lr`: what
+    is known is changed more slowly than what is new.
+    head_first: share of the run that trains prompt, head and decoder paths, `head_batch` slices a step, on embeddings of the
+    untouched encoder; the encoder's paths then start under a head that works. A slice of the `head_bank` augmented ones
+    goes through the encoder when it is first drawn; afterwards it costs about a tenth.
     cached_views: augmented views of each slice that the encoder's trained part sees, instead of a new one every time; what
-    the frozen start of the encoder gives for a view is computed once and kept, up to cache_mib MiB. 0: always new views.
-    Most is saved where only the last blocks are trained (--options.last 4).
+    the frozen start of the encoder gives for a view is computed once and kept. 0: always new views. Most is saved where
+    only the last blocks are trained (--options.last 4).
+    cache_mib: room on disk for either kind of view of this training; the views do not depend on the seed, so that other
+    trainings find them. What does not fit is computed each time.
+    accumulate: a step's slices go through the model in so many parts, one after the other: the memory of a part, the steps of
+    the whole; the Dice term is then pooled over each part.
+    recompute: keep less for the backward pass and compute the encoder's blocks once more: less memory, a third more time.
+    compile: fuse the encoder's operations with `torch.compile`; takes minutes at the start, on a CPU.
     precision: auto, fp32, bf16 or fp16.
     max_bad_steps: non-finite steps in a row that end the training.
     ema: decay of the average of the trained weights that is scored and saved, such as 0.99; 0: the weights themselves.
@@ -40,6 +48,7 @@ class Training:
     minutes: float | None = None
     batch: int = 2
     lr: float = 1e-3
+    base_lr: float = 0.1
     weight_decay: float = 0.01
     warmup: float = 0.05
     power: float = 0.9
@@ -51,6 +60,9 @@ class Training:
     head_bank: int = 512
     cached_views: int = 0
     cache_mib: int = 4096
+    accumulate: int = 1
+    recompute: bool = False
+    compile: bool = False
     precision: str = "auto"
     seed: int = 0
     max_bad_steps: int = 20
@@ -67,6 +79,12 @@ class Training:
             raise UsageError(
                 f"training.cached_views and cache_mib are {self.cached_views} and {self.cache_mib}; give 0 or more"
             )
+        if not 1 <= self.accumulate <= self.batch:
+            raise UsageError(
+                f"training.accumulate is {self.accumulate}; a step of {self.batch} slices has 1 to {self.batch} parts"
+            )
+        if not self.base_lr >= 0:
+            raise UsageError(f"training.base_lr is {self.base_lr:g}; give a share of training.lr, such as 0.1, or 0")
         if not 0 <= self.ema < 1:
             raise UsageError(f"training.ema is {self.ema:g}; give a decay from 0 (off) to below 1, such as 0.99")
         if self.trackers:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +15,10 @@ import torch
 from sampeft.automatic_masks import MaskSettings
 from sampeft.backbones import RANDOM, backbone, load_backbone
 from sampeft.commands.evaluate import checked_cases, evaluate_segmenter, held_out_temperature
+from sampeft.commands.finished_runs import differences, plain_settings
+from sampeft.commands.finished_runs import finish as finish
+from sampeft.commands.finished_runs import finished as finished
+from sampeft.commands.finished_runs import write_json as write_json
 from sampeft.commands.oracle import Masks, score
 from sampeft.commands.train import Config as TrainConfig
 from sampeft.commands.train import chosen_intensity, say, train
@@ -25,8 +28,6 @@ from sampeft.data.case import Case, Dataset
 from sampeft.errors import UsageError, WeightsError
 from sampeft.evaluation import Look
 from sampeft.inference import load
-from sampeft.io import write_atomically
-from sampeft.io.plain import json_text
 from sampeft.labels import BACKGROUND, LabelSet
 from sampeft.metrics.protocols import PROTOCOLS as SCORING
 from sampeft.metrics.scores import SUMMARY, Evaluation
@@ -42,7 +43,6 @@ DATA = {
 }
 """Folders below the data root that are looked for, the paper's own data first."""
 
-DONE = "complete.json"
 _FAULTY = "Misc_111"
 _RULES = {"flare22": "default", "gid5": "land-cover", "sirst": "targets"}
 _FOLD = "fold1of5"
@@ -248,49 +248,7 @@ def trained(place: Place, row: Row, seed: int) -> Path:
 
 def settings_of(config: TrainConfig, place: Place) -> dict[str, Any]:
     """What a training must have in common with the one of before, wherever the data lie."""
-    return {**_plain_settings(config), "data": place.dataset.name, "out": None, "resume": False}
-
-
-def _plain_settings(config: TrainConfig) -> dict[str, Any]:
-    return dict(json.loads(json.dumps(asdict(config), default=str)))
-
-
-def finished(run: Path, settings: Mapping[str, Any]) -> bool:
-    """Whether it was trained to its end before. Raises UsageError naming the settings that were others."""
-    if not (run / DONE).is_file():
-        return False
-    before = json.loads((run / DONE).read_text(encoding="utf-8")).get("settings", {})
-    # A setting that did not exist then was as it is by default.
-    if changed := differences(before, settings, _plain_settings(TrainConfig(Path(), Path()))):
-        raise UsageError(f"{run}: was trained with other settings ({', '.join(changed)}); choose another --out")
-    return True
-
-
-def finish(run: Path, settings: Mapping[str, Any], **more: Any) -> None:
-    write_json(run / DONE, {"settings": settings, **more})
-
-
-def differences(
-    before: Mapping[str, Any],
-    now: Mapping[str, Any],
-    defaults: Mapping[str, Any] = MappingProxyType({}),
-    within: str = "",
-) -> list[str]:
-    """`training.steps 2 then, 3 now` for every setting that is not as before. defaults: of those that it lacks."""
-    found: list[str] = []
-    for key, value in now.items():
-        default = defaults.get(key)
-        old = before.get(key, default)
-        if isinstance(value, dict) and isinstance(old, dict):
-            inner = default if isinstance(default, dict) else {}
-            found += differences(old, value, inner, f"{within}{key}.")
-        elif old != value:
-            found.append(f"{within}{key} {old} then, {value} now")
-    return found
-
-
-def write_json(path: Path, content: Any) -> None:
-    write_atomically(path, json_text(content).encode())
+    return {**plain_settings(config), "data": place.dataset.name, "out": None, "resume": False}
 
 
 def scored(place: Place, row: Row) -> list[Evaluation]:

@@ -29,10 +29,10 @@ from sampeft.denoise import Denoise
 from sampeft.denoise.dncnn import FILE as DENOISER
 from sampeft.denoise.training import Denoising
 from sampeft.errors import UsageError
-from sampeft.io import read_volume, write_atomically
+from sampeft.io import read_volume, sha256, write_atomically
 from sampeft.model import SemanticSam
 from sampeft.peft import attach, count_parameters
-from sampeft.peft.state import load_trained
+from sampeft.peft.state import WEIGHTS, load_trained
 from sampeft.progress import bar
 from sampeft.training import Result, Training, fit
 
@@ -240,7 +240,7 @@ def train(config: Config, dataset: Dataset | None = None) -> Result:
     model = SemanticSam(loaded, dataset.labels, side, config.detail)
     attached = attach(model, config.method, config.options)
     if config.start_from and not resumed:
-        start = config.start_from / "adapter.safetensors"
+        start = config.start_from / WEIGHTS
         load_trained(model, load_state(start), start, partial=True)
         say(f"start     {config.start_from}")
     say(f"model     {config.backbone} ({loaded.source}), side {side}, {config.method} at {len(attached.sites)} sites")
@@ -339,7 +339,7 @@ def known_settings(config: Config, dataset: Dataset, cases: list[Case], held_out
         "backbone": config.backbone,
         "detail": config.detail,
         "method": config.method,
-        "start_from": str(config.start_from) if config.start_from else None,
+        "start_from": sha256(config.start_from / WEIGHTS) if config.start_from else None,
         "training": training,
         "classes": [f"{i} {name}" for i, name in zip(labels.ids, labels.names, strict=True)],
         "ignore": labels.ignore,

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,10 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sampeft.data.case import Case, Dataset, ImageFile
+from sampeft.data.kept import LOCK, MAKING, cache_limit, held, hold, make_room
 from sampeft.data.prepared import Preparation as Preparation
 from sampeft.data.prepared import PreparedVolume as PreparedVolume
 from sampeft.data.truth import read_labels
-from sampeft.errors import DataError, UsageError
+from sampeft.errors import DataError
 from sampeft.folders import cache_folder
 from sampeft.io import read_volume, sha256
 
@@ -30,11 +30,8 @@ if TYPE_CHECKING:
     import torch
 
 Progress = Callable[[int, int], None]
-DEFAULT_GIB = 20.0  # of all prepared slices together
 _VERSION = 2  # part of every cache key; raise it when preparation changes
 _PARTS = ("images", "channels", "case")
-_LOCK = "lock"  # held while a set is made or used; the system lets go of it when a process ends
-_MAKING = ".making-"
 _TWO_FILES = (".hdr", ".mhd", ".nhdr")  # headers whose pixels are in a file beside them
 
 
@@ -70,18 +67,6 @@ class Slices:
     def presence(self, classes: int) -> npt.NDArray[np.bool_]:
         """(N, K) whether a slice holds a class."""
         return np.stack([np.bincount(c[c >= 0].ravel(), minlength=classes) > 0 for c in self.channels])
-
-
-def cache_limit() -> int:
-    """Bytes that prepared slices may take: SAMPEFT_CACHE_GIB, or 20 GiB. Raises UsageError when that is no number."""
-    text = os.environ.get("SAMPEFT_CACHE_GIB") or str(DEFAULT_GIB)
-    try:
-        limit = float(text)
-        if not limit >= 0:
-            raise ValueError
-    except ValueError:
-        raise UsageError(f"SAMPEFT_CACHE_GIB is '{text}'; give the size of the cache in GiB, such as 20") from None
-    return int(min(limit, 2.0**30) * 2**30)
 
 
 def fingerprint(cases: Sequence[Case]) -> str:
@@ -142,10 +127,10 @@ def prepare(
     if slices := _open(target):
         return slices
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=_MAKING, dir=target.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=MAKING, dir=target.parent))
     try:
-        with (temporary / _LOCK).open("wb") as making:
-            _lock_shared(making)
+        with (temporary / LOCK).open("wb") as making:
+            hold(making)
             _write(temporary, dataset, cases, preparation, progress)
             try:
                 os.replace(temporary, target)
@@ -156,7 +141,7 @@ def prepare(
                 os.replace(temporary, target)
             made = _open(target)
         assert made is not None, f"{target} was just made"
-        _make_room(target.parent, limit)
+        make_room(target.parent, limit)
         return made
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -177,88 +162,14 @@ def _reopen(folder: Path) -> Slices:
 
 def _open(target: Path) -> Slices | None:
     """The set in a folder, held for as long as it lives; None when it is not there or damaged."""
-    try:
-        lock = (target / _LOCK).open("rb+")
-    except OSError:
+    if (lock := held(target)) is None:
         return None
-    _lock_shared(lock)
     try:
-        if os.fstat(lock.fileno()).st_ino != (target / _LOCK).stat().st_ino:
-            raise ValueError("removed while it was opened")
         images, channels, case = (np.load(target / f"{name}.npy", mmap_mode="r") for name in _PARTS)
-        os.utime(target)
         return Slices(images, channels, case, target, lock)
     except (OSError, ValueError):
         lock.close()
         return None
-
-
-def _lock_shared(file: IO[bytes]) -> None:
-    """Tell other processes that a set is in use. Without such locks (Windows) open files cannot be removed anyway."""
-    try:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_SH)
-    except (ImportError, OSError):
-        return
-
-
-def _try_lock(file: IO[bytes]) -> bool:
-    """Take a lock for oneself; False when others hold it or the file system knows no locks."""
-    try:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:
-        return True
-    except OSError:
-        return False
-    return True
-
-
-def _make_room(folder: Path, limit: int) -> None:
-    """Remove what interrupted processes left and, above the limit, the sets that were not used for longest."""
-    found = [(_last_used(path), path, _size(path)) for path in folder.iterdir()]
-    total = sum(size for _, path, size in found if not path.name.startswith(_MAKING))
-    for used, path, size in sorted(found):
-        leftover = path.name.startswith(_MAKING)
-        if (leftover or total > limit) and _remove(path, used):
-            total -= 0 if leftover else size
-
-
-def _last_used(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:  # another process removes it
-        return 0.0
-
-
-def _size(path: Path) -> int:
-    try:
-        return sum(part.stat().st_size for part in path.iterdir())
-    except OSError:
-        return 0
-
-
-def _remove(path: Path, used: float) -> bool:
-    """Remove a set, unless a process holds it; one without a lock, of an older version, when it is an hour old."""
-    removed = path.with_name(f"{_MAKING}{path.name.removeprefix(_MAKING)}-{os.getpid()}")
-    try:
-        if (path / _LOCK).is_file():
-            with (path / _LOCK).open("rb+") as lock:
-                if not _try_lock(lock):
-                    return False
-                if os.name == "nt":
-                    lock.close()  # a folder with an open file cannot be moved there
-                os.replace(path, removed)
-        elif time.time() - used > 3600:
-            os.replace(path, removed)
-        else:
-            return False
-    except OSError:
-        return False
-    shutil.rmtree(removed, ignore_errors=True)
-    return True
 
 
 class _Rows:

@@ -296,7 +296,9 @@ class Evaluation:
                 raise ValueError(f"{len(rows)} rows for {content['n_cases']} cases of {len(labels)} classes")
             path = out / SCORES
             evaluation = cls(counts, labels, dict(content["meta"]))
-            measures = _read_measures(path, labels, counts, bool(evaluation.protocol.flare22))
+            # A mean over seeds has no whole pixels to compute its scores from.
+            own_scores = bool(evaluation.protocol.flare22) or "averaged_over" in evaluation.meta
+            measures = _read_measures(path, labels, counts, own_scores)
             path = out / CALIBRATION
             sums = json.loads(path.read_text(encoding="utf-8")) if "calibration" in content else {}
             calibration = {reading: Calibration.from_json(found) for reading, found in sums.items()}

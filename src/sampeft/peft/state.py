@@ -15,6 +15,7 @@ from sampeft.model import SemanticSam
 from sampeft.peft.projections import SplitProjection
 
 FORMAT = 2
+WEIGHTS = "adapter.safetensors"
 
 
 def trained_state(model: SemanticSam) -> dict[str, torch.Tensor]:
@@ -62,7 +63,7 @@ def save_trained(folder: Path, model: SemanticSam, description: dict[str, Any]) 
     folder.mkdir(parents=True, exist_ok=True)
     content = {"format": FORMAT, **description}
     data = save(trained_state(model), metadata={"format": str(FORMAT)})
-    write_atomically(folder / "adapter.safetensors", data)
+    write_atomically(folder / WEIGHTS, data)
     write_atomically(folder / "adapter.json", (json.dumps(content, indent=1) + "\n").encode())
 
 

@@ -1,0 +1,60 @@
+"""Settings of a training in, whether it was done with them before out; a mark in its folder says so."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from sampeft.commands.train import Config
+from sampeft.errors import UsageError
+from sampeft.io import write_atomically
+from sampeft.io.plain import json_text
+
+DONE = "complete.json"
+
+
+def plain_settings(config: Config) -> dict[str, Any]:
+    """All fields as JSON holds them."""
+    return dict(json.loads(json.dumps(asdict(config), default=str)))
+
+
+def finished(run: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether it was trained to its end before. Raises UsageError naming the settings that were others."""
+    if not (run / DONE).is_file():
+        return False
+    before = json.loads((run / DONE).read_text(encoding="utf-8")).get("settings", {})
+    # A setting that did not exist then was as it is by default.
+    if changed := differences(before, settings, plain_settings(Config(Path(), Path()))):
+        raise UsageError(f"{run}: was trained with other settings ({', '.join(changed)}); choose another --out")
+    return True
+
+
+def finish(run: Path, settings: Mapping[str, Any], **more: Any) -> None:
+    write_json(run / DONE, {"settings": settings, **more})
+
+
+def differences(
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    defaults: Mapping[str, Any] = MappingProxyType({}),
+    within: str = "",
+) -> list[str]:
+    """`training.steps 2 then, 3 now` for every setting that is not as before. defaults: of those that it lacks."""
+    found: list[str] = []
+    for key, value in now.items():
+        default = defaults.get(key)
+        old = before.get(key, default)
+        if isinstance(value, dict) and isinstance(old, dict):
+            inner = default if isinstance(default, dict) else {}
+            found += differences(old, value, inner, f"{within}{key}.")
+        elif old != value:
+            found.append(f"{within}{key} {old} then, {value} now")
+    return found
+
+
+def write_json(path: Path, content: Any) -> None:
+    write_atomically(path, json_text(content).encode())

@@ -1,0 +1,287 @@
+"""Options with several values in, one training for each combination, fold and seed, and the settings in order out."""
+
+from __future__ import annotations
+
+import json
+import os
+from argparse import ArgumentError
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from sampeft.backbones import backbone
+from sampeft.commands.finished_runs import differences, plain_settings, write_json
+from sampeft.commands.sweep_results import write_ranking
+from sampeft.commands.sweep_runs import Part, StoppedError, Sweep, claim, failures, held, work
+from sampeft.commands.train import Config as TrainConfig
+from sampeft.commands.train import chosen_intensity, parse_map, say, split_cases
+from sampeft.data import open_dataset
+from sampeft.data.case import Case, Dataset
+from sampeft.data.folds import fold_of
+from sampeft.errors import UsageError, unknown_name
+from sampeft.metrics.protocols import protocol_of
+from sampeft.peft import METHODS
+from sampeft.report.tables import markdown_table
+from sampeft.sweeping import Axis, Plan, Run, axis_of, flags
+
+PLAN, COMPARING = "plan.json", "comparing.lock"
+_FORMAT = 1
+_FREE = {"options", "denoise_options"}  # hold whatever a method or denoiser takes
+
+
+@dataclass(frozen=True)
+class Config(TrainConfig):
+    """How to train, as for `sampeft train`, and what to vary.
+
+    Args:
+        out: folder of the sweep; several processes and machines with the same one share the runs.
+        split: split to train on, as for `train`; 'auto' leaves the data set's test cases out of everything; 'test': train as
+            by auto and score the test cases, which settings should not be chosen by.
+        held_out: cases that are not trained on and pick the best step of a run; without --folds they are also what is scored.
+        set: an option and its values such as options.rank=1,4,8; may be given several times, every combination is run.
+        folds: so many folds, each scored by the models that did not see it; nothing: the held-out cases are scored.
+        seeds: how many trainings of each, from training.seed on; their scores are averaged.
+        only: a share of the runs such as 3/8, the third of eight, for job arrays.
+        protocol: rules to score by: default, flare22, flare22-package, paper, pixels, targets, land-cover.
+        dry_run: print the runs as a table and do nothing.
+        json: print the ranking as one JSON object on stdout.
+    """
+
+    set: list[str] | str | None = None
+    folds: int | None = None
+    seeds: int = 1
+    only: str | None = None
+    protocol: str = "default"
+    dry_run: bool = False
+
+
+def run(config: Config) -> int:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError(
+            "a sweep shares out whole runs: start the same command once for each GPU (CUDA_VISIBLE_DEVICES=0, 1, ...) "
+            "instead of torchrun"
+        )
+    sweep = planned(config)
+    share = sweep.plan.share(config.only)
+    if config.dry_run:
+        done = {run.name for run in sweep.done()} if (config.out / PLAN).is_file() else set()
+        rows = [
+            [
+                run.name,
+                str(sweep.parts[run.part].trained),
+                str(len(sweep.parts[run.part].cases)),
+                "done" * (run.name in done),
+            ]
+            for run in share
+        ]
+        print(markdown_table([f"{len(share)} runs", "cases to train on", "cases scored", ""], rows), end="")
+        return 0
+    keep_plan(sweep, plan_json(config, sweep))
+    say(f"sweep     {len(sweep.plan.settings)} settings, {len(sweep.plan.runs)} runs; {config.out / PLAN}")
+    try:
+        work(sweep, share)
+    except StoppedError:
+        say(f"\nstopped; all that is done is kept in {config.out}, and the same command goes on with it")
+        return 130
+    return conclude(sweep, share, config)
+
+
+def planned(config: Config) -> Sweep:
+    """The sweep as asked for. Raises UsageError for anything that is known to be wrong before the first training."""
+    if config.task != "segment":
+        raise UsageError("a sweep trains segmenters; leave --task out")
+    if config.seeds < 1:
+        raise UsageError(f"--seeds must be at least 1, got {config.seeds}")
+    protocol = protocol_of(config.protocol, None)
+    texts = [config.set] if isinstance(config.set, str) else config.set or []
+    axes = tuple(axis_of(text) for text in texts)
+    base = TrainConfig(**{f.name: getattr(config, f.name) for f in fields(TrainConfig)})
+    dataset = open_dataset(config.data, config.layout, parse_map(config.map))
+    parts = {part.name: part for part in parts_of(config, dataset)}
+    seeds = tuple(range(config.training.seed, config.training.seed + config.seeds))
+    plan = Plan(axes, tuple(parts), seeds)
+    read = OptionReader(base)
+    configs = {name: read(axes, values) for name, values in plan.settings.items()}
+    for setting in configs.values():
+        refuse_impossible(setting)
+    # Folds begin with other cases, whose first image alone would choose; it must be one choice for all runs.
+    first = next(iter(parts.values())).dataset.split("train")[0]
+    resolved = {name: with_one_intensity(setting, first, dataset.modality) for name, setting in configs.items()}
+    return Sweep(config.out, plan, resolved, parts, protocol)
+
+
+def with_one_intensity(config: TrainConfig, case: Case, modality: str) -> TrainConfig:
+    """`auto` replaced by what it comes to for a case."""
+    name, recipe = chosen_intensity(config.intensity, config.bands, case, modality)
+    bands = config.bands or (",".join(map(str, recipe.bands)) if recipe.bands else None)
+    return replace(config, intensity=name, bands=bands)
+
+
+def parts_of(config: Config, dataset: Dataset) -> list[Part]:
+    """Which cases are left out and scored. Test cases are in none of it unless they are asked for by name."""
+    if config.split.startswith("fold"):
+        raise UsageError(f"--split {config.split}: a sweep makes all folds itself; give --folds, such as --folds 5")
+    on_test = config.split == "test"
+    if on_test and config.folds is not None:
+        raise UsageError("--folds scores every case that is trained on once; leave --split test out")
+    tests = dataset.split("test") if on_test else ()
+    if on_test and not tests:
+        raise UsageError(f"{dataset.root}: lists no test cases; leave --split out to score held-out cases")
+    split = "auto" if on_test else config.split
+    known = without_tests(dataset) if split == "auto" else dataset
+    seed = config.training.seed
+    if config.folds is None:
+        # The same cases are held out for all seeds, so that their scores can be averaged.
+        train, held_out = split_cases(known, split, config.held_out, seed)
+        if not (tests or held_out):
+            raise UsageError("nothing is left to score: give --folds 5, or hold cases out with --held_out 0.15")
+        warn_of_tests(dataset, [] if on_test else held_out)
+        return [part("test" if on_test else "held_out", dataset, train, held_out, tests)]
+    if config.folds < 2:
+        raise UsageError(f"--folds must be at least 2, got {config.folds}")
+    cases, _ = split_cases(known, split, 0, seed)
+    if split == "auto" and "val" in known.splits:
+        cases += [case for case in known.split("val") if case not in cases]
+    warn_of_tests(dataset, cases)
+    pool = replace(known, cases=tuple(case for case in known.cases if case in cases), splits={})
+    found = []
+    for name in [f"fold{number}of{config.folds}" for number in range(1, config.folds + 1)]:
+        _, inside = fold_of(pool, name) or ([], [])
+        train, held_out = split_cases(pool, name, config.held_out, seed)
+        found.append(part(name, dataset, train, held_out, inside))
+    return found
+
+
+def part(name: str, dataset: Dataset, train: Sequence[Case], held_out: Sequence[Case], scored: Sequence[Case]) -> Part:
+    """scored: beside the held-out cases; nothing: those are scored themselves."""
+    named = {"train": train, "val": held_out, "test": scored}
+    splits = {split: tuple(case.id for case in cases) for split, cases in named.items() if cases}
+    if unlabelled := dataset.splits.get("unlabelled"):
+        splits["unlabelled"] = unlabelled
+    return Part(name, replace(dataset, splits=splits), "test" if scored else "val")
+
+
+def without_tests(dataset: Dataset) -> Dataset:
+    listed = set(dataset.splits.get("test", ()))
+    splits = {name: ids for name, ids in dataset.splits.items() if name != "test"}
+    return replace(dataset, cases=tuple(case for case in dataset.cases if case.id not in listed), splits=splits)
+
+
+def warn_of_tests(dataset: Dataset, scored: Sequence[Case]) -> None:
+    if tested := sorted({case.id for case in scored} & set(dataset.splits.get("test", ()))):
+        say(
+            f"warning   {len(tested)} of the scored cases are listed as test cases ({', '.join(tested[:4])}); once settings "
+            "are chosen by them, they say nothing of unseen cases"
+        )
+
+
+class OptionReader:
+    """Values as the command line writes them -> a training's settings, read by the parser of `sampeft train`."""
+
+    def __init__(self, base: TrainConfig) -> None:
+        from jsonargparse import ArgumentParser
+
+        self.parser = ArgumentParser(exit_on_error=False)
+        self.parser.add_class_arguments(TrainConfig)
+        self.base = self.parser.parse_object(plain_settings(base))
+        self.known = set(_options(asdict(base)))
+
+    def __call__(self, axes: tuple[Axis, ...], values: Mapping[str, str]) -> TrainConfig:
+        for axis in axes:
+            if axis.option not in self.known and axis.option.partition(".")[0] not in _FREE:
+                raise unknown_name("option of train", axis.option, self.known)
+        try:
+            read = self.parser.parse_args(flags(values), namespace=self.base.clone())
+        except (ArgumentError, TypeError, ValueError) as error:
+            said = " ".join(str(error).split())
+            raise UsageError(f"--set {' '.join(f'{o}={v}' for o, v in values.items())}: {said}") from None
+        return TrainConfig(**vars(self.parser.instantiate_classes(read)))
+
+
+def _options(settings: Mapping[str, Any], within: str = "") -> list[str]:
+    """`training.augmentation.shift` and all others."""
+    found = []
+    for name, value in settings.items():
+        found += [f"{within}{name}"] if not isinstance(value, dict) else _options(value, f"{within}{name}.")
+    return found
+
+
+def refuse_impossible(config: TrainConfig) -> None:
+    """Raises UsageError for an unknown backbone or method, a side or an option that it does not take: not first at night."""
+    spec = backbone(config.backbone)
+    spec.check_side(config.side or spec.side)
+    if config.method not in METHODS:
+        raise unknown_name("method", config.method, METHODS)
+    options = METHODS[config.method].options
+    known = {option.name for option in fields(options)}
+    for name in config.options:
+        if name not in known:
+            raise unknown_name(f"option of {config.method}", name, known)
+    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.options.items()}
+    options(**given)
+
+
+def plan_json(config: Config, sweep: Sweep) -> dict[str, Any]:
+    """What plan.json holds: all that two processes must agree on, and the runs in words."""
+    base = TrainConfig(**{f.name: getattr(config, f.name) for f in fields(TrainConfig)})
+    one = next(iter(sweep.parts.values()))
+    training = {**plain_settings(base), "data": one.dataset.name}
+    for name in ("out", "resume", "force", "json"):
+        del training[name]
+    return {
+        "format": _FORMAT,
+        "training": training,
+        "set": {axis.option: ", ".join(axis.values) for axis in sweep.plan.axes},
+        "parts": {name: f"{part.trained} cases, {len(part.cases)} scored" for name, part in sweep.parts.items()},
+        "seeds": ", ".join(map(str, sweep.plan.seeds)),
+        "protocol": sweep.protocol.name,
+        "intensity": {name: setting.intensity for name, setting in sweep.configs.items()},
+        "scored": {case.id: name for name, part in sweep.parts.items() for case in part.cases},
+        "runs": [run.name for run in sweep.plan.runs],
+    }
+
+
+def keep_plan(sweep: Sweep, now: dict[str, Any]) -> None:
+    """Write plan.json, or check the one that is there. Raises UsageError naming what differs."""
+    path = sweep.out / PLAN
+    sweep.out.mkdir(parents=True, exist_ok=True)
+    if not path.is_file():
+        write_json(path, now)
+        return
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{path}: cannot be read ({error}); choose another --out") from None
+    parts = {name: now[name] for name in now if name != "runs"}
+    # An option that this version has and the plan's did not was as it is by default.
+    defaults = {"training": plain_settings(TrainConfig(Path(), Path()))}
+    changed = differences(before, parts, defaults)
+    changed += [f"set.{option} {was} then, nothing now" for option, was in before.get("set", {}).items()
+                if option not in now["set"]]  # fmt: skip
+    changed += [f"{name} {was} then, nothing now" for name, was in before.get("parts", {}).items()
+                if name not in now["parts"]]  # fmt: skip
+    if changed:
+        more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
+        raise UsageError(f"{path}: is another plan ({'; '.join(changed[:5])}{more}); choose another --out")
+
+
+def conclude(sweep: Sweep, share: Sequence[Run], config: Config) -> int:
+    """The last of all processes compares; every one says which of its share failed. Exit code 1 when any did."""
+    own, failed = failures(sweep, share), failures(sweep, sweep.plan.runs)
+    for name, reason in own.items():
+        say(f"failed    {name}: {reason}")
+    if own:
+        say(f"{len(own)} of {len(share)} runs failed; the same command tries them again")
+    code = 1 if own else 0
+    if left := len(sweep.plan.runs) - len(sweep.done()) - len(failed):
+        say(f"\n{left} runs are not done yet, here or elsewhere; whoever does the last makes the comparison")
+        return code
+    with held(claim(sweep.out / COMPARING)) as is_ours:
+        if not is_ours:
+            say("\nall runs are done; another process is comparing them")
+            return code
+        content = write_ranking(sweep, failed)
+    print(json.dumps(content) if config.json else (sweep.out / "ranking.md").read_text(encoding="utf-8"))
+    say(f"results in {config.out}")
+    return code

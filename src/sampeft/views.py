@@ -1,0 +1,187 @@
+"""Augmented views of slices in, what the frozen encoder gives for them out: computed when first asked for, then kept on
+disk, where other trainings and other processes find it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sampeft.backbones import RANDOM, Features
+from sampeft.data.augment import Augmentation, augment
+from sampeft.data.cache import Slices
+from sampeft.data.kept import LOCK, MAKING, cache_limit, held, hold, make_room
+from sampeft.model import SemanticSam
+
+FOLDER = "views"
+_VERSION = 1  # part of every key; raise it when a view of the same key would be another
+_SEED = 0x5A3  # of all views: they do not depend on a training's seed, so that trainings share them
+
+
+@dataclass
+class Rows:
+    """Rows of tensors of one shape in bfloat16, with their class channels, in a folder or, without one, in memory.
+
+    Each row has a checksum, written last: 0 for one that is not there. Several processes may write the same rows, since
+    what they write is equal. A row that cannot be written, for want of disk, is not kept.
+    """
+
+    count: int
+    shapes: list[list[int]]
+    side: int
+    folder: Path | None
+    lock: IO[bytes] | None = None
+    values: npt.NDArray[np.uint8] = field(init=False)
+    checks: npt.NDArray[np.uint32] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sizes = [2 * int(np.prod(shape)) for shape in self.shapes] + [2 * self.side**2]
+        if self.folder is None:
+            self.values = np.zeros((self.count, sum(self.sizes)), np.uint8)  # memory is taken row by row
+            self.checks = np.zeros(self.count, np.uint32)
+        else:
+            self.values = np.memmap(self.folder / "rows", np.uint8, "r", shape=(self.count, sum(self.sizes)))
+            self.checks = np.memmap(self.folder / "checks", np.uint32, "r", shape=(self.count,))
+
+    @staticmethod
+    def make(folder: Path, count: int, row_bytes: int) -> None:
+        """Files full of holes, which take no room until rows are written."""
+        for name, size in (("rows", count * row_bytes), ("checks", 4 * count)):
+            with (folder / name).open("wb") as file:
+                file.truncate(size)
+
+    def read(self, row: int) -> tuple[Features, torch.Tensor] | None:
+        if not self.checks[row]:
+            return None
+        content = np.array(self.values[row])
+        if _check(content) != self.checks[row]:  # the machine went down between the row and the disk
+            return None
+        parts = np.split(content, np.cumsum(self.sizes)[:-1])
+        maps = (torch.from_numpy(part).view(torch.bfloat16) for part in parts[:-1])
+        features = tuple(m.reshape(shape).float() for m, shape in zip(maps, self.shapes, strict=True))
+        return features, torch.from_numpy(parts[-1]).view(torch.int16).reshape(self.side, self.side)
+
+    def write(self, row: int, features: Features, truth_HW: torch.Tensor) -> None:
+        bits = [m.to(torch.bfloat16).contiguous().view(torch.uint8).numpy().ravel() for m in features]
+        content = np.concatenate([*bits, truth_HW.contiguous().view(torch.uint8).numpy().ravel()])
+        check = np.uint32(_check(content))
+        if self.folder is None:
+            self.values[row], self.checks[row] = content, check
+            return
+        try:
+            _write_at(self.folder / "rows", row * len(content), content.tobytes())
+            _write_at(self.folder / "checks", 4 * row, check.tobytes())
+        except OSError:
+            return
+
+
+def _check(content: npt.NDArray[np.uint8]) -> int:
+    return zlib.crc32(content.data) or 1
+
+
+def _write_at(path: Path, offset: int, content: bytes) -> None:
+    with path.open("rb+") as file:
+        file.seek(offset)
+        file.write(content)
+
+
+@dataclass
+class Views:
+    """Augmented slices behind the encoder's first blocks, by number.
+
+    index: slice of each view. block: where the encoder stops, None: at its end. start: what else the encoder depends on,
+    beside its pretrained weights. most_bytes: what is above is computed each time. With and without room, values are
+    rounded to bfloat16, so that both give the same.
+    """
+
+    model: SemanticSam
+    slices: Slices
+    index: npt.NDArray[np.int64]
+    augmentation: Augmentation
+    accelerator: Any
+    block: int | None
+    start: str
+    most_bytes: int
+    rows: Rows | None = None
+
+    def get(self, numbers: Sequence[int]) -> tuple[Features, torch.Tensor]:
+        """Features of these views, one behind the other, and channels_BHW."""
+        entries = [self._one(number) for number in numbers]
+        maps = zip(*(features for features, _ in entries), strict=True)
+        features = tuple(torch.stack(m).to(self.accelerator.device) for m in maps)
+        return features, torch.stack([truth for _, truth in entries])
+
+    def _one(self, number: int) -> tuple[Features, torch.Tensor]:
+        computed = None
+        if self.rows is None:  # the first one tells how large a row is
+            computed = self._computed(number)
+            self.rows = self._opened(computed[0])
+        has_room = number < self.rows.count
+        if has_room and (known := self.rows.read(number)):
+            return known
+        features, truth = computed or self._computed(number)
+        if has_room:
+            self.rows.write(number, features, truth)
+        return tuple(m.to(torch.bfloat16).float() for m in features), truth
+
+    def _computed(self, number: int) -> tuple[Features, torch.Tensor]:
+        """By itself, so that it is the same to the bit whatever it is drawn with."""
+        seed = int(np.random.SeedSequence([_SEED, number]).generate_state(1)[0])
+        generator = torch.Generator().manual_seed(seed)
+        pictures = self.slices.batch(self.index[number : number + 1])
+        images, truth = augment(*pictures, self.model.labels, self.augmentation, generator)
+        images = images.to(self.accelerator.device)
+        self.model.eval()
+        with torch.no_grad(), self.accelerator.autocast():
+            maps = self.model.encode(images) if self.block is None else self.model.encode_start(images, self.block)
+        return tuple(m[0].float().cpu() for m in maps), truth[0].short()
+
+    def _opened(self, features: Features) -> Rows:
+        """Room for as many views as may be kept: in the cache, or in memory where others have no use for them."""
+        shapes = [list(m.shape) for m in features]
+        side = self.slices.channels.shape[-1]
+        row_bytes = sum(2 * m.numel() for m in features) + 2 * side**2
+        count = min(len(self.index), self.most_bytes // row_bytes)
+        if not count or self.slices.folder is None or self.model.digest == RANDOM:
+            return Rows(count, shapes, side, None)
+        folder = self.slices.folder.parent.parent / FOLDER / self._key(count, shapes)
+        lock = held(folder)
+        if lock is None:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(prefix=MAKING, dir=folder.parent))
+            try:
+                lock = (temporary / LOCK).open("wb")
+                hold(lock)
+                Rows.make(temporary, count, row_bytes)
+                try:
+                    os.replace(temporary, folder)
+                except OSError:  # another process was first
+                    lock.close()
+                    lock = held(folder)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+            make_room(folder.parent, cache_limit())
+        return Rows(count, shapes, side, folder if lock else None, lock)
+
+    def _key(self, count: int, shapes: list[list[int]]) -> str:
+        assert self.slices.folder is not None
+        described = [
+            _VERSION,
+            self.slices.folder.name,
+            [self.model.spec.name, self.model.digest, self.model.side, self.model.head.detail is not None],
+            [self.block, self.start, self.accelerator.mixed_precision, self.accelerator.device.type],
+            asdict(self.augmentation),
+            [hashlib.sha256(self.index.tobytes()).hexdigest(), count, shapes],
+        ]
+        return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:24]
