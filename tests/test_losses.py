@@ -7,14 +7,14 @@ import math
 import pytest
 import torch
 
-from sampeft.losses import segmentation_loss, soft_dice
+from sampeft.losses import dice_sums, segmentation_loss, soft_dice
 from sampeft.volume import IGNORE
 
 
 def test_uniform_logits_give_the_hand_worked_loss() -> None:
     logits = torch.zeros(1, 2, 1, 4)
     truth = torch.tensor([[[0, 0, 0, 1]]])
-    dice = soft_dice(logits.softmax(1), truth)
+    dice = soft_dice(dice_sums(logits.softmax(1), truth))
     assert dice.tolist() == pytest.approx([2 * 1.5 / (2 + 3), 2 * 0.5 / (2 + 1)], abs=1e-5)
     loss = segmentation_loss(logits, truth)
     assert loss.ce.item() == pytest.approx(math.log(2), abs=1e-6)

@@ -156,9 +156,9 @@ def test_steps_that_are_not_finite_are_skipped_counted_and_end_a_hopeless_run(
 ) -> None:
     real, calls = training.segmentation_loss, []
 
-    def sometimes(logits: torch.Tensor, truth: torch.Tensor) -> Any:
+    def sometimes(logits: torch.Tensor, truth: torch.Tensor, **named: Any) -> Any:
         calls.append(1)
-        loss = real(logits, truth)
+        loss = real(logits, truth, **named)
         return loss._replace(total=loss.total * math.inf) if len(calls) in bad else loss
 
     monkeypatch.setattr(training, "segmentation_loss", sometimes)
@@ -178,9 +178,9 @@ def test_a_hopeless_run_names_the_state_that_is_kept(
     """Case D22: good steps, then only bad ones: what was kept is that of before, and it can be read."""
     real, calls = training.segmentation_loss, []
 
-    def spoilt(logits: torch.Tensor, truth: torch.Tensor) -> Any:
+    def spoilt(logits: torch.Tensor, truth: torch.Tensor, **named: Any) -> Any:
         calls.append(1)
-        loss = real(logits, truth)
+        loss = real(logits, truth, **named)
         return loss._replace(total=loss.total * math.nan) if len(calls) > 6 else loss
 
     monkeypatch.setattr(training, "segmentation_loss", spoilt)

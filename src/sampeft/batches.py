@@ -1,11 +1,13 @@
-"""Prepared slices and a step in, the augmented slices of that step out, or their features."""
+"""Prepared slices and a step in, a process's share of the augmented slices of that step out, or their features."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from itertools import pairwise
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +20,10 @@ from sampeft.errors import UsageError
 from sampeft.model import SemanticSam
 from sampeft.training_settings import Training
 from sampeft.views import Views
+from sampeft.volume import IGNORE
+
+Drawn = TypeVar("Drawn")
+Given = TypeVar("Given")
 
 
 def draw_probabilities(presence_NK: npt.NDArray[np.bool_], foreground: Sequence[int], balance: float) -> torch.Tensor:
@@ -33,7 +39,8 @@ def draw_probabilities(presence_NK: npt.NDArray[np.bool_], foreground: Sequence[
 
 @dataclass(frozen=True)
 class Batches:
-    """Augmented slices of a process by step, in the order of no memory: what is drawn depends on seed, step and process.
+    """Augmented slices by step, in the order of no memory: what is drawn depends on seed and step, and several processes
+    share the batch that one would draw. Each slice is augmented by itself, so that it is the same whoever takes it.
 
     bank: what the untouched encoder gives for drawn slices, for the head. kept: where `cached_views` is set, what its frozen
     start gives for those views of every slice.
@@ -69,34 +76,70 @@ class Batches:
                 )
             kept = views(index=np.tile(np.arange(len(slices)), config.cached_views), block=block, start="")
         bank = views(index=drawn, block=None, start=start)
+        if accelerator.process_index == 0:
+            _tell_idle("batch", config.batch, accelerator.num_processes)
+            if config.head_first:
+                _tell_idle("head_batch", config.head_batch, accelerator.num_processes)
         return cls(slices, model, config, accelerator, probabilities_N, bank, kept)
 
     def generator(self, step: int) -> torch.Generator:
-        """For all that a step draws; what a method draws by itself, such as dropout, is fixed by it as well."""
-        entropy = np.random.SeedSequence([self.config.seed, step, self.accelerator.process_index])
-        own, of_torch = map(int, entropy.generate_state(2))
-        torch.manual_seed(of_torch)
-        return torch.Generator().manual_seed(own)
+        """For all that a step draws, equal in all processes; what a method draws by itself, such as dropout, is fixed as
+        well, for every process on its own."""
+        common, own = map(int, np.random.SeedSequence([self.config.seed, step]).generate_state(2))
+        torch.manual_seed(own + self.accelerator.process_index)
+        return torch.Generator().manual_seed(common)
 
     def drawn(self, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """images_B3HW on the device and channels_BHW."""
-        pictures = self.slices.batch(self._index(generator).numpy())
-        images, truth = augment(*pictures, self.model.labels, self.config.augmentation, generator)
-        return images.to(self.accelerator.device), truth
+        index = self._index(generator)
+        changes = torch.randint(2**62, index.shape, generator=generator)
+        return self._share(self._augmented, list(zip(index.tolist(), changes.tolist(), strict=True)))
 
     def started(self, generator: torch.Generator) -> tuple[Features, torch.Tensor]:
         """What enters the first trained block for one of the `cached_views` of drawn slices, and channels_BHW."""
         assert self.kept is not None
         index = self._index(generator)
         view = torch.randint(self.config.cached_views, index.shape, generator=generator)
-        return self.kept.get((view * len(self.slices) + index).tolist())
+        return self._share(self.kept.get, (view * len(self.slices) + index).tolist())
 
     def encoded(self, generator: torch.Generator) -> tuple[Features, torch.Tensor]:
         """What the untouched encoder gives for `head_batch` of the bank, and channels_BHW."""
-        return self.bank.get(
-            torch.randint(len(self.bank.index), (self.config.head_batch,), generator=generator).tolist()
-        )
+        numbers = torch.randint(len(self.bank.index), (self.config.head_batch,), generator=generator)
+        return self._share(self.bank.get, numbers.tolist())
 
     def _index(self, generator: torch.Generator) -> torch.Tensor:
-        count = max(1, self.config.batch // self.accelerator.num_processes)
-        return torch.multinomial(self.probabilities_N, count, replacement=True, generator=generator)
+        return torch.multinomial(self.probabilities_N, self.config.batch, replacement=True, generator=generator)
+
+    def _share(
+        self, get: Callable[[Sequence[Drawn]], tuple[Given, torch.Tensor]], batch: Sequence[Drawn]
+    ) -> tuple[Given, torch.Tensor]:
+        """What `get` gives for this process's part of a batch; without any it takes one that counts nowhere: all IGNORE,
+        of which the loss and every gradient are zero."""
+        mine = shares(batch, self.accelerator.num_processes)[self.accelerator.process_index]
+        given, truth = get(mine or batch[:1])
+        return given, truth if mine else torch.full_like(truth, IGNORE)
+
+    def _augmented(self, drawn: Sequence[tuple[int, int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of each pair the slice with that number, changed as that seed says."""
+        pairs = []
+        for index, seed in drawn:
+            pictures = self.slices.batch(np.array([index]))
+            generator = torch.Generator().manual_seed(seed)
+            pairs.append(augment(*pictures, self.model.labels, self.config.augmentation, generator))
+        images, truth = map(torch.cat, zip(*pairs, strict=True))
+        return images.to(self.accelerator.device), truth
+
+
+def shares(batch: Sequence[Drawn], processes: int) -> list[Sequence[Drawn]]:
+    """Neighbouring parts, one a process, whose sizes differ by one at most; empty ones when there is not enough."""
+    bounds = [len(batch) * rank // processes for rank in range(processes + 1)]
+    return [batch[start:end] for start, end in pairwise(bounds)]
+
+
+def _tell_idle(name: str, count: int, processes: int) -> None:
+    if count < processes:
+        warnings.warn(
+            f"training.{name} is {count} slices for {processes} processes, of which {processes - count} have nothing to do; "
+            f"--training.{name} {processes} or more would use them all",
+            stacklevel=3,
+        )

@@ -12,6 +12,7 @@ from sampeft.errors import SampeftError, UsageError, unknown_name
 
 COMMANDS = {
     "demo": "the main job end to end on synthetic CT or your data: train, score, compare with zero-shot, report",
+    "plan": "memory and time of a training before it starts, and what to change where it does not fit",
     "train": "train a parameter-efficient method on a labelled data set",
     "sweep": "train every combination of option values, over folds and seeds; settings in order, with intervals",
     "evaluate": "score a trained run, or any label maps, against the truth; table and report.html",

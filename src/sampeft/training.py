@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,6 +27,7 @@ from sampeft.data.case import Case, Dataset
 from sampeft.errors import SampeftError, UsageError
 from sampeft.losses import segmentation_loss
 from sampeft.model import SemanticSam
+from sampeft.processes import over_processes, refuse_unequal
 from sampeft.progress import bar
 from sampeft.saving import Keeper, Log, Saver, alarm_of
 from sampeft.saving import validate as validate
@@ -97,7 +100,9 @@ def fit(
         )
     set_seed(config.seed)
     only_cpu = not torch.accelerator.is_available()  # accelerate joins CPU processes only when it is told
-    precision = precision_for(PartialState(cpu=only_cpu).device, config.precision)
+    # One machine may still prepare its slices while another waits: longer than the library's ten minutes.
+    process = PartialState(cpu=only_cpu, timeout=timedelta(hours=2))
+    precision = precision_for(process.device, config.precision)
     # Without anything to train behind the encoder there is no head to train first.
     head_first = config.head_first if any(not n.startswith("sam.vision_encoder.") for n in _trained(model)) else 0.0
     # While the head is trained first, the encoder's added paths get no gradient.
@@ -114,6 +119,7 @@ def fit(
         model.recompute_blocks()
     if config.compile:
         model.compile_encoder()
+    refuse_unequal(accelerator, settings or {}, resumed)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameter_groups(model, config), lr=config.lr, weight_decay=config.weight_decay)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
@@ -162,7 +168,9 @@ def fit(
                 images, truth = batches.drawn(generator)
 
             wrapped.train()
-            loss = backward(wrapped, model, accelerator, images, features, block, truth, config.accumulate)
+            count = config.head_batch if progress < head_first else config.batch
+            parts = min(config.accumulate, max(1, count // accelerator.num_processes))  # equal in all processes
+            loss = backward(wrapped, model, accelerator, images, features, block, truth, parts)
             norm = accelerator.clip_grad_norm_(trained, config.clip)
             is_finite = math.isfinite(loss[0]) and bool(torch.isfinite(torch.as_tensor(norm)))
             if (
@@ -203,8 +211,8 @@ def backward(
     truth_BHW: torch.Tensor,
     parts: int,
 ) -> list[float]:
-    """Gradients of a step's mean loss over so many parts of its slices. Returns (total, ce, dice), averaged over them."""
-    parts = min(parts, len(truth_BHW))
+    """Gradients of a step's mean loss over so many parts of its slices, each of which all processes share. Returns (total,
+    ce, dice), averaged over them."""
     sums = torch.zeros(3, device=accelerator.device)
     for number, mine in enumerate(torch.arange(len(truth_BHW)).tensor_split(parts)):
         # Processes average their gradients once, with the last part.
@@ -214,7 +222,7 @@ def backward(
             with accelerator.autocast():
                 logits = wrapped(None if images_B3HW is None else images_B3HW[mine], chosen, block)
             logits = F.interpolate(logits.float(), truth.shape[-2:], mode="bilinear", align_corners=False)
-            loss = segmentation_loss(logits, truth)
+            loss = segmentation_loss(logits, truth, reduce=partial(over_processes, accelerator))
             penalty = model.regulator.penalty() if model.regulator else 0.0
             accelerator.backward((loss.total + penalty) / parts)
             sums += torch.stack([part.detach() for part in loss]) / parts

@@ -391,9 +391,9 @@ def test_a_stopped_training_is_told_and_done_again(
     data, out = table6[0], tmp_path / "out"
     loss = training.segmentation_loss
 
-    def stopping(*arguments: Any) -> Any:
+    def stopping(*arguments: Any, **named: Any) -> Any:
         os.kill(os.getpid(), signal.SIGINT)
-        return loss(*arguments)
+        return loss(*arguments, **named)
 
     with monkeypatch.context() as patch:
         patch.setattr(training, "segmentation_loss", stopping)

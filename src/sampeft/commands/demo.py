@@ -72,6 +72,7 @@ def run(config: Config) -> int:
             side=config.side,
             held_out=0,
             training=training,
+            plan=False,
             force=True,
         )
     )

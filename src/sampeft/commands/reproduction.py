@@ -233,6 +233,7 @@ def trained(place: Place, row: Row, seed: int) -> Path:
         held_out=place.held_out,
         side=place.side,
         training=training,
+        plan=False,
         resume=True,
         force=True,
     )

@@ -79,6 +79,7 @@ class Sweep:
             out=self.folder(run) / "run",
             split="auto",
             training=replace(config.training, seed=run.seed),
+            plan=False,
             resume=True,
             force=True,
             json=False,

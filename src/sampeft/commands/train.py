@@ -33,6 +33,8 @@ from sampeft.io import read_volume, sha256, write_atomically
 from sampeft.model import SemanticSam
 from sampeft.peft import attach, count_parameters
 from sampeft.peft.state import WEIGHTS, load_trained
+from sampeft.planner import processes
+from sampeft.planning import plan_training, workload_of
 from sampeft.progress import bar
 from sampeft.training import Result, Training, fit
 
@@ -68,6 +70,8 @@ class Config:
         denoise_weights: run folder of --task denoise, for dncnn; its weights are copied into this run.
         denoising: how --task denoise trains.
         training: the training itself.
+        plan: say before the first step what memory and time it will take, and stop where the memory cannot suffice; false:
+            start at once.
         resume: go on with the run in `out` where it was stopped or killed, with the same options as before; to the bit on
             the CPU, when the end is given by steps; minutes used before count.
         force: overwrite a run that is already there; with `resume`, start anew where there is nothing to go on from.
@@ -98,6 +102,7 @@ class Config:
     denoise_weights: Path | None = None
     denoising: Denoising = field(default_factory=Denoising)
     training: Training = field(default_factory=Training)
+    plan: bool = True
     resume: bool = False
     force: bool = False
     json: bool = False
@@ -265,6 +270,12 @@ def train(config: Config, dataset: Dataset | None = None) -> Result:
     with bar("preparing slices") as shown:
         slices = prepare(dataset, cases, preparation, fingerprint(cases), shown)
     say(f"slices    {len(slices)} of {slices.images.shape[-1]} x {slices.images.shape[-1]}")
+    if config.plan and processes() == 1:  # several could come to different answers
+        workload = workload_of(dataset, cases, held_out, preparation, slices)
+        expected = plan_training(model, config.training, workload, config.method)
+        expected.refuse()
+        for line in expected.lines(short=True):
+            say(line)
 
     description = {
         "backbone": config.backbone,

@@ -1,0 +1,140 @@
+"""Predicted memory and seconds a step beside those of real trainings, for seven configurations.
+
+    python benchmarks/planner.py DATA [--steps 6] [--only WORDS]
+
+DATA: folder `btcv_slices`. Each configuration is planned in one process and trained, for a few steps, in another one right
+after it. Peaks are the kernel's account of each process, read from outside (`wait4`); a step is what is between two updates of
+the optimizer, the first left out. Cached views start from an empty cache. One thread: its processor seconds are what the clock
+would show on a machine without other work, and the planner, which looks at the clock, is made to look at them here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+LAST = ("--options.last", "4", "--training.cached_views", "4")
+RUNS: dict[str, tuple[str, ...]] = {
+    "lite-medsam, LoRA in all blocks, side 112, batch 2": ("--side", "112", "--training.batch", "2"),
+    "lite-medsam, LoRA in all blocks, side 112, batch 4": ("--side", "112", "--training.batch", "4"),
+    "lite-medsam, LoRA in the last 4, cached views, side 112, batch 4": (
+        "--side",
+        "112",
+        "--training.batch",
+        "4",
+        *LAST,
+    ),
+    "lite-medsam, decoder alone, side 112, batch 2": ("--method", "decoder", "--side", "112", "--training.batch", "2"),
+    "lite-medsam, adapter, side 112, batch 2": ("--method", "adapter", "--side", "112", "--training.batch", "2"),
+    "lite-medsam, LoRA in all blocks, side 168, batch 2": ("--side", "168", "--training.batch", "2"),
+    "sam-vit-b (random), LoRA in the last 2, side 224, batch 2": (
+        *(
+            "--backbone",
+            "sam-vit-b",
+            "--weights",
+            "random",
+            "--side",
+            "224",
+            "--options.last",
+            "2",
+            "--training.batch",
+            "2",
+        ),
+    ),
+}
+
+
+def outside(work: Callable[[], dict[str, Any]]) -> tuple[dict[str, Any], int]:
+    """What `work` returns in a process of its own, and the most bytes that this process held."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        code = 1
+        try:
+            with os.fdopen(writer, "w") as out:
+                json.dump(work(), out)
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(writer)
+    with os.fdopen(reader) as found:
+        content = found.read()
+    _, status, usage = os.wait4(child, 0)
+    if status:
+        raise SystemExit(f"a process ended with {status}")
+    return json.loads(content), usage.ru_maxrss << 10
+
+
+def planned(arguments: list[str]) -> dict[str, Any]:
+    from jsonargparse import ArgumentParser
+
+    from sampeft.commands.plan import Config, plan_command
+    from sampeft.memory_counts import Place
+
+    parser = ArgumentParser()
+    parser.add_class_arguments(Config)
+    config = Config(**vars(parser.instantiate_classes(parser.parse_args(arguments))))
+    Place.now = lambda self: time.process_time()
+    return plan_command(config).to_json()
+
+
+def trained(arguments: list[str], out: Path) -> dict[str, Any]:
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+
+    from sampeft.cli import main
+
+    ends: list[tuple[float, float]] = []
+    register_optimizer_step_post_hook(lambda *_: ends.append((time.perf_counter(), time.process_time())))
+    if code := main(["train", *arguments, "--out", str(out)]):
+        raise SystemExit(code)
+    (clock, processor), (last_clock, last_processor) = ends[0], ends[-1]
+    number = len(ends) - 1
+    return {"seconds": (last_clock - clock) / number, "processor": (last_processor - processor) / number}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--only", default="")
+    options = parser.parse_args()
+    head = ("MiB planned", "MiB held", "ratio", "CPU s a step planned", "CPU s a step", "ratio", "s by the clock")
+    print(f"| configuration | {' | '.join(head)} |\n| --- |{' ---: |' * len(head)}", flush=True)
+    for name, chosen in RUNS.items():
+        if options.only not in name:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ["XDG_CACHE_HOME"] = folder
+            settings = [
+                "--training.steps",
+                str(options.steps),
+                "--training.validations",
+                "1",
+                "--training.head_first",
+                "0",
+            ]
+            arguments = ["--data", str(options.data), "--held_out", "1", *settings, *chosen]
+            plan, _ = outside(lambda arguments=arguments: planned(arguments))
+            run, held = outside(lambda arguments=arguments, out=Path(folder) / "run": trained(arguments, out))
+        course = plan["course"]
+        whole = course["seconds"]["all that is trained"] + course["seconds"]["first sight of slices"]
+        seconds, peak = whole / options.steps, plan["memory"][0]["peak"]
+        print(
+            f"| {name} | {peak >> 20} | {held >> 20} | {peak / held:.2f} | {seconds:.2f} | {run['processor']:.2f} | "
+            f"{seconds / run['processor']:.2f} | {run['seconds']:.1f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""The options of `train` in, predicted memory and time of that training out; nothing is trained, nothing is written."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from sampeft.backbones import backbone, load_backbone
+from sampeft.backbones.checkpoints import load_state
+from sampeft.commands.train import Config as TrainConfig
+from sampeft.commands.train import chosen_denoiser, chosen_intensity, parse_map, say, split_cases
+from sampeft.data import open_dataset
+from sampeft.data.cache import Preparation
+from sampeft.errors import UsageError
+from sampeft.model import SemanticSam
+from sampeft.peft import attach
+from sampeft.peft.state import WEIGHTS, load_trained
+from sampeft.planner import Plan
+from sampeft.planning import plan_training, workload_of
+
+
+@dataclass(frozen=True)
+class Config(TrainConfig):
+    """The training to plan: every option of `sampeft train` with the same meaning.
+
+    Args:
+        out: where the run would go; nothing is written there.
+    """
+
+    out: Path = Path("run")
+
+
+def run(config: Config) -> int:
+    found = plan_command(config)
+    if config.json:
+        print(json.dumps(found.to_json()))
+    else:
+        print("\n".join(found.lines()))
+    return 0
+
+
+def plan_command(config: Config) -> Plan:
+    """Everything that `train` does before its first step, but for checking and preparing the data: of each file only so
+    much is looked at as tells how many slices it has. Raises SampeftError as `train` does."""
+    if config.task != "segment":
+        raise UsageError("plan is for --task segment; a denoiser is small and is trained without a plan")
+    spec = backbone(config.backbone)
+    side = config.side or spec.side
+    spec.check_side(side)
+    denoise = chosen_denoiser(config)
+    dataset = open_dataset(config.data, config.layout, parse_map(config.map))
+    cases, held_out = split_cases(dataset, config.split, config.held_out, config.training.seed)
+    _, recipe = chosen_intensity(config.intensity, config.bands, cases[0], dataset.modality)
+    preparation = Preparation(recipe, side, config.plane, config.context, config.context_mm, denoise)
+    workload = workload_of(dataset, cases, held_out, preparation)
+    say(f"data      {dataset.name}: {workload.slices} slices to train on, {workload.held_out_slices} held out")
+
+    import torch
+
+    torch.manual_seed(config.training.seed)
+    model = SemanticSam(load_backbone(config.backbone, config.weights), dataset.labels, side, config.detail)
+    attach(model, config.method, config.options)
+    if config.start_from:
+        start = config.start_from / WEIGHTS
+        load_trained(model, load_state(start), start, partial=True)
+    if config.training.compile:
+        say("note      the steps are measured as they are without --training.compile")
+    return plan_training(model, config.training, workload, config.method)
