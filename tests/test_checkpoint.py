@@ -23,7 +23,7 @@ from sampeft.peft import attach
 from sampeft.peft.state import trained_state
 
 SPEC = tiny(BACKBONES["sam-vit-b"])
-POSITION = Position(7, 2, 1 / 3, 1, 3, 1, True, [[0.1, 0.2, 0.3]], 0.0, 0.1 + 0.2, 5, 1)
+POSITION = Position(7, 1 / 3, 1, 3, 1, True, [[0.1, 0.2, 0.3]], 0.0, 0.1 + 0.2, 5, 1)
 
 
 class Scale:
@@ -143,8 +143,11 @@ def test_a_state_that_is_not_right_is_refused(make_learner: Callable[..., Learne
     with pytest.raises(WeightsError, match="tensors missing"):
         learner.restore(Checkpoint(path, found.position, {}, {}, found.others, headless))
 
+    save_file(load_file(path), path, {"content": json.dumps({"format": 1, "position": {}})})
+    with pytest.raises(WeightsError, match="format 1, this version reads 2"):
+        read_checkpoint(tmp_path)
     save_file(load_file(path), path, {"content": json.dumps({"format": 2, "position": {}})})
-    with pytest.raises(WeightsError, match="format 2, this version reads 1"):
+    with pytest.raises(WeightsError, match=r"cannot be read \('settings'\)"):
         read_checkpoint(tmp_path)
 
 

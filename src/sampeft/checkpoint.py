@@ -162,11 +162,11 @@ def read_checkpoint(folder: Path) -> Checkpoint | None:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
         if content["format"] != FORMAT:
             raise ValueError(f"format {content['format']}, this version reads {FORMAT}")
-        position = Position(**content["position"])
+        kept = [content[name] for name in ("settings", "circumstances", "others")]
+        return Checkpoint(path, Position(**content["position"]), *kept, tensors)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         message = f"{path}: cannot be read ({error}); the models saved before are not touched; start anew with --force"
         raise WeightsError(message) from None
-    return Checkpoint(path, position, content["settings"], content["circumstances"], content["others"], tensors)
 
 
 def remove_leftovers(folder: Path) -> None:
