@@ -162,8 +162,8 @@ def read_checkpoint(folder: Path) -> Checkpoint | None:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
         if content["format"] != FORMAT:
             raise ValueError(f"format {content['format']}, this version reads {FORMAT}")
-        kept = [content[name] for name in ("settings", "circumstances", "others")]
-        return Checkpoint(path, Position(**content["position"]), *kept, tensors)
+        kept = {name: content[name] for name in ("settings", "circumstances", "others")}
+        return Checkpoint(path, Position(**content["position"]), tensors=tensors, **kept)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         message = f"{path}: cannot be read ({error}); the models saved before are not touched; start anew with --force"
         raise WeightsError(message) from None
