@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 import yaml
 
 from fabricate import folder_dataset
-from fabricate.backbones import architectures
+from fabricate.backbones import tiny_sam
 from fabricate.layouts import flare22, gid_crops_of_scenes, sirst_v1
 from sampeft.backbones import BACKBONES
 from sampeft.cli import main
@@ -29,12 +28,7 @@ SIDE = 64
 
 @pytest.fixture(scope="module", autouse=True)
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A SAM small enough for tests, and a cache of our own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(
-            BACKBONES, "tiny", replace(architectures()["sam-vit-b"], name="tiny", native_side=SIDE, side=SIDE)
-        )
-        patch.setenv("SAMPEFT_CACHE", str(tmp_path_factory.mktemp("cache")))
+    with tiny_sam(SIDE, tmp_path_factory.mktemp("cache")):
         yield
 
 

@@ -225,18 +225,18 @@ class SemanticSam(nn.Module):
 
     def recompute_blocks(self) -> None:
         """Keep only what enters each of the encoder's blocks for the backward pass, which computes the rest again."""
-        for path in self._block_paths():
+        for path in self.block_paths():
             block = self.sam.get_submodule(path)
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
-    def _block_paths(self) -> dict[str, int]:
+    def block_paths(self) -> dict[str, int]:
         """Path -> number of each block of the encoder that a method may attach to."""
         return {site.path.rpartition(".")[0]: site.block for site in self.sites if site.part == "encoder"}
 
     def frozen_blocks(self) -> int:
         """How many of the encoder's first blocks no training changes, nor anything before them; -1 when something before
         the first block is trained."""
-        blocks = self._block_paths()
+        blocks = self.block_paths()
         found = 1 + max(blocks.values())
         for name, parameter in self.sam.named_parameters():
             if not (parameter.requires_grad and name.startswith("vision_encoder.")) or ".neck." in name:

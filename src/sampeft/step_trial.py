@@ -124,11 +124,6 @@ def measure_costs(
     )
 
 
-def block_paths(model: SemanticSam) -> dict[str, int]:
-    """Path -> number of each of the encoder's blocks that a method may attach to."""
-    return {site.path.rpartition(".")[0]: site.block for site in model.sites if site.part == "encoder"}
-
-
 def noise_slices(model: SemanticSam) -> Slices:
     """Two grey slices without any meaning."""
     random = np.random.default_rng(0)
@@ -142,7 +137,7 @@ def _undisturbed(model: SemanticSam, device: torch.device, recompute: bool) -> I
     """Within the block the model is on the device, has no gradients and recomputes its blocks, if that is asked for; after it
     all is as before, random numbers too."""
     was_training = model.training
-    blocks = [model.sam.get_submodule(path) for path in block_paths(model)]
+    blocks = [model.sam.get_submodule(path) for path in model.block_paths()]
     passes = [vars(block).get("forward") for block in blocks]
     gradients = [(p, p.grad) for p in model.parameters()]
     with torch.random.fork_rng(range(torch.cuda.device_count()) if device.type == "cuda" else []):
@@ -233,7 +228,7 @@ class _Trial:
 
             return note
 
-        paths = block_paths(self.model)
+        paths = self.model.block_paths()
         self.place.begin()
         with ExitStack() as stack:
             for path, number in paths.items():

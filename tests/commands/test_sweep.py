@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,9 +17,8 @@ import pytest
 from filelock import SoftFileLease
 
 from fabricate import folder_dataset
-from fabricate.backbones import architectures
+from fabricate.backbones import tiny_sam
 from fabricate.evaluations import evaluation_of
-from sampeft.backbones import BACKBONES
 from sampeft.cli import main
 from sampeft.commands import sweep_runs
 from sampeft.commands.sweep import Config, planned
@@ -36,12 +34,7 @@ TRAINING = ["--backbone", "tiny", "--weights", "random", "--side", str(SIDE), "-
 
 @pytest.fixture(scope="module", autouse=True)
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A SAM small enough for tests, and a cache of our own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(
-            BACKBONES, "tiny", replace(architectures()["sam-vit-b"], name="tiny", native_side=SIDE, side=SIDE)
-        )
-        patch.setenv("SAMPEFT_CACHE", str(tmp_path_factory.mktemp("cache")))
+    with tiny_sam(SIDE, tmp_path_factory.mktemp("cache")):
         yield
 
 
@@ -90,7 +83,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(sweep_runs, "load", load)
     monkeypatch.setattr(sweep_runs, "checked_cases", lambda dataset, split: dataset.split(split))
     monkeypatch.setattr(sweep_runs, "evaluate_segmenter", evaluate)
-    monkeypatch.setattr(sweep_runs, "_forget_earlier_runs", lambda: None)
+    monkeypatch.setattr(sweep_runs, "_free_memory", lambda: None)
     monkeypatch.setattr(sweep_runs, "write_results", without_report)
     monkeypatch.setattr("sampeft.commands.sweep_results.write_results", without_report)
     for name in ("figure_classes", "figure_ranks"):

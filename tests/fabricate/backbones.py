@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
+import pytest
 import torch
 
 from sampeft.backbones import BACKBONES, RANDOM, Backbone, load_backbone
@@ -22,6 +26,16 @@ def architectures() -> dict[str, Backbone]:
         small = tiny(spec)
         found.setdefault(repr((spec.family.__name__, sorted(small.shape.items()))), small)
     return {spec.name.removeprefix("tiny "): spec for spec in found.values()}
+
+
+@contextmanager
+def tiny_sam(side: int, cache: Path) -> Iterator[None]:
+    """Within the block there is a backbone `tiny` small enough for whole trainings, and the cache is that folder."""
+    spec = replace(architectures()["sam-vit-b"], name="tiny", native_side=side, side=side)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BACKBONES, spec.name, spec)
+        patch.setenv("SAMPEFT_CACHE", str(cache))
+        yield
 
 
 def make_tiny(name: str, labels: LabelSet, detail: bool = False) -> SemanticSam:

@@ -188,7 +188,7 @@ def _attempt(sweep: Sweep, run: Run, lease: SoftFileLease) -> None:
 
 
 def _train_and_score(sweep: Sweep, run: Run, lease: SoftFileLease) -> None:
-    _forget_earlier_runs()
+    _free_memory()
     config, part, started = sweep.config(run), sweep.parts[run.part], time.monotonic()
     result = train(config, part.dataset)
     if result.stopped:
@@ -205,8 +205,8 @@ def _train_and_score(sweep: Sweep, run: Run, lease: SoftFileLease) -> None:
     finish(sweep.folder(run), sweep.settings(run), **more, seconds=round(time.monotonic() - started, 1))
 
 
-def _forget_earlier_runs() -> None:
-    """A GPU keeps what it was given."""
+def _free_memory() -> None:
+    """Of the run before: a GPU keeps what it was given."""
     import torch
 
     gc.collect()
