@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -43,7 +44,8 @@ class Batches:
     share the batch that one would draw. Each slice is augmented by itself, so that it is the same whoever takes it.
 
     bank: what the untouched encoder gives for drawn slices, for the head. kept: where `cached_views` is set, what its frozen
-    start gives for those views of every slice.
+    start gives for those views of every slice. ahead: draws the next step's slices while a GPU works on this one's; on a CPU
+    both would want the same cores, and there is none.
     """
 
     slices: Slices
@@ -53,6 +55,8 @@ class Batches:
     probabilities_N: torch.Tensor
     bank: Views
     kept: Views | None
+    ahead: ThreadPoolExecutor | None = None
+    _next: dict[int, Future[tuple[torch.Tensor, torch.Tensor]]] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def of(cls, slices: Slices, model: SemanticSam, config: Training, accelerator: Any, start: str = "") -> Batches:
@@ -80,14 +84,31 @@ class Batches:
             _tell_idle("batch", config.batch, accelerator.num_processes)
             if config.head_first:
                 _tell_idle("head_batch", config.head_batch, accelerator.num_processes)
-        return cls(slices, model, config, accelerator, probabilities_N, bank, kept)
+        ahead = None if accelerator.device.type == "cpu" else ThreadPoolExecutor(1, "next slices")
+        return cls(slices, model, config, accelerator, probabilities_N, bank, kept, ahead)
 
     def generator(self, step: int) -> torch.Generator:
         """For all that a step draws, equal in all processes; what a method draws by itself, such as dropout, is fixed as
         well, for every process on its own."""
-        common, own = map(int, np.random.SeedSequence([self.config.seed, step]).generate_state(2))
+        common, own = self._seeds(step)
         torch.manual_seed(own + self.accelerator.process_index)
         return torch.Generator().manual_seed(common)
+
+    def _seeds(self, step: int) -> tuple[int, int]:
+        common, own = map(int, np.random.SeedSequence([self.config.seed, step]).generate_state(2))
+        return common, own
+
+    def images(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """What `drawn` gives for a step, perhaps drawn during the step before."""
+
+        def draw(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+            return self.drawn(torch.Generator().manual_seed(self._seeds(step)[0]))
+
+        waiting = self._next.pop(step, None)
+        found = waiting.result() if waiting else draw(step)
+        if self.ahead:
+            self._next[step + 1] = self.ahead.submit(draw, step + 1)
+        return found
 
     def drawn(self, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """images_B3HW on the device and channels_BHW."""

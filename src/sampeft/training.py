@@ -157,7 +157,6 @@ def fit(
             for group in optimizer.param_groups:
                 group["lr"] = config.rate(progress) * group["share"]
             generator = batches.generator(at.step)
-            at.step += 1
             images = features = block = None
             if progress < head_first:
                 features, truth = batches.encoded(generator)
@@ -165,7 +164,8 @@ def fit(
                 features, truth = batches.started(generator)
                 block = batches.kept.block
             else:
-                images, truth = batches.drawn(generator)
+                images, truth = batches.images(at.step)
+            at.step += 1
 
             wrapped.train()
             count = config.head_batch if progress < head_first else config.batch

@@ -137,3 +137,13 @@ def test_wrong_settings_of_noise_are_told() -> None:
         Augmentation(noise_probability=1.5)
     with pytest.raises(UsageError, match=r"low to high, got 0\.2 to 0\.1"):
         Augmentation(noise_strength=(0.2, 0.1))
+
+
+def test_grey_images_changed_once_are_what_three_equal_channels_give(labels: LabelSet) -> None:
+    """To the bit, and nothing else is drawn; noise of its kind may still differ between channels."""
+    grey = torch.rand(3, 1, 32, 32, generator=torch.Generator().manual_seed(1))
+    truth = torch.zeros(3, 32, 32, dtype=torch.long)
+    for config in (Augmentation(), Augmentation(noises=("gaussian", "speckle"), noise_probability=1.0)):
+        once, _ = run(config, grey.expand(-1, 3, -1, -1), truth, labels, seed=3)
+        thrice, _ = run(config, grey.repeat(1, 3, 1, 1), truth, labels, seed=3)
+        assert torch.equal(once, thrice)

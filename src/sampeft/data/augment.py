@@ -56,8 +56,12 @@ def augment(
     config: Augmentation,
     generator: torch.Generator,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images in 0..1 and class channels -> the same after random changes; what comes in from outside is IGNORE."""
+    """Images in 0..1 and class channels -> the same after random changes; what comes in from outside is IGNORE.
+
+    Of images whose three channels are one in memory (stride 0) that one is changed.
+    """
     count = len(images_B3HW)
+    known = images_B3HW[:, :1] if images_B3HW.stride(1) == 0 else images_B3HW
 
     def draw(limit: float) -> torch.Tensor:
         return (torch.rand(count, generator=generator) * 2 - 1) * limit
@@ -71,8 +75,8 @@ def augment(
     theta = torch.stack(
         [torch.stack([cos * flip, -sin * flip, shift_x * flip], -1), torch.stack([sin, cos, shift_y], -1)], dim=1
     )
-    grid = F.affine_grid(theta, list(images_B3HW.shape), align_corners=False)
-    images = F.grid_sample(images_B3HW, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    grid = F.affine_grid(theta, list(known.shape), align_corners=False)
+    images = F.grid_sample(known, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     shifted = (channels_BHW - IGNORE).to(images.dtype)[:, None]  # so that the zeros from outside mean IGNORE
     channels = (
         F.grid_sample(shifted, grid, mode="nearest", padding_mode="zeros", align_corners=False)[:, 0].long() + IGNORE
@@ -89,7 +93,7 @@ def augment(
     images = (images - 0.5) * per_image(1 + draw(config.contrast)) + 0.5 + per_image(draw(config.brightness))
     sigma = per_image(draw(config.noise).abs())
     white = torch.randn(images[:, :1].shape, generator=generator)
-    images = (images + sigma * white).clamp(0, 1)
+    images = (images + sigma * white).clamp(0, 1).expand(-1, 3, -1, -1)
     return (_spoilt(images, config, generator) if config.noises else images), channels
 
 

@@ -58,11 +58,11 @@ class Slices:
         return _reopen, (self.folder,)
 
     def batch(self, index: Sequence[int] | npt.NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-        """images_B3HW in 0..1 and channels_BHW of the slices named."""
+        """images_B3HW in 0..1 and channels_BHW of the slices named; grey ones show one channel three times (stride 0)."""
         import torch
 
         images = torch.from_numpy(self.images[index]).float() / 255
-        return images.expand(-1, 3, -1, -1).contiguous(), torch.from_numpy(self.channels[index].astype(np.int64))
+        return images.expand(-1, 3, -1, -1), torch.from_numpy(self.channels[index].astype(np.int64))
 
     def presence(self, classes: int) -> npt.NDArray[np.bool_]:
         """(N, K) whether a slice holds a class."""
