@@ -4,8 +4,12 @@
 
 The usual design, as research scripts have it, is written here on the pip package `segment-anything`: LoRA on the fused
 qkv of all blocks, eager fp32, mask tokens for the classes, all through the whole encoder every step. Random weights, one
-process each, one after the other; CPU seconds of one thread a step, and peak memory of the process. The first step of
-each is not counted. Ratios are what counts; the steps are the same work for a slice, not the same result.
+process each, one after the other; CPU seconds of one thread a step, and peak memory of the process, and of the steps over
+what it held before them. The first step of each is not counted. Ratios are what counts; the steps are the same work for a
+slice, not the same result.
+
+The floor says what no code in fp32 can go below: the step's multiplications and additions, counted by torch, at the rate at
+which this machine does a large matrix product in the same process.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -88,7 +93,7 @@ def usual(batch: int) -> Callable[[], None]:
     return step
 
 
-def ours(batch: int, last: int | None) -> Callable[[], None]:
+def ours(batch: int, last: int | None, recompute: bool = False, compiled: bool = False) -> Callable[[], None]:
     """A step of ours; with `last` on what the frozen start of the encoder gave before."""
     import torch
     import torch.nn.functional as F
@@ -102,6 +107,10 @@ def ours(batch: int, last: int | None) -> Callable[[], None]:
     model = SemanticSam(load_backbone("sam-vit-b", RANDOM), labels, SIDE)
     attach(model, "lora", {"rank": 4, "last": last, "whole_decoder": True})
     model.train()
+    if recompute:
+        model.recompute_blocks()
+    if compiled:
+        model.compile_encoder()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
     images, truth = _batch(batch)
     block, started = None, None
@@ -138,23 +147,53 @@ def _loss(logits: Any, truth: Any) -> Any:
 SIDES: dict[str, Callable[[int], Callable[[], None]]] = {
     "usual design on segment-anything, all blocks": usual,
     "sampeft, all blocks": lambda batch: ours(batch, None),
+    "sampeft, all blocks, recompute": lambda batch: ours(batch, None, recompute=True),
+    "sampeft, all blocks, compile": lambda batch: ours(batch, None, compiled=True),
     "sampeft, last 4 blocks, start of the encoder kept": lambda batch: ours(batch, 4),
+    "sampeft, last 4 blocks, start kept, recompute": lambda batch: ours(batch, 4, recompute=True),
+    "sampeft, last 4 blocks, start kept, compile": lambda batch: ours(batch, 4, compiled=True),
 }
 
 
 def measure(name: str, batch: int, steps: int, results: Any) -> None:
     import torch
-
-    from sampeft.progress import peak_memory_mib
+    from torch.utils.flop_counter import FlopCounterMode
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
     step = SIDES[name](batch)
+    before = _resident("VmRSS")
+    building = _resident("VmHWM")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts anew
     step()
     started = time.process_time()
     for _ in range(steps):
         step()
-    results.put(((time.process_time() - started) / steps / batch, peak_memory_mib()))
+    seconds = (time.process_time() - started) / steps / batch
+    peak = _resident("VmHWM")
+    with FlopCounterMode(display=False) as counter:
+        step()
+    results.put((seconds, max(peak, building), peak - before, counter.get_total_flops() / batch / 1e9 / rate()))
+
+
+def rate() -> float:
+    """GFLOP/s of a matrix product of the encoder's MLP at 1024 tokens."""
+    import torch
+
+    a, b = torch.rand(1024, 768), torch.rand(768, 3072)
+    best = 0.0
+    for _ in range(5):
+        started = time.process_time()
+        for _ in range(5):
+            a @ b
+        best = max(best, 5 * 2 * 1024 * 768 * 3072 / 1e9 / (time.process_time() - started))
+    return best
+
+
+def _resident(what: str) -> int:
+    """MiB: VmRSS, what this process holds, or VmHWM, the most that it held."""
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) >> 10 for line in status if line.startswith(what))
 
 
 def main() -> None:
@@ -163,9 +202,11 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     options = parser.parse_args()
     context = multiprocessing.get_context("spawn")
-    print("| side | CPU seconds a slice | times faster | peak memory (MiB) | share of the first |")
-    print("| --- | ---: | ---: | ---: | ---: |", flush=True)
-    first: tuple[float, int] | None = None
+    print(
+        "| side | CPU s a slice | times faster | floor (s) | peak (MiB) | of the first | of the steps (MiB) | of the first |"
+    )
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
+    first: tuple[float, int, int] | None = None
     for name in SIDES:
         results: Any = context.Queue()
         process = context.Process(target=measure, args=(name, options.batch, options.steps, results))
@@ -173,9 +214,10 @@ def main() -> None:
         process.join()
         if process.exitcode:
             raise SystemExit(process.exitcode)
-        seconds, peak = results.get()
-        first = first or (seconds, peak)
-        print(f"| {name} | {seconds:.1f} | {first[0] / seconds:.1f} | {peak} | {peak / first[1]:.2f} |", flush=True)
+        seconds, peak, grown, floor = results.get()
+        first = first or (seconds, peak, grown)
+        memory = f"{peak} | {peak / first[1]:.2f} | {grown} | {grown / first[2]:.2f}"
+        print(f"| {name} | {seconds:.1f} | {first[0] / seconds:.1f} | {floor:.1f} | {memory} |", flush=True)
 
 
 if __name__ == "__main__":

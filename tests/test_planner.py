@@ -69,6 +69,8 @@ def by_hand(**changes: Any) -> Costs:
         inference_bytes=30 * MIB,
         banked_bytes=MIB,
         view_bytes=2 * MIB,
+        banked_already=0,
+        viewed_already=0,
         encoding_seconds=0.5,
         head_seconds=Line(0.25, 0.25),
         step_seconds=Line(1.0, 2.0),
@@ -172,6 +174,9 @@ def test_views_are_computed_once_each_while_there_is_room() -> None:
     assert course.steps[FIRST] == pytest.approx(40, abs=0.5)
     none = simulate(replace(training, cache_mib=0), by_hand(), few)
     assert none.steps[FIRST] == 1000  # without room each is computed each time
+    assert simulate(training, by_hand(viewed_already=40), few).steps[FIRST] == 0
+    half = replace(training, steps=1, batch=4)
+    assert simulate(half, by_hand(viewed_already=20), few).steps[FIRST] == 2  # of four, each there by one half
 
 
 def test_the_course_is_that_of_the_training_loop(make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

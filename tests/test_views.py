@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from fabricate.backbones import make_tiny, tiny
 from fabricate.layouts import folder_dataset
 from sampeft import views
-from sampeft.backbones import BACKBONES
+from sampeft.backbones import BACKBONES, RANDOM
 from sampeft.data import open_dataset
 from sampeft.data.augment import Augmentation
 from sampeft.data.cache import Preparation, Slices, fingerprint, prepare
@@ -79,6 +79,17 @@ def test_another_training_finds_them(model: SemanticSam, slices: Slices, encoded
     assert torch.equal(first[0][0][1], first[0][0][3])
     assert not torch.equal(first[0][0][0], first[0][0][1])
     assert len(list((tmp_path / "cache/views").iterdir())) == 1
+
+
+def test_what_earlier_trainings_left_is_counted(model: SemanticSam, slices: Slices) -> None:
+    views = of(model, slices)
+    assert views.already((torch.zeros(1),)) == 0
+    features, _ = views.get([0, 2, 1, 2])
+    one = tuple(f[0] for f in features)
+    assert of(model, slices).already(one) == 3
+    assert of(model, slices, start="other").already(one) == 0
+    model.digest = RANDOM
+    assert of(model, slices).already(one) == 0, "they are not kept on disk"
 
 
 def test_they_are_the_slice_augmented_rounded_to_bfloat16(model: SemanticSam, slices: Slices) -> None:

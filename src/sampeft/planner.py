@@ -165,14 +165,16 @@ def plan(
 
 
 def simulate(training: Training, costs: Costs, workload: Workload) -> Course:
-    """The steps of `fit`, one after the other, each taking the seconds that were measured; views are new to this machine."""
+    """The steps of `fit`, one after the other, each taking the seconds that were measured; views that earlier trainings
+    left are not computed again."""
     batch = max(1, training.batch // workload.processes)
     parts = min(training.accumulate, batch)
     head_first = training.head_first if costs.trains_head else 0.0
     validation = workload.held_out_slices * (costs.inference_seconds + workload.scoring_seconds) / workload.processes
     cache = training.cache_mib << 20
-    bank = _Drawn(training.head_bank, cache // max(1, costs.banked_bytes))
-    views = _Drawn(workload.slices * training.cached_views, cache // max(1, costs.view_bytes))
+    bank = _Drawn(training.head_bank, cache // max(1, costs.banked_bytes), costs.banked_already)
+    every = workload.slices * training.cached_views
+    views = _Drawn(every, cache // max(1, costs.view_bytes), costs.viewed_already if every else 0)
     steps, seconds = dict.fromkeys((HEAD, WHOLE, FIRST, SCORE), 0.0), dict.fromkeys((HEAD, WHOLE, FIRST, SCORE), 0.0)
 
     def spend(phase: str, number: float, each: float) -> None:

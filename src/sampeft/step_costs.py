@@ -38,7 +38,8 @@ class Costs:
     beside them are. inference_bytes: the same of one slice without a backward pass. saved_before_block: of one slice, for
     every block of the encoder, and at its end; block_input_bytes: what enters it; block_view_bytes: that as a cached view.
     recomputes: whether blocks are computed again for the backward pass. saved_in_bf16: of one slice; None where it was not
-    tried. banked_bytes, view_bytes: of an encoded slice, of a view's frozen start. resident, peak_before: bytes of the
+    tried. banked_bytes, view_bytes: of an encoded slice, of a view's frozen start; banked_already, viewed_already: how many
+    of them earlier trainings left on disk. resident, peak_before: bytes of the
     process before anything ran, now and at the most. room, gpu_room: bytes that it may fill. is_timed: whether real steps
     were run; else one slice alone needs more than there is, and the bytes are those that it needs at least.
     """
@@ -59,6 +60,8 @@ class Costs:
     inference_bytes: int
     banked_bytes: int
     view_bytes: int
+    banked_already: int
+    viewed_already: int
     encoding_seconds: float
     head_seconds: Line
     step_seconds: Line
@@ -82,7 +85,9 @@ class Costs:
         if last is not None:
             before = self.saved_before_block[-1 - last]
             later = tuple(max(0, saved - before) for saved in self.saved_before_block)
-            found = replace(found._less(before), saved_before_block=later, view_bytes=self.block_view_bytes[-last])
+            found = replace(
+                found._less(before), saved_before_block=later, view_bytes=self.block_view_bytes[-last], viewed_already=0
+            )
         if recompute:
             blocks = [after - before for before, after in pairwise(found.saved_before_block)]
             kept = sum(size for size, saved in zip(found.block_input_bytes, blocks, strict=True) if saved)
@@ -98,6 +103,8 @@ class Costs:
                 inference_bytes=round(found.inference_bytes * area),
                 banked_bytes=round(found.banked_bytes * area),
                 view_bytes=round(found.view_bytes * area),
+                banked_already=0,
+                viewed_already=0,
             )
         return found
 

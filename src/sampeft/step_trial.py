@@ -109,6 +109,8 @@ def measure_costs(
         inference_bytes=dry.growth,
         banked_bytes=dry.banked_bytes,
         view_bytes=dry.view_bytes,
+        banked_already=dry.banked_already,
+        viewed_already=dry.viewed_already,
         encoding_seconds=min(((s.draw + s.start + s.encode) / s.count for s in steps), default=0.0),
         head_seconds=seconds(lambda s: s.head),
         step_seconds=seconds(lambda s: s.draw * (not config.cached_views) + s.encode + s.head + s.back),
@@ -167,6 +169,10 @@ class _Alone:
     num_processes: int = 1
     process_index: int = 0
 
+    @property
+    def mixed_precision(self) -> str:
+        return self.precision
+
     def autocast(self) -> Any:
         dtype = _AUTOCAST.get(self.precision)
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
@@ -184,6 +190,8 @@ class _Dry:
     growth: int
     banked_bytes: int
     view_bytes: int
+    banked_already: int
+    viewed_already: int
 
 
 @dataclass(frozen=True)
@@ -252,6 +260,8 @@ class _Trial:
             self.place.growth(),
             sum(2 * f.numel() for f in features) + truth_bytes,
             sum(2 * f.numel() for f in started or ()) + truth_bytes,
+            self.batches.bank.already(_first(features)),
+            self.batches.kept.already(_first(started)) if self.batches.kept and started else 0,
         )
 
     def step(self, count: int) -> _Step:
@@ -335,6 +345,11 @@ class _Trial:
         logits = F.interpolate(logits.float(), truth.shape[-2:], mode="bilinear", align_corners=False)
         penalty = self.model.regulator.penalty() if self.model.regulator else 0.0
         return segmentation_loss(logits, truth).total + penalty
+
+
+def _first(features: Features) -> Features:
+    """Of the first slice."""
+    return tuple(f[0] for f in features)
 
 
 @contextmanager

@@ -135,6 +135,17 @@ class Views:
             self.rows.write(number, features, truth)
         return tuple(m.to(torch.bfloat16).float() for m in features), truth
 
+    def already(self, features: Features) -> int:
+        """How many of the views lie on disk from earlier trainings, if one looks like these features of one slice."""
+        count, shapes, _ = self._layout(features)
+        folder = self._folder(count, shapes)
+        lock = held(folder) if folder else None
+        if lock is None:
+            return 0
+        with lock:
+            side = self.slices.channels.shape[-1]
+            return int(np.count_nonzero(Rows(count, shapes, side, folder).checks))
+
     def _computed(self, number: int) -> tuple[Features, torch.Tensor]:
         """By itself, so that it is the same to the bit whatever it is drawn with."""
         seed = int(np.random.SeedSequence([_SEED, number]).generate_state(1)[0])
@@ -149,13 +160,10 @@ class Views:
 
     def _opened(self, features: Features) -> Rows:
         """Room for as many views as may be kept: in the cache, or in memory where others have no use for them."""
-        shapes = [list(m.shape) for m in features]
+        count, shapes, row_bytes = self._layout(features)
         side = self.slices.channels.shape[-1]
-        row_bytes = sum(2 * m.numel() for m in features) + 2 * side**2
-        count = min(len(self.index), self.most_bytes // row_bytes)
-        if not count or self.slices.folder is None or self.model.digest == RANDOM:
+        if (folder := self._folder(count, shapes)) is None:
             return Rows(count, shapes, side, None)
-        folder = self.slices.folder.parent.parent / FOLDER / self._key(count, shapes)
         lock = held(folder)
         if lock is None:
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -173,6 +181,18 @@ class Views:
                 shutil.rmtree(temporary, ignore_errors=True)
             make_room(folder.parent, cache_limit())
         return Rows(count, shapes, side, folder if lock else None, lock)
+
+    def _layout(self, features: Features) -> tuple[int, list[list[int]], int]:
+        """How many views are kept, the shapes of one, and its bytes."""
+        shapes = [list(m.shape) for m in features]
+        row_bytes = sum(2 * m.numel() for m in features) + 2 * self.slices.channels.shape[-1] ** 2
+        return min(len(self.index), self.most_bytes // row_bytes), shapes, row_bytes
+
+    def _folder(self, count: int, shapes: list[list[int]]) -> Path | None:
+        """In the cache; None where none are kept, or others have no use for them."""
+        if not count or self.slices.folder is None or self.model.digest == RANDOM:
+            return None
+        return self.slices.folder.parent.parent / FOLDER / self._key(count, shapes)
 
     def _key(self, count: int, shapes: list[list[int]]) -> str:
         assert self.slices.folder is not None
