@@ -191,7 +191,7 @@ def test_nothing_found_in_a_dicom_series_is_written_as_nifti(
     make_model: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     series = Volume(np.zeros((16, 16, 3), dtype=np.int16), np.diag([1.0, 1, 3, 1]), tmp_path / "series")
-    monkeypatch.setattr("sampeft.inference.read_volume", lambda path: series)
+    monkeypatch.setattr("sampeft.segmenter.read_volume", lambda path: series)
     monkeypatch.setattr("sampeft.io.label_suffix", lambda volume: ".dcm")
     segmenter = load(save_run(make_model(), tmp_path / "run"))
     with pytest.warns(UserWarning, match="nothing was found in it; written as NIfTI, not as DICOM SEG"):

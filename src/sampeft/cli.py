@@ -19,6 +19,8 @@ COMMANDS = {
     "compare": "evaluations of the same cases side by side: intervals, paired tests, ranks; Markdown, CSV, LaTeX",
     "oracle": "score the pretrained model helped by the truth: boxes, points, best automatic masks (upper bounds)",
     "predict": "write label maps for new images; no labels, no prompts",
+    "serve": "a local web page: predict, correct and compare; nothing leaves this machine",
+    "export": "the whole prompt-free model as ONNX, OpenVINO or merged weights, checked against the run",
     "refine": "fit refiners (CRF, level sets, components, outline points) on a run's held-out cases",
     "reproduce": "a table or figure of the paper beside ours: data in, trained, scored, written",
     "check": "every pairing, label and geometry fault of a data set, with file and fix",

@@ -123,7 +123,15 @@ class LabelSet:
 
     def to_ids(self, channels: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Class channels (any shape, 0..K-1) -> ids as written to files."""
-        return np.take(np.asarray(self.ids, dtype=self.dtype), channels)
+        table = np.asarray(self.ids, dtype=self.dtype)
+        if channels.ndim < 2:
+            return np.take(table, channels)
+        found = np.empty(channels.shape, dtype=self.dtype)
+        for part, given in zip(
+            found, channels, strict=True
+        ):  # `take` makes eight bytes of every pixel that it is given
+            part[...] = np.take(table, given)
+        return found
 
     def to_json(self) -> dict[str, Any]:
         return {

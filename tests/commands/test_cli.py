@@ -97,7 +97,8 @@ def test_predict_needs_no_labels_and_keeps_the_grid(
     lonely = tmp_path / "with space ü" / "scan.nii.gz"
     lonely.parent.mkdir()
     lonely.write_bytes(source.read_bytes())
-    assert main(["predict", str(run), str(lonely), "--out", str(tmp_path / "out")]) == 0
+    command = ["predict", str(run), str(lonely), "--out", str(tmp_path / "out"), "--engine", "torch"]
+    assert main(command) == 0
     written = Path(capsys.readouterr().out.strip())
     image, label = nib.load(lonely), nib.load(written)
     assert label.shape == image.shape
@@ -106,7 +107,9 @@ def test_predict_needs_no_labels_and_keeps_the_grid(
     assert label.get_data_dtype() == np.uint8
     segmenter = sampeft.load(run)
     assert np.array_equal(np.asarray(label.dataobj), segmenter.labels.to_ids(segmenter.predict(lonely)))
-    assert main(["predict", str(run), str(lonely), "--out", str(tmp_path / "out")]) == 2
+    assert main(command) == 0
+    assert one_line(capsys) == "1 of 1 cases were finished before and are left as they are"
+    assert main([*command, "--views", "2"]) == 2
     assert "is already there" in one_line(capsys)
 
 
@@ -117,9 +120,13 @@ def test_a_bad_file_among_good_ones_is_named_and_the_others_are_done(
     good = sorted((data / "images").iterdir())[0]
     bad = tmp_path / "bad.nii.gz"
     bad.write_bytes(good.read_bytes()[:200])
-    assert main(["predict", str(run), str(bad), str(good), "--out", str(tmp_path / "out")]) == 1
+    assert main(["predict", str(run), str(bad), str(good), "--out", str(tmp_path / "out"), "--engine", "torch"]) == 1
     assert "bad.nii.gz" in capsys.readouterr().err
-    assert [p.name for p in (tmp_path / "out").iterdir()] == [good.name.replace("_0000", "")]
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        good.name.replace("_0000", ""),
+        "predictions.json",
+        "cases.csv",
+    }
 
 
 def test_pictures_go_the_same_way_and_come_back_with_the_palette(
@@ -238,7 +245,8 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(
 
     monkeypatch.setattr("sampeft.io.os.fsync", full)
     data, run = trained
-    assert main(["predict", str(run), str(sorted((data / "images").iterdir())[0]), "--out", str(tmp_path / "out")]) == 1
+    image = str(sorted((data / "images").iterdir())[0])
+    assert main(["predict", str(run), image, "--out", str(tmp_path / "out"), "--engine", "torch"]) == 1
     line = one_line(capsys)
     assert "case_01.nii.gz: No space left on device; free some space" in line
     assert not list((tmp_path / "out").iterdir())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,21 @@ from sampeft.commands import refine
 from sampeft.metrics.scores import Evaluation
 from sampeft.refine import REFINERS, Refiner
 from sampeft.refine.stored import FILE
+from sampeft.slice_maps import Said
 
-BEST = {"keep": "all", "least_size": 20.0, "fill_holes": False}
+BEST = {"keep": "all", "least_size": 20.0, "fill_holes": False, "least_sizes": {}}
 
 
-def bright_logits(model: Any, prepared: Any, batch: int = 4) -> Iterator[tuple[int, torch.Tensor]]:
+def bright(model: Any, places: Iterable[Any], *_: Any) -> Iterator[Said]:
     """As a trained model to which every bright pixel is the class."""
-    for s in range(len(prepared)):
+    for prepared, s in places:
         level = prepared.image(s)[:1]
-        yield s, 20 * torch.cat([0.5 - level, level - 0.5])
+        yield Said(prepared, s, 20 * torch.cat([0.5 - level, level - 0.5]))
+
+
+def bright_logits(model: Any, prepared: Any) -> Iterator[tuple[int, torch.Tensor]]:
+    for said in bright(model, ((prepared, s) for s in range(len(prepared)))):
+        yield said.slice, said.logits_Khw
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +63,9 @@ def run(made: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """A copy of the run that predicts what is bright."""
     small = replace(architectures()["sam-vit-b"], name="tiny", native_side=64, side=64)
     monkeypatch.setitem(BACKBONES, "tiny", small)
-    for module in ("inference", "refining", "probabilities"):
+    for module in ("slice_maps", "segmenter"):
+        monkeypatch.setattr(f"sampeft.{module}.said_of", bright)
+    for module in ("refining", "probabilities"):
         monkeypatch.setattr(f"sampeft.{module}.slice_logits", bright_logits)
     return Path(shutil.copytree(made[1], tmp_path / "run"))
 

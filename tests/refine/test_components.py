@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_fill_holes, label
 
+from sampeft.errors import UsageError
 from sampeft.labels import LabelSet
 from sampeft.refine import refiner
 
@@ -119,3 +120,18 @@ def test_idempotent(labels: LabelSet) -> None:
     found = refiner("components", keep="largest", least_size=3)
     once = found.refine_volume(ROUGH, ONES, labels)
     np.testing.assert_array_equal(found.refine_volume(once, ONES, labels), once)
+
+
+def test_a_class_may_have_its_own_least_size(labels: LabelSet) -> None:
+    """Classes 1 and 3 have a component of four pixels and one of one pixel each."""
+    rough = drawn("11..33 11..33 ...... 1....3")
+    own = refiner("components", least_size=2.0, least_sizes={labels.names[3]: 5.0})
+    expected = drawn("11.... 11.... ...... ......")
+    np.testing.assert_array_equal(own.refine_volume(rough, ONES, labels), expected)
+    looser = refiner("components", least_size=5.0, least_sizes={labels.names[3]: 0.0})
+    expected = drawn("....33 ....33 ...... .....3")
+    np.testing.assert_array_equal(looser.refine_volume(rough, ONES, labels), expected)
+    with pytest.raises(UsageError, match="unknown class in least_sizes 'livr'; did you mean 'liver'"):
+        refiner("components", least_sizes={"livr": 5.0}).refine_volume(rough, ONES, labels)
+    with pytest.raises(UsageError, match="least_sizes of liver must be a number"):
+        refiner("components", least_sizes={"liver": "big"})

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import glob
 import json
+import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from sampeft.data.pairing import image_files, series_folders
-from sampeft.errors import SampeftError, UsageError
+from sampeft.batch_size import Batch
+from sampeft.case_tables import write_cases, write_volumes
+from sampeft.data.pairing import image_files, natural_key, series_folders
+from sampeft.errors import UsageError
 from sampeft.inference import load, output_stem
 from sampeft.io import IMAGE_SUFFIXES, is_series
+from sampeft.large_raster import RasterOptions
+from sampeft.predicting import Job, key_of, left_to_do, predict_cases
 from sampeft.progress import Bar, bar
 from sampeft.refine.stored import chosen
+from sampeft.run_record import RunRecord
 
 POSITIONAL = {
     "run": {"type": Path, "help": "folder of a trained run"},
-    "inputs": {"type": Path, "nargs": "+", "help": "image files, DICOM series folders, or folders of either"},
+    "inputs": {
+        "type": Path,
+        "nargs": "+",
+        "help": "image files, DICOM series folders, folders of either, or patterns such as 'scans/**/*.nii.gz'",
+    },
 }
 
 
@@ -26,14 +38,35 @@ POSITIONAL = {
 class Config:
     """What to segment with what.
 
+    A case that is finished in --out, by this run with these settings, is left as it is; so a stopped or killed prediction
+    goes on when the same command is given again. Several processes (torchrun, accelerate launch) share the cases.
+
     Args:
-        out: folder for the label maps.
+        out: folder for the label maps, `predictions.json` (what became of each case), and `cases.csv` (the same as a table,
+            those to look at first at the top).
         weights: file of the backbone's weights when it is not found by name.
         last: use the last model of the run instead of its best.
-        batch: slices at a time; lower it when memory is short.
+        batch: slices at a time, or `auto` by the free memory; lower it when memory is short.
+        engine: what runs the network: auto, torch, openvino, onnx (docs/export.md). `auto`: OpenVINO on a processor where
+            it is installed and computes the same, else torch.
+        precision: numbers the engine computes with: f32, bf16 or int8.
+        views: average so many slightly moved, scaled and windowed views of each slice (never mirrored); costs as many times
+            the network's time.
         refine: refiner of the class maps: components, crf, level-set, outline-points, or `fitted`: what
             `sampeft refine` kept in the run.
         refine_options: its options, such as --refine_options.smooth 2.
+        probabilities: also write a map of each class's probability (0..1 in steps of 1/255) into `probabilities`.
+        uncertainty: also write the entropy of each pixel (0: certain, 1: all classes alike), and with views the share of
+            them that see another class, into `uncertainty`.
+        temperature: divides the logits for probabilities, entropy and confidence; `sampeft evaluate` fits one.
+        volumes: also write `volumes.csv`: pixels and millilitres of each class in each case.
+        tile: cut pictures and rasters into windows of so many pixels a side; `auto`: as the training pictures, by their size
+            or by the ground; `off`: look at each in one piece.
+        overlap: share of a window that the next one sees, too.
+        gsd: metres on the ground of a pixel of the network's square, where the run does not say.
+        vector: also write the outlines of pictures and rasters: geojson or gpkg (GeoPackage).
+        min_area: leave out smaller outlines; square metres, or pixels without a place on the map.
+        simplify: leave out corners of outlines about so many pixels wide.
         nifti: write NIfTI for DICOM images, too, instead of DICOM SEG.
         force: overwrite label maps that are already there.
         json: print the written files as one JSON object on stdout.
@@ -44,16 +77,30 @@ class Config:
     out: Path
     weights: str | None = None
     last: bool = False
-    batch: int = 4
+    batch: Batch = "auto"
+    engine: str = "auto"
+    precision: str = "f32"
+    views: int = 1
     refine: str | None = None
     refine_options: dict[str, Any] = field(default_factory=dict)
+    probabilities: bool = False
+    uncertainty: bool = False
+    temperature: float = 1.0
+    volumes: bool = False
+    tile: str = "auto"
+    overlap: float = 0.25
+    gsd: float | None = None
+    vector: Literal["geojson", "gpkg"] | None = None
+    min_area: float = 0.0
+    simplify: float = 0.0
     nifti: bool = False
     force: bool = False
     json: bool = False
 
 
 def all_files(inputs: list[Path]) -> list[Path]:
-    """Files and DICOM series as given, and those inside folders. Raises UsageError when there is nothing to do."""
+    """Files and DICOM series as given, those inside folders, and those that a pattern fits. Raises UsageError when there is
+    nothing to do."""
     found: list[Path] = []
     for path in inputs:
         if path.is_dir() and is_series(path):
@@ -67,43 +114,93 @@ def all_files(inputs: list[Path]) -> list[Path]:
             found += inside
         elif path.is_file():
             found.append(path)
+        elif glob.has_magic(str(path)):
+            fitting = [Path(name) for name in glob.glob(str(path), recursive=True)]
+            fitting = [p for p in fitting if p.is_file() or (p.is_dir() and is_series(p))]
+            if not fitting:
+                raise UsageError(f"{path}: no file or DICOM series fits this pattern")
+            found += sorted(fitting, key=lambda p: natural_key(str(p)))
         else:
             raise UsageError(f"{path}: no such file or folder")
-    stems = {output_stem(path) for path in found}
-    if len(stems) < len(found):
-        raise UsageError("two of the inputs have the same name, so that one label map would overwrite another")
+    owner: dict[str, Path] = {}
+    for path in found:
+        if (other := owner.setdefault(output_stem(path), path)) is not path:
+            raise UsageError(f"{other} and {path} have the same name, so that one label map would overwrite another")
     return found
-
-
-def _show(shown: Bar, before: int, done: int, total: int) -> None:
-    shown.update(before + done / total)
 
 
 def run(config: Config) -> int:
     files = all_files(config.inputs)
     if config.out.resolve() in {(path if path.is_dir() else path.parent).resolve() for path in files}:
         raise UsageError(f"{config.out}: holds the images themselves; choose another --out")
+    rasters = RasterOptions(
+        *(config.tile, config.overlap, config.gsd, config.vector, config.min_area, config.simplify, config.volumes)
+    )
     refiner = chosen(config.run, config.refine, config.refine_options)
-    segmenter = load(config.run, weights=config.weights, last=config.last, refiner=refiner)
+    rank, world = _process()
+    segmenter = load(
+        config.run,
+        weights=config.weights,
+        last=config.last,
+        refiner=refiner,
+        views=config.views,
+        engine=config.engine,
+        precision=config.precision,
+    )
     if segmenter.has_random_weights:
         print("warning: this run was trained from RANDOM WEIGHTS", file=sys.stderr)
-    written, failed = [], []
-    with bar("predicting", len(files)) as shown:
-        for number, path in enumerate(files):
-            if not config.force and config.out.is_dir() and (old := sorted(config.out.glob(f"{output_stem(path)}.*"))):
-                raise UsageError(f"{old[0]}: is already there; choose another --out or overwrite with --force")
-            try:
-                target = segmenter.predict_file(
-                    path, config.out, config.batch, partial(_show, shown, number), config.nifti
-                )
-            except SampeftError as error:  # the others are still worth having
-                print(f"error: {error}", file=sys.stderr)
-                failed.append(str(path))
-                continue
-            written.append(str(target))
-    if config.json:
-        print(json.dumps({"written": written, "failed": failed}))
-    else:
-        for target_name in written:
-            print(target_name)
+    job = Job(
+        config.out, config.batch, config.probabilities, config.uncertainty, config.temperature, config.nifti, rasters
+    )
+    settings = job.settings(segmenter, config.run / "last" if config.last else config.run)
+    key = key_of(settings)
+    versions = {name: version(name) for name in ("sampeft", "torch", "numpy")}
+    header = {"run": str(config.run), "settings": settings, "key": key, "versions": versions}
+    written: list[str] = []
+    failed: dict[str, str] = {}
+    with RunRecord(config.out, header, rank, world) as record:
+        own = files[rank::world]
+        todo, finished = left_to_do(own, record, key, config.force)
+        with bar("predicting", len(todo)) as shown:
+            for image, target, fault in predict_cases(segmenter, todo, job, record, key, _shown(shown, todo)):
+                if target is None:
+                    print(f"error: {fault}", file=sys.stderr)
+                    failed[str(image)] = fault
+                else:
+                    written.append(str(target))
+    if record.cases:
+        write_cases(config.out, record.cases)
+        if config.volumes:
+            write_volumes(config.out, record.cases, segmenter.labels)
+    _say(config, len(own), written, failed, finished)
     return 1 if failed else 0
+
+
+def _process() -> tuple[int, int]:
+    """(number of this process, of all) that torchrun or `accelerate launch` started; each has its own graphics card."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world > 1:
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    return int(os.environ.get("RANK", "0")), world
+
+
+def _shown(shown: Bar, todo: list[Path]) -> Callable[[Path, int, int], None]:
+    place = {path: number for number, path in enumerate(todo)}
+    return lambda image, done, total: shown.update(place[image] + done / total, image.name)
+
+
+def _say(config: Config, cases: int, written: list[str], failed: dict[str, str], finished: list[Path]) -> None:
+    if finished:
+        print(f"{len(finished)} of {cases} cases were finished before and are left as they are", file=sys.stderr)
+    if failed and cases > 1:
+        print(f"{len(failed)} of {cases} cases failed:", file=sys.stderr)
+        for fault in failed.values():
+            print(f"  {fault}", file=sys.stderr)
+    if config.json:
+        print(json.dumps({"written": written, "failed": list(failed), "finished_before": list(map(str, finished))}))
+    else:
+        for target in written:
+            print(target)

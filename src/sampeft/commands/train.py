@@ -25,6 +25,7 @@ from sampeft.data.case import Case, Dataset
 from sampeft.data.check import check_dataset
 from sampeft.data.folds import fold_of, hold_out
 from sampeft.data.intensity import PRESETS, Intensity, choose, preset, with_bands
+from sampeft.data.scale import Scale
 from sampeft.denoise import Denoise
 from sampeft.denoise.dncnn import FILE as DENOISER
 from sampeft.denoise.training import Denoising
@@ -288,6 +289,7 @@ def train(config: Config, dataset: Dataset | None = None) -> Result:
         "label_map": dataset.labels.to_json(),
         "preparation": preparation.to_json(),
         "metric_policy": "default",
+        **Scale.of([file.image for case in cases for file in case.files], preparation).to_json(),
         "seed": config.training.seed,
         "data": {"name": dataset.name, "fingerprint": settings["data"], "cases": len(cases), "slices": len(slices)},
         "versions": versions(),

@@ -5,8 +5,9 @@ The only module that changes the pixel grid; it owns both directions.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 _AXIS_NAMES = ("sagittal", "coronal", "axial")
+_ROWS = 32  # of a block of logits: 14 classes of 512 columns are then 0.9 MB
 
 
 @dataclass(frozen=True)
@@ -133,25 +135,47 @@ class Frame:
 
     def logits(self, logits_Khw: torch.Tensor) -> torch.Tensor:
         """(K, h, w) logits of the square, at any resolution -> (K, box height, box width)."""
-        import torch.nn.functional as F
+        import torch
 
-        square = F.interpolate(logits_Khw[None].float(), (self.side, self.side), mode="bilinear", align_corners=False)
-        height, width = self.inner_size
-        inner = square[:, :, :height, :width]
-        return F.interpolate(inner, self.box_size, mode="bilinear", align_corners=False, antialias=True)[0]
+        return torch.cat([block_KnW for _, block_KnW in self.blocks(logits_Khw)], dim=1)
+
+    def blocks(self, logits_Khw: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+        """What `logits` gives in blocks of rows: (rows of the box, (K, rows, box width)), which stay in the processor's
+        cache while they are looked at.
+
+        Scaling up to the square, cutting the padding off and scaling to the box are each linear in rows and in columns,
+        so all three are one matrix for the rows and one for the columns.
+        """
+        import torch
+
+        (height, width), (inner_height, inner_width) = self.box_size, self.inner_size
+        source_height, source_width = logits_Khw.shape[-2:]
+        with torch.inference_mode():
+            columns = _growth(source_width, self.side, inner_width, width).to(logits_Khw.device)
+            wide_KhW = logits_Khw.float() @ columns.T
+            for first, start, stop, part in _bands(source_height, self.side, inner_height, height):
+                yield slice(first, first + len(part)), part.to(wide_KhW.device) @ wide_KhW[:, start:stop]
 
     def class_map(self, logits_Khw: torch.Tensor) -> npt.NDArray[np.uint8]:
-        """(K, h, w) logits of the square -> (H, W) class channels; outside the box: channel 0."""
-        return self.placed(self.logits(logits_Khw))
+        """(K, h, w) logits of the square -> (H, W) class channels; outside the box: channel 0. The logits of all classes
+        are never held on the slice's own grid."""
+        top, left, bottom, right = self.box
+        channels = np.zeros(self.size, dtype=np.uint8)
+        inside = channels[top:bottom, left:right]
+        for rows, block_KnW in self.blocks(logits_Khw):
+            inside[rows] = largest(block_KnW)
+        return channels
 
     def placed(self, logits_Khw: torch.Tensor) -> npt.NDArray[np.uint8]:
         """What `logits` gave -> (H, W) class channels; outside the box: channel 0."""
-        import torch
+        return self.in_slice(largest(logits_Khw))
 
+    def in_slice(self, box_HW: npt.NDArray[Any], outside: float = 0) -> npt.NDArray[Any]:
+        """(box height, box width) of any type -> (H, W); what lies outside the box holds one value."""
         top, left, bottom, right = self.box
-        channels = np.zeros(self.size, dtype=np.uint8)
-        channels[top:bottom, left:right] = logits_Khw.argmax(dim=0).to(torch.uint8).cpu().numpy()
-        return channels
+        whole = np.full(self.size, outside, dtype=box_HW.dtype)
+        whole[top:bottom, left:right] = box_HW
+        return whole
 
     def points(self, points_N2: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         """(N, 2) pixel positions (x, y) of the slice -> positions in the square, as a prompt wants them."""
@@ -164,3 +188,45 @@ class Frame:
 
         height, width = inner.shape[-2:]
         return F.pad(inner, (0, self.side - width, 0, self.side - height), value=value)
+
+
+def largest(values_KHW: torch.Tensor) -> npt.NDArray[np.uint8]:
+    """(K, H, W) -> (H, W) channel of the largest value, the first of equal ones; torch's argmax across the first axis takes
+    several times as long."""
+    import torch
+
+    with torch.inference_mode():
+        best_HW = values_KHW[0].clone()
+        channels_HW = torch.zeros(best_HW.shape, dtype=torch.uint8, device=best_HW.device)
+        for channel, values_HW in enumerate(values_KHW[1:], 1):
+            channels_HW.masked_fill_(values_HW > best_HW, channel)
+            torch.maximum(best_HW, values_HW, out=best_HW)
+        found: npt.NDArray[np.uint8] = channels_HW.cpu().numpy()
+    return found
+
+
+@lru_cache(maxsize=64)
+def _growth(source: int, side: int, inner: int, target: int) -> torch.Tensor:
+    """(target, source): how much each row of the box takes of each row of the logits, worked out by torch itself."""
+    import torch
+    import torch.nn.functional as F
+
+    with torch.inference_mode(False):
+        each = torch.eye(source)[None, None]
+        square = F.interpolate(each, (side, source), mode="bilinear", align_corners=False)
+        size = target, source
+        return F.interpolate(square[:, :, :inner], size, mode="bilinear", align_corners=False, antialias=True)[0, 0]
+
+
+@lru_cache(maxsize=64)
+def _bands(source: int, side: int, inner: int, target: int) -> tuple[tuple[int, int, int, torch.Tensor], ...]:
+    """The same in blocks of rows with the columns left out that are all zeros: (first row, start, stop, (rows, stop -
+    start))."""
+    growth = _growth(source, side, inner, target)
+    found = []
+    for first in range(0, target, _ROWS):
+        part = growth[first : first + _ROWS]
+        used = np.flatnonzero(part.numpy().any(axis=0))
+        start, stop = int(used[0]), int(used[-1]) + 1
+        found.append((first, start, stop, part[:, start:stop].contiguous()))
+    return tuple(found)

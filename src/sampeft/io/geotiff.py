@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -45,23 +45,35 @@ class MapHeader:
 def recognises(content: bytes) -> bool:
     """Whether the bytes are a TIFF that an image library would misread: a position on a map, bands beside grey, RGB
     and tagged RGBA, or several bands of more than 8 bits."""
-    tags = _tags(content)
-    if any(tag in tags for tag in _POSITION_TAGS):
-        return True
-    samples = int(tags.get(_SAMPLES, 1))
-    extra = tags.get(_EXTRA, ())
-    alpha = len(extra) == 1 and extra[0] in _ALPHA
-    deep = samples > 1 and (max(tags.get(_BITS, (1,))) > 8 or max(tags.get(_FORMAT, (1,))) > 1)
-    return deep or not (samples in (1, 3) or (samples in (2, 4) and alpha))
+    return _misread(_tags_of(BytesIO(content)))
 
 
-def image(content: bytes, path: Path) -> Volume:
-    """(H, W, 1) for one band, else (H, W, 1, C); the stored type, float32 for 64-bit fractions and scaled bands.
+def is_map(path: Path) -> bool:
+    """What `recognises` says of a file, of which only the tags are read."""
+    try:
+        with path.open("rb") as file:
+            return _misread(_tags_of(file))
+    except OSError:
+        return False
 
-    A band tagged as transparency is left out with a warning. What was not measured keeps its stored value, or is NaN
-    in scaled bands; `MapHeader` tells where. Raises DataError for a damaged file or without rasterio.
+
+@dataclass(frozen=True)
+class Bands:
+    """An open raster and how its bands become an image.
+
+    kept: numbers of the bands that are looked at, from 1. palette: (colours, 3) uint8 of an image of indices, or None.
+    scales, offsets: stored value -> measurement, one per band kept.
     """
-    with _opened(content, path) as raster:
+
+    raster: Any
+    kept: tuple[int, ...]
+    palette: npt.NDArray[np.uint8] | None
+    scales: npt.NDArray[np.float64]
+    offsets: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, raster: Any, path: Path) -> Bands:
+        """Warns of a band tagged as transparency, which is left out."""
         kept = [i for i, use in zip(raster.indexes, raster.colorinterp, strict=True) if use.name != "alpha"]
         kept = kept or list(raster.indexes)
         if len(kept) < raster.count:
@@ -71,23 +83,45 @@ def image(content: bytes, path: Path) -> Volume:
                 f"infrared, tell so with: rio edit-info --colorinterp {left[0]}=undefined",
                 stacklevel=3,
             )
-        stored_CHW = raster.read(kept)
+        colors = raster.colormap(1) if raster.colorinterp[0].name == "palette" and raster.count == 1 else None
+        palette = np.array([colors[i][:3] for i in range(len(colors))], dtype=np.uint8) if colors else None
+        scales, offsets = (np.array([all_[i - 1] for i in kept]) for all_ in (raster.scales, raster.offsets))
+        return cls(raster, tuple(kept), palette, scales, offsets)
+
+    def read(self, path: Path, window: Any = None) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        """(H, W) of one band or (H, W, C), and (H, W) where no band has a measurement, of the whole or a window of it.
+
+        The stored type; float32 for 64-bit fractions and scaled bands. What was not measured keeps its stored value, or
+        is NaN in scaled bands. Raises DataError for values that are no plain numbers.
+        """
+        stored_CHW = self.raster.read(list(self.kept), window=window)
         if stored_CHW.dtype.kind not in "iuf":
             raise DataError(f"{path}: holds {stored_CHW.dtype} values; convert it to plain numbers")
-        absent_CHW = _absent(raster, stored_CHW, kept)
-        header = _header(raster, [raster.descriptions[i - 1] or "" for i in kept], np.asarray(absent_CHW.all(axis=0)))
-        palette = raster.colormap(1) if raster.colorinterp[0].name == "palette" and raster.count == 1 else None
-        scales, offsets = (np.array([all_[i - 1] for i in kept]) for all_ in (raster.scales, raster.offsets))
-    if (scales != 1).any() or (offsets != 0).any():
-        stored_CHW = stored_CHW * scales[:, None, None] + offsets[:, None, None]
-        stored_CHW[absent_CHW] = np.nan
-    if palette is not None:  # its indices are ids; as an image it is its colours
-        colors = np.array([palette[index][:3] for index in range(len(palette))], dtype=np.uint8)
-        stored_CHW, header = np.moveaxis(colors[stored_CHW[0]], -1, 0), replace(header, nodata=None)
-    if stored_CHW.dtype == np.float64:
-        stored_CHW = stored_CHW.astype(np.float32)
-    array = np.ascontiguousarray(np.moveaxis(stored_CHW, 0, -1))[:, :, None, :]
-    return Volume(array[..., 0] if array.shape[3] == 1 else array, None, path, header)
+        absent_CHW = _absent(self.raster, stored_CHW, self.kept, window)
+        if (self.scales != 1).any() or (self.offsets != 0).any():
+            stored_CHW = stored_CHW * self.scales[:, None, None] + self.offsets[:, None, None]
+            stored_CHW[absent_CHW] = np.nan
+        if self.palette is not None:  # its indices are ids; as an image it is its colours
+            stored_CHW = np.moveaxis(self.palette[stored_CHW[0]], -1, 0)
+        if stored_CHW.dtype == np.float64:
+            stored_CHW = stored_CHW.astype(np.float32)
+        array = np.ascontiguousarray(np.moveaxis(stored_CHW, 0, -1))
+        return array[..., 0] if array.shape[2] == 1 else array, np.asarray(absent_CHW.all(axis=0))
+
+    def header(self, missing_HW: npt.NDArray[np.bool_]) -> MapHeader:
+        header = _header(self.raster, [self.raster.descriptions[i - 1] or "" for i in self.kept], missing_HW)
+        return header if self.palette is None else replace(header, nodata=None)
+
+
+def image(content: bytes, path: Path) -> Volume:
+    """(H, W, 1) for one band, else (H, W, 1, C), as `Bands.read` gives it; `MapHeader` tells what was not measured.
+
+    A band tagged as transparency is left out with a warning. Raises DataError for a damaged file or without rasterio.
+    """
+    with _opened(content, path) as raster:
+        bands = Bands.of(raster, path)
+        array, missing_HW = bands.read(path)
+        return Volume(array[:, :, None], None, path, bands.header(missing_HW))
 
 
 def ids(content: bytes, path: Path) -> Volume:
@@ -112,43 +146,71 @@ def encode(ids_HW: npt.NDArray[Any], labels: LabelSet, like: Volume) -> bytes:
     """
     rasterio = _rasterio(like.path)
     header: MapHeader = like.header
-    empty = labels.ignore if labels.ignore is not None else labels.ids[0] if labels.has_background else None
-    if header.missing is not None and empty is not None:
-        ids_HW = np.where(header.missing[..., 0], np.asarray(empty, dtype=ids_HW.dtype), ids_HW)
-    height, width = ids_HW.shape
-    position = {"crs": header.crs, "transform": header.transform, "gcps": header.gcps}
+    if header.missing is not None:
+        ids_HW = without_measurement(ids_HW, header.missing[..., 0], labels)
     with rasterio.MemoryFile() as memory:
-        with memory.open(
-            driver="GTiff",
-            width=width,
-            height=height,
-            count=1,
-            dtype=ids_HW.dtype.name,
-            nodata=labels.ignore,
-            compress="deflate",
-            **{key: value for key, value in position.items() if value is not None},
-        ) as raster:
-            if header.area_or_point:
-                raster.update_tags(AREA_OR_POINT=header.area_or_point)
-            if ids_HW.dtype == np.uint8:
-                raster.write_colormap(1, dict(zip(labels.ids, labels.colors, strict=True)))
+        with memory.open(**profile(ids_HW.shape, ids_HW.dtype, labels, header), compress="deflate") as raster:
+            describe(raster, labels, header)
             raster.write(ids_HW, 1)
         content: bytes = memory.read()
     return content
 
 
-def _tags(content: bytes) -> dict[int, Any]:
+def without_measurement(
+    ids_HW: npt.NDArray[Any], missing_HW: npt.NDArray[np.bool_], labels: LabelSet
+) -> npt.NDArray[Any]:
+    """The ids with the ignore id, or background where there is none, in pixels that have no measurement."""
+    empty = labels.ignore if labels.ignore is not None else labels.ids[0] if labels.has_background else None
+    return ids_HW if empty is None else np.where(missing_HW, np.asarray(empty, dtype=ids_HW.dtype), ids_HW)
+
+
+def profile(size: tuple[int, ...], dtype: npt.DTypeLike, labels: LabelSet, header: MapHeader | None) -> dict[str, Any]:
+    """What rasterio needs to open a file of ids (H, W) for writing: at the place of `header`, if it has one."""
+    position = {name: getattr(header, name, None) for name in ("crs", "transform", "gcps")}
+    return {
+        "driver": "GTiff",
+        "height": size[0],
+        "width": size[1],
+        "count": 1,
+        "dtype": np.dtype(dtype).name,
+        "nodata": labels.ignore,
+        **{key: value for key, value in position.items() if value is not None},
+    }
+
+
+def describe(raster: Any, labels: LabelSet, header: MapHeader | None) -> None:
+    """Names of the classes as tags CLASS_<id>, their colours where ids have 8 bits, into a raster open for writing."""
+    names = {f"CLASS_{id}": name for id, name in zip(labels.ids, labels.names, strict=True)}
+    # GDAL moves ground control points by a pixel when a file says `Point` of itself after it was made.
+    said = header.area_or_point if header and not header.gcps else None
+    place = {"AREA_OR_POINT": said} if said else {}
+    raster.update_tags(**names, **place)
+    if raster.dtypes[0] == "uint8":
+        raster.write_colormap(1, dict(zip(labels.ids, labels.colors, strict=True)))
+
+
+def _misread(tags: dict[int, Any]) -> bool:
+    if any(tag in tags for tag in _POSITION_TAGS):
+        return True
+    samples = int(tags.get(_SAMPLES, 1))
+    extra = tags.get(_EXTRA, ())
+    alpha = len(extra) == 1 and extra[0] in _ALPHA
+    deep = samples > 1 and (max(tags.get(_BITS, (1,))) > 8 or max(tags.get(_FORMAT, (1,))) > 1)
+    return deep or not (samples in (1, 3) or (samples in (2, 4) and alpha))
+
+
+def _tags_of(file: IO[bytes]) -> dict[int, Any]:
     """The tags of a TIFF's first page; empty when it is none, or damaged."""
     from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-    size = _HEADS.get(content[:4])
+    start = file.read(16)
+    size = _HEADS.get(start[:4])
     if size is None:
         return {}
     try:
-        page = ImageFileDirectory_v2(content[:size])
-        stream = BytesIO(content)
-        stream.seek(page.next)
-        page.load(stream)
+        page = ImageFileDirectory_v2(start[:size])
+        file.seek(page.next)
+        page.load(file)
         return {tag: page[tag] for tag in (*_POSITION_TAGS, _SAMPLES, _BITS, _EXTRA, _FORMAT) if tag in page}
     except Exception:  # whatever Pillow raises for damaged tags; the reader then says what is wrong
         return {}
@@ -157,17 +219,27 @@ def _tags(content: bytes) -> dict[int, Any]:
 @contextmanager
 def _opened(content: bytes, path: Path) -> Iterator[Any]:
     """The rasterio data set of the bytes, once its size is believable."""
+    with damage_told(path) as rasterio, rasterio.MemoryFile(content) as memory, memory.open(driver="GTiff") as raster:
+        size = sum(np.dtype(kind).itemsize for kind in raster.dtypes) * raster.width * raster.height
+        check_promise(path, size, len(content))
+        _check_pages(raster, path)
+        yield raster
+
+
+@contextmanager
+def damage_told(path: Path) -> Iterator[Any]:
+    """rasterio for a file that is read; what it raises becomes a DataError. Raises DataError without rasterio."""
     rasterio = _rasterio(path)
     try:
-        with rasterio.MemoryFile(content) as memory, memory.open(driver="GTiff") as raster:
-            size = sum(np.dtype(kind).itemsize for kind in raster.dtypes) * raster.width * raster.height
-            check_promise(path, size, len(content))
-            if len(raster.subdatasets) > 1:
-                raise DataError(f"{path}: holds {len(raster.subdatasets)} pages; save each as a file of its own")
-            yield raster
+        yield rasterio
     except (rasterio.errors.RasterioError, rasterio.errors.RasterioIOError, ValueError, MemoryError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"{path}: damaged or truncated GeoTIFF ({reason}); copy or download it again") from None
+
+
+def _check_pages(raster: Any, path: Path) -> None:
+    if len(raster.subdatasets) > 1:
+        raise DataError(f"{path}: holds {len(raster.subdatasets)} pages; save each as a file of its own")
 
 
 def _rasterio(path: Path) -> Any:
@@ -195,7 +267,7 @@ def _header(raster: Any, bands: list[str], missing_HW: npt.NDArray[np.bool_]) ->
     )
 
 
-def _absent(raster: Any, stored_CHW: npt.NDArray[Any], kept: list[int]) -> npt.NDArray[np.bool_]:
+def _absent(raster: Any, stored_CHW: npt.NDArray[Any], kept: tuple[int, ...], window: Any) -> npt.NDArray[np.bool_]:
     """(C, H, W) where a band holds its nodata value, or NaN, or a mask in the file hides the pixel."""
     absent_CHW = np.isnan(stored_CHW) if stored_CHW.dtype.kind == "f" else np.zeros(stored_CHW.shape, dtype=bool)
     for absent_HW, band_HW, i in zip(absent_CHW, stored_CHW, kept, strict=True):
@@ -203,5 +275,5 @@ def _absent(raster: Any, stored_CHW: npt.NDArray[Any], kept: list[int]) -> npt.N
         if nodata is not None:
             absent_HW |= band_HW == nodata
         elif {flag.name for flag in raster.mask_flag_enums[i - 1]} == {"per_dataset"}:
-            absent_HW |= raster.read_masks(i) == 0
+            absent_HW |= raster.read_masks(i, window=window) == 0
     return absent_CHW

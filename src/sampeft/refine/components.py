@@ -6,12 +6,13 @@ together by faces only, 6 or 4 neighbours, so that inside and outside cannot cro
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from sampeft.errors import UsageError, unknown_name
 from sampeft.labels import LabelSet
 from sampeft.refine import Channels, Refiner
 
@@ -24,6 +25,7 @@ class Components(Refiner):
 
     keep: `all` components of a class, or only its `largest` (measured in pixels; of equal ones the first).
     least_size: smaller components go; mm3 in a volume, mm2 in a picture, pixels where the spacing is unknown (ones).
+    least_sizes: name of a class -> its own least size, in place of `least_size`.
     fill_holes: background that the faces of one class alone enclose becomes that class; a hole that touches a second
     class or the edge of the array stays, and no other class is ever eaten. Done after the removal.
 
@@ -44,6 +46,15 @@ class Components(Refiner):
     keep: str = "all"
     least_size: float = 0.0
     fill_holes: bool = True
+    least_sizes: dict[str, float] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, size in self.least_sizes.items():
+            if isinstance(size, bool) or not isinstance(size, int | float) or not 0 <= size <= 1e9:
+                raise UsageError(
+                    f"refiner {self.name}: least_sizes of {name} must be a number of 0..1e+09, got {size!r}"
+                )
 
     def refine_volume(
         self, channels_SHW: Channels, spacing_mm: tuple[float, float, float], labels: LabelSet
@@ -69,17 +80,23 @@ class Components(Refiner):
 
     def _removed(self, channels: Channels, pixel_size: float, labels: LabelSet) -> Mask | None:
         """Pixels of the components that do not stay; None where every component does."""
-        if self.keep == "all" and self.least_size <= pixel_size:
+        least = np.full(256, self.least_size)
+        for name, size in self.least_sizes.items():
+            if name not in labels.names:
+                raise unknown_name("class in least_sizes", name, labels.names)
+            least[labels.names.index(name)] = size
+        if self.keep == "all" and least.max() <= pixel_size:
             return None
         from skimage.measure import label
 
         ground = 0 if labels.has_background else 255  # no class; one pass then numbers the components of all classes
         numbers, count = label(channels, background=ground, connectivity=channels.ndim, return_num=True)
         sizes = np.bincount(numbers.ravel(), minlength=count + 1)
-        stays = sizes * pixel_size >= self.least_size
-        if self.keep == "largest":
-            classes = np.zeros(count + 1, dtype=np.uint8)
+        classes = np.zeros(count + 1, dtype=np.uint8)
+        if self.keep == "largest" or self.least_sizes:
             classes[numbers] = channels
+        stays = sizes * pixel_size >= least[classes]
+        if self.keep == "largest":
             order = np.lexsort((np.arange(count + 1), -sizes, classes))
             order = order[order != 0]  # number 0 is the background
             first = np.ones(len(order), dtype=bool)

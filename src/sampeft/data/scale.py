@@ -1,0 +1,62 @@
+"""Pictures that a model was trained on, or one to segment, in; the pixels of a window seen at the same scale out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from sampeft.data.prepared import Preparation
+from sampeft.io.windows import glance, looks_like_picture
+
+SAME_GROUND = 0.1  # share that pixels may differ and still have one size
+
+
+@dataclass(frozen=True)
+class Scale:
+    """At what scale a model sees pictures; None where it is not known.
+
+    pixels: of a picture that filled the network's square in training. gsd: metres on the ground of a pixel of the square.
+    """
+
+    pixels: int | None = None
+    gsd: float | None = None
+
+    @classmethod
+    def of(cls, images: Sequence[Path], preparation: Preparation) -> Scale:
+        """Medians over the larger sides and the ground of training pictures, of which only the headers are read.
+
+        Nothing is known of volumes, or where each picture is cut to the body. Raises DataError for a damaged file.
+        """
+        pictures = [path for path in images if path.is_file() and looks_like_picture(path)]
+        if len(pictures) < len(images) or not pictures or preparation.intensity.crop == "body":
+            return cls()
+        seen = [glance(path) for path in pictures]
+        grounds = [max(size) / preparation.side * float(np.sqrt(np.prod(metres))) for size, metres in seen if metres]
+        gsd = median(grounds) if len(grounds) == len(seen) else None
+        return cls(round(median(max(size) for size, _ in seen)), gsd)
+
+    @classmethod
+    def from_json(cls, description: dict[str, Any]) -> Scale:
+        """Of the content of an adapter.json; runs of before do not know it."""
+        return cls(description.get("pixels"), description.get("gsd"))
+
+    def to_json(self) -> dict[str, Any]:
+        return {"pixels": self.pixels, "gsd": self.gsd}
+
+    def window(self, side: int, metres: tuple[float, float] | None) -> tuple[int, int] | None:
+        """(rows, columns) of the window that fills a square of `side` pixels; None when it cannot be known.
+
+        metres: of a pixel of the raster, down and across. By the ground where it is known of both, else by `pixels`.
+        Pixels that are longer than wide by over a tenth give a window that is not square, but its ground is.
+        """
+        if self.gsd is None or metres is None:
+            return (self.pixels, self.pixels) if self.pixels else None
+        down, across = metres
+        if abs(down / across - 1) <= SAME_GROUND:
+            down = across = (down * across) ** 0.5
+        return max(1, round(side * self.gsd / down)), max(1, round(side * self.gsd / across))

@@ -1,0 +1,72 @@
+"""A file of class ids in, pixels and square metres of each class out."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sampeft.io import geotiff, read_label_ids, write_atomically
+from sampeft.io.ground import affine_of, row_square_metres
+from sampeft.labels import LabelSet
+
+_ROWS = 512
+
+
+@dataclass(frozen=True)
+class ClassArea:
+    """A class of a map: its id in files, its pixels, and square metres on the ground, None without a place on the map."""
+
+    id: int
+    name: str
+    pixels: int
+    square_metres: float | None
+
+
+def class_areas(map_path: Path, labels: LabelSet) -> list[ClassArea]:
+    """Of a GeoTIFF or PNG of ids, which is read row by row; pixels of degrees or Mercator maps count by their row."""
+    if not geotiff.is_map(map_path):
+        ids_HW = read_label_ids(map_path).array[..., 0]
+        return _listed(labels, _counted(ids_HW, labels).sum(axis=0), None)
+    pixels, square_metres = np.zeros(len(labels), dtype=np.int64), np.zeros(len(labels))
+    with geotiff.damage_told(map_path) as rasterio, rasterio.open(map_path) as file:
+        gcps, gcps_crs = file.gcps
+        transform = None if file.transform.is_identity else file.transform
+        ground = row_square_metres(file.crs or gcps_crs, affine_of(transform, gcps), file.shape)
+        for top in range(0, file.height, _ROWS):
+            rows = min(_ROWS, file.height - top)
+            counted = _counted(file.read(1, window=rasterio.windows.Window(0, top, file.width, rows)), labels)
+            pixels += counted.sum(axis=0)
+            if ground is not None:
+                square_metres += ground[top : top + rows] @ counted
+    return _listed(labels, pixels, None if ground is None else square_metres)
+
+
+def write_class_areas(map_path: Path, out: Path, labels: LabelSet) -> list[ClassArea]:
+    """The same, also as CSV: id, class, pixels, area_m2; the last is empty without a place on the map."""
+    areas = class_areas(map_path, labels)
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["id", "class", "pixels", "area_m2"])
+    for area in areas:
+        size = "" if area.square_metres is None else f"{area.square_metres:.2f}"
+        writer.writerow([area.id, area.name, area.pixels, size])
+    write_atomically(out, text.getvalue().encode())
+    return areas
+
+
+def _counted(ids_HW: npt.NDArray[Any], labels: LabelSet) -> npt.NDArray[np.int64]:
+    """(H, K) pixels of each class in each row."""
+    return np.stack([(ids_HW == id).sum(axis=1) for id in labels.ids], axis=1)
+
+
+def _listed(
+    labels: LabelSet, pixels: npt.NDArray[np.int64], square_metres: npt.NDArray[np.float64] | None
+) -> list[ClassArea]:
+    sizes = [None] * len(labels) if square_metres is None else square_metres.tolist()
+    return [ClassArea(*row) for row in zip(labels.ids, labels.names, pixels.tolist(), sizes, strict=True)]

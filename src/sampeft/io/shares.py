@@ -1,0 +1,64 @@
+"""A map of shares of 0..255 (0 to 1 in steps of 1/255) in, a file of the image's own kind on its grid out."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sampeft.io import geotiff, nifti, write_atomically
+from sampeft.volume import Volume
+
+_SLOPE = {348: (112, "f4"), 540: (176, "f8")}  # size of a NIfTI header -> where its slope is, and its type
+
+
+def write_shares(stem: Path, shares_IJK: npt.NDArray[np.uint8], like: Volume) -> Path:
+    """Write shares (I, J, K) on the grid of an image, whole or not at all; `stem` is the path without its ending.
+
+    A volume or DICOM series gives a NIfTI whose slope of 1/255 makes readers see 0..1; a GeoTIFF one with that scale at
+    the same position; a picture a grey PNG of 0..255.
+    """
+    if isinstance(like.header, geotiff.MapHeader):
+        suffix, content = ".tif", _geotiff(shares_IJK[:, :, 0], like.header)
+    elif like.is_raster:
+        from PIL import Image
+
+        buffer = BytesIO()
+        Image.fromarray(shares_IJK[:, :, 0]).save(buffer, format="PNG")
+        suffix, content = ".png", buffer.getvalue()
+    else:
+        suffix, content = ".nii.gz", _nifti(shares_IJK, like)
+    path = stem.parent / f"{stem.name}{suffix}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, content)
+    return path
+
+
+def _nifti(shares_IJK: npt.NDArray[np.uint8], like: Volume) -> bytes:
+    import gzip
+
+    content = bytearray(nifti.encode(shares_IJK, like, compressed=False))
+    order = "<" if int.from_bytes(content[:4], "little") in _SLOPE else ">"
+    size = int.from_bytes(content[:4], "little" if order == "<" else "big")
+    start, kind = _SLOPE[size]
+    slope = np.array(1 / 255, dtype=f"{order}{kind}").tobytes()
+    content[start : start + len(slope)] = slope
+    return gzip.compress(bytes(content), compresslevel=1, mtime=0)
+
+
+def _geotiff(shares_HW: npt.NDArray[np.uint8], header: geotiff.MapHeader) -> bytes:
+    import rasterio
+
+    height, width = shares_HW.shape
+    position: dict[str, Any] = {"crs": header.crs, "transform": header.transform, "gcps": header.gcps}
+    known = {key: value for key, value in position.items() if value is not None}
+    with rasterio.MemoryFile() as memory:
+        options = {"driver": "GTiff", "width": width, "height": height, "count": 1, "dtype": "uint8"}
+        with memory.open(**options, compress="deflate", **known) as raster:
+            raster.scales = (1 / 255,)
+            raster.write(shares_HW, 1)
+        content: bytes = memory.read()
+    return content

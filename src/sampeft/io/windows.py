@@ -1,0 +1,229 @@
+"""A raster of any size in, a window of it at a time out; rows of ids in, a tiled GeoTIFF or a PNG out."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import uuid
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from sampeft.errors import DataError
+from sampeft.io import geotiff, raster, read_volume, write_atomically
+from sampeft.io.geotiff import MapHeader
+from sampeft.io.ground import affine_of, pixel_metres
+from sampeft.labels import LabelSet
+
+BLOCK = 512  # side of the output's tiles
+_LEAST_CACHE = 32 << 20
+_PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+class Source(Protocol):
+    """An image of which rows are read: (H, W) or (H, W, C) of the stored type, and where it has no measurement.
+
+    size: (H, W). header: None for a picture without a place on the map; its `missing` is never set.
+    """
+
+    path: Path
+    size: tuple[int, int]
+    header: MapHeader | None
+
+    def read(
+        self, top: int, bottom: int, left: int = 0, right: int | None = None
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]: ...
+
+
+class Picture:
+    """A whole image in memory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.header: MapHeader | None = None
+        array = read_volume(path).array[:, :, 0]
+        self.size = (array.shape[0], array.shape[1])
+        self._array = array
+
+    def read(
+        self, top: int, bottom: int, left: int = 0, right: int | None = None
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        part = self._array[top:bottom, left:right]
+        return part, np.zeros(part.shape[:2], dtype=bool)
+
+
+class MapFile:
+    """A GeoTIFF, of which only what is asked for is read; `opened` makes it."""
+
+    def __init__(self, path: Path, opened: Any) -> None:
+        self.path = path
+        self.size = (opened.height, opened.width)
+        self._bands = geotiff.Bands.of(opened, path)
+        self.header: MapHeader | None = self._bands.header(np.zeros((0, 0), dtype=bool))
+
+    def read(
+        self, top: int, bottom: int, left: int = 0, right: int | None = None
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        """Raises DataError for a damaged file."""
+        with geotiff.damage_told(self.path) as rasterio:
+            right = self.size[1] if right is None else right
+            window = rasterio.windows.Window(left, top, right - left, bottom - top)
+            return self._bands.read(self.path, window)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Source]:
+    """The image as it can be read: a GeoTIFF, or a TIFF that only rasterio understands, by windows; others whole.
+
+    Raises DataError as `read_volume` does.
+    """
+    if not geotiff.is_map(path):
+        yield Picture(path)
+        return
+    with geotiff.damage_told(path) as rasterio:
+        file = rasterio.open(path, driver="GTiff")
+    with file:
+        if len(file.subdatasets) > 1:
+            raise DataError(f"{path}: holds {len(file.subdatasets)} pages; save each as a file of its own")
+        # A row of the file's own blocks must fit, or each is unpacked for every window.
+        pixel = sum(np.dtype(kind).itemsize for kind in file.dtypes)
+        row = pixel * file.width * max(height for height, _ in file.block_shapes)
+        with rasterio.Env(GDAL_CACHEMAX=max(_LEAST_CACHE, 2 * row)):
+            yield MapFile(path, file)
+
+
+def looks_like_picture(path: Path) -> bool:
+    """Whether a file begins like a PNG, JPEG or TIFF."""
+    try:
+        with path.open("rb") as file:
+            return file.read(8).startswith(_PICTURES)
+    except OSError:
+        return False
+
+
+def glance(path: Path) -> tuple[tuple[int, int], tuple[float, float] | None]:
+    """(H, W) of a picture or raster and (down, across) metres of its pixels, None where it has no place on the map.
+
+    Only the beginning of the file is read. Raises DataError for a damaged one.
+    """
+    if not geotiff.is_map(path):
+        return picture_size(path), None
+    with geotiff.damage_told(path) as rasterio, rasterio.open(path, driver="GTiff") as file:
+        gcps, gcps_crs = file.gcps
+        transform = None if file.transform.is_identity else file.transform
+        size = (file.height, file.width)
+        return size, pixel_metres(file.crs or gcps_crs, affine_of(transform, gcps), size)
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """(H, W) of a PNG, JPEG or plain TIFF by its header. Raises DataError for a damaged one."""
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=raster.FORMATS) as picture:
+            return picture.height, picture.width
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: damaged or truncated ({error}); copy or download it again") from None
+
+
+class MapWriter:
+    """Takes rows of ids from top to bottom and makes a file of them: for a map a cloud-optimised GeoTIFF (tiled, deflated,
+    with smaller copies), else a PNG. The file is there when `finish` returns, and not before.
+
+    Raises OSError when it cannot be written.
+    """
+
+    def __init__(self, path: Path, source: Source, labels: LabelSet) -> None:
+        self.path, self.labels, self._like = path, labels, source
+        self._dtype = np.dtype(labels.dtype)
+        self._temporary = [path.with_name(f".{path.name}.{uuid.uuid4().hex}.{part}.tmp") for part in ("rows", "whole")]
+        self._waiting: list[npt.NDArray[Any]] = []
+        self._written = self._checksum = 0
+        self._file: Any = None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if source.header is not None:
+            with disk_told(path) as rasterio:
+                self._file = rasterio.open(
+                    self._temporary[0],
+                    "w",
+                    **geotiff.profile(source.size, self._dtype, labels, source.header),
+                    tiled=True,
+                    blockxsize=BLOCK,
+                    blockysize=BLOCK,
+                    compress="deflate",
+                    zlevel=1,
+                    bigtiff="if_safer",
+                )
+                geotiff.describe(self._file, labels, source.header)
+
+    def append(self, ids_HW: npt.NDArray[Any]) -> None:
+        """The next rows; whole rows of tiles are written, so that none is packed twice."""
+        self._waiting.append(np.ascontiguousarray(ids_HW, dtype=self._dtype))
+        self._checksum = zlib.crc32(self._waiting[-1].data, self._checksum)
+        count = sum(len(rows) for rows in self._waiting)
+        last = self._written + count == self._like.size[0]
+        ready = count if last else count // BLOCK * BLOCK
+        if self._file is None or not ready:
+            return
+        rows = np.concatenate(self._waiting)
+        with disk_told(self.path) as rasterio:
+            window = rasterio.windows.Window(0, self._written, rows.shape[1], ready)
+            self._file.write(rows[:ready], 1, window=window)
+        self._waiting, self._written = [rows[ready:]], self._written + ready
+
+    def finish(self) -> None:
+        if self._file is None:
+            write_atomically(self.path, raster.encode(np.concatenate(self._waiting), self.labels))
+            return
+        unfinished, whole = self._temporary
+        with disk_told(self.path) as rasterio:
+            from rasterio.shutil import copy
+
+            self._file.close()
+            options = {"compress": "deflate", "blocksize": BLOCK, "bigtiff": "if_safer", "overview_resampling": "mode"}
+            copy(unfinished, whole, driver="COG", **options)
+            with rasterio.open(whole) as made:
+                found = 0
+                for top in range(0, made.height, BLOCK):
+                    window = rasterio.windows.Window(0, top, made.width, min(BLOCK, made.height - top))
+                    found = zlib.crc32(made.read(1, window=window), found)
+        if found != self._checksum:  # GDAL may say nothing when the disk is full
+            raise _unwritten(self.path, "the file is not what was written to it")
+        with whole.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(whole, self.path)
+
+    def __enter__(self) -> MapWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None and not self._file.closed:
+            with suppress(Exception):  # the file is thrown away, whatever is wrong with it
+                self._file.close()
+        for temporary in self._temporary:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def disk_told(path: Path) -> Iterator[Any]:
+    """rasterio for a file that is written; what it raises becomes an OSError that names the path."""
+    import rasterio
+
+    try:
+        yield rasterio
+    except (rasterio.errors.RasterioError, rasterio.errors.RasterioIOError, rasterio._err.CPLE_BaseError) as error:
+        cause: BaseException = error
+        while cause.__cause__:
+            cause = cause.__cause__
+        raise _unwritten(path, (str(cause).splitlines() or [type(cause).__name__])[0]) from None
+
+
+def _unwritten(path: Path, reason: str) -> OSError:
+    full = shutil.disk_usage(path.parent).free < _LEAST_CACHE
+    return OSError(errno.ENOSPC if full else errno.EIO, os.strerror(errno.ENOSPC) if full else reason, str(path))

@@ -1,0 +1,208 @@
+"""Exported models: the same map as the run's, for programs that have neither torch nor sampeft."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fabricate import write_png
+from fabricate.backbones import architectures, make_tiny
+from sampeft.backbones import BACKBONES
+from sampeft.cli import COMMANDS, main
+from sampeft.engines import ENGINES
+from sampeft.engines.graph import Identity
+from sampeft.engines.kept import Kept
+from sampeft.inference import Segmenter, load
+from sampeft.labels import LabelSet
+from sampeft.peft import attach
+from sampeft.peft.state import read_description, save_trained
+from sampeft.peft.whole import load_whole
+
+LABELS = LabelSet(("background", "liver", "spleen"), (0, 3, 7))
+WINDOW = {"kind": "window", "low": 20.0, "high": 220.0, "crop": "none", "bands": None}
+PERCENTILE = {"kind": "percentile", "low": 2.0, "high": 98.0, "crop": "none", "bands": None}
+BODY = {"kind": "percentile", "low": 2.0, "high": 98.0, "crop": "body", "bands": None}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny_backbones() -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        for spec in architectures().values():
+            patch.setitem(BACKBONES, spec.name, spec)
+        patch.setitem(COMMANDS, "export", "whole prompt-free models for other programs")
+        yield
+
+
+def make_run(
+    folder: Path, intensity: dict[str, Any] = WINDOW, method: str = "lora", architecture: str = "sam-vit-b"
+) -> Path:
+    """A run whose adapter and head do something, as after a training."""
+    model = make_tiny(f"tiny {architecture}", LABELS)
+    attached = attach(model, method)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        model.head.tokens.add_(torch.randn(model.head.tokens.shape, generator=generator))
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad and name.startswith("sam."):
+                parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    content = {
+        "backbone": model.spec.name,
+        "weights_sha256": "random",
+        "seed": 7,
+        "method": attached.method,
+        "options": attached.options,
+        "label_map": LABELS.to_json(),
+        "preparation": {"intensity": intensity, "side": model.side, "plane": "auto"},
+    }
+    save_trained(folder, model, content)
+    return folder
+
+
+def picture(path: Path, colours: bool = False) -> Path:
+    """A bright body with structures, off the middle, in the dark."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(60, 255, (8, 10, 3) if colours else (8, 10), dtype=np.uint8)
+    image = np.zeros((70, 90, 3) if colours else (70, 90), dtype=np.uint8)
+    image[6:62, 12:82] = np.asarray(Image.fromarray(coarse).resize((70, 56), Image.Resampling.BICUBIC))
+    return write_png(path, image)
+
+
+def skip_without(engine: str) -> None:
+    if missing := [package for package in ENGINES[engine].PACKAGES if find_spec(package) is None]:  # type: ignore[union-attr]
+        pytest.skip(f"needs {', '.join(missing)}")
+
+
+def run_program(folder: Path, *arguments: object) -> None:
+    """predict.py where neither torch nor sampeft can be imported."""
+    block = "import sys; sys.modules.update(torch=None, sampeft=None, transformers=None); import runpy; "
+    program = str(folder / "predict.py")
+    start = f"sys.argv = {[program, *map(str, arguments)]!r}; runpy.run_path({program!r}, run_name='__main__')"
+    subprocess.run([sys.executable, "-c", block + start], check=True, timeout=300)
+
+
+def agreement(found: Path, segmenter: Segmenter, image: Path) -> float:
+    ids = segmenter.labels.to_ids(segmenter.predict(image))[:, :, 0]
+    assert len(np.unique(ids)) > 1
+    return float((np.asarray(Image.open(found)) == ids).mean())
+
+
+@pytest.mark.parametrize("format", ["openvino", "onnx"])
+def test_the_program_beside_the_graph_gives_our_map_without_torch_or_us(
+    tmp_path: Path, format: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    skip_without(format)
+    run, image = make_run(tmp_path / "run", PERCENTILE), picture(tmp_path / "image.png", colours=True)
+    out = tmp_path / "out"
+    assert main(["export", str(run), "--format", format, "--out", str(out), "--images", str(image), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    written = json.loads((out / "parity.json").read_text())
+    assert printed["passes"] is written["passes"] is True
+    assert written["looked_at"] == [str(image)]
+    assert printed["agreement"] == written["agreement"] >= 0.999
+    run_program(out, image, tmp_path / "map.png")
+    assert agreement(tmp_path / "map.png", load(run), image) >= 0.999
+    about = json.loads((out / "model.json").read_text())
+    assert [(label["channel"], label["id"], label["name"]) for label in about["labels"]] == [
+        (0, 0, "background"),
+        (1, 3, "liver"),
+        (2, 7, "spleen"),
+    ]
+
+
+def test_for_a_body_crop_the_program_takes_the_levels_and_box_that_we_found(tmp_path: Path) -> None:
+    skip_without("onnx")
+    run, image = make_run(tmp_path / "run", BODY), picture(tmp_path / "image.png")
+    assert main(["export", str(run), "--out", str(tmp_path / "out"), "--images", str(image)]) == 0
+    seen = json.loads((tmp_path / "out/model.json").read_text())["images"][str(image)]
+    assert seen["box"] != [0, 0, 70, 90]
+    run_program(tmp_path / "out", image, tmp_path / "map.png", *seen["levels"], *seen["box"])
+    assert agreement(tmp_path / "map.png", load(run), image) >= 0.999
+
+
+@pytest.mark.parametrize(
+    ("architecture", "method"),
+    [(architecture, "lora") for architecture in ("sam-vit-b", "sam2-hiera-t", "mobile-sam")]
+    + [("sam-vit-b", "adapter"), ("lite-medsam", "full")],
+)
+def test_a_merged_folder_gives_the_same_logits_without_the_base(tmp_path: Path, architecture: str, method: str) -> None:
+    run = make_run(tmp_path / "run", method=method, architecture=architecture)
+    assert main(["export", str(run), "--format", "merged", "--out", str(tmp_path / "out")]) == 0
+    segmenter = load(run)
+    torch.manual_seed(12345)  # nothing may come from what the base's random weights would be
+    whole = load_whole(
+        tmp_path / "out", read_description(tmp_path / "out"), segmenter.labels, segmenter.preparation.side
+    )
+    images = torch.rand(2, 3, whole.side, whole.side, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        assert torch.allclose(whole(images), segmenter.model(images), rtol=0, atol=1e-6)
+    plain = method != "adapter"
+    assert any(whole.is_added(name) for name, _ in whole.named_parameters()) is not plain
+
+
+def test_parity_that_fails_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path / "run")
+
+    def spoilt(*arguments: Any) -> Any:
+        model = load_whole(*arguments)
+        with torch.no_grad():
+            model.head.tokens.mul_(-1)
+        return model
+
+    monkeypatch.setattr("sampeft.export.load_whole", spoilt)
+    assert main(["export", str(run), "--format", "merged", "--out", str(tmp_path / "out")]) == 1
+    assert "the exported model is not equal to the run; do not use it" in capsys.readouterr().err
+    assert json.loads((tmp_path / "out/parity.json").read_text())["passes"] is False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--format", "onx"], "unknown format 'onx'; did you mean 'onnx'"),
+        (["--format", "onnx", "--precision", "int8"], "known are f32, and int8 with openvino"),
+        (["--format", "openvino", "--precision", "int8"], "int8 is calibrated on images"),
+    ],
+)
+def test_what_does_not_go_together_is_wrong_usage(
+    tmp_path: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path / "run")
+    assert main(["export", str(run), "--out", str(tmp_path / "out"), *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_something_in_it_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path / "run")
+    assert main(["export", str(run), "--out", str(run), "--format", "merged"]) == 2
+    assert "is the run itself" in capsys.readouterr().err
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/mine.txt").touch()
+    arguments = ["export", str(run), "--out", str(tmp_path / "out"), "--format", "merged"]
+    assert main(arguments) == 2
+    assert "is not empty; choose another --out or overwrite with --force" in capsys.readouterr().err
+    assert main([*arguments, "--force"]) == 0
+
+
+def test_a_calibrated_graph_is_kept_for_prediction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    skip_without("openvino")
+    monkeypatch.setenv("SAMPEFT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("sampeft.engines.openvino.quantise", lambda graph, images: graph)  # which takes a minute
+    run, image = make_run(tmp_path / "run"), picture(tmp_path / "image.png")
+    arguments = ["--format", "openvino", "--precision", "int8", "--images", str(image)]
+    assert main(["export", str(run), "--out", str(tmp_path / "out"), *arguments]) == 0
+    kept = Kept.of("openvino", Identity.of(run, read_description(run)), "int8")
+    assert kept.is_whole()
+    parity = kept.parity()
+    assert parity is not None
+    assert parity.images == 1
