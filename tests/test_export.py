@@ -17,7 +17,7 @@ from PIL import Image
 from fabricate import write_png
 from fabricate.backbones import architectures, make_tiny
 from sampeft.backbones import BACKBONES
-from sampeft.cli import COMMANDS, main
+from sampeft.cli import main
 from sampeft.engines import ENGINES
 from sampeft.engines.graph import Identity
 from sampeft.engines.kept import Kept
@@ -38,7 +38,6 @@ def tiny_backbones() -> Any:
     with pytest.MonkeyPatch.context() as patch:
         for spec in architectures().values():
             patch.setitem(BACKBONES, spec.name, spec)
-        patch.setitem(COMMANDS, "export", "whole prompt-free models for other programs")
         yield
 
 
@@ -144,6 +143,8 @@ def test_a_merged_folder_gives_the_same_logits_without_the_base(tmp_path: Path, 
     images = torch.rand(2, 3, whole.side, whole.side, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         assert torch.allclose(whole(images), segmenter.model(images), rtol=0, atol=1e-6)
+        opened = load(tmp_path / "out")  # as a user would
+        assert torch.equal(opened.model(images), whole(images))
     plain = method != "adapter"
     assert any(whole.is_added(name) for name, _ in whole.named_parameters()) is not plain
 

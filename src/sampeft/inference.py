@@ -19,6 +19,7 @@ from sampeft.model import SemanticSam
 from sampeft.model_lock import lock_of
 from sampeft.peft import attach
 from sampeft.peft.state import WEIGHTS, load_trained, merge, read_description
+from sampeft.peft.whole import is_whole, load_whole
 from sampeft.prompting import Prompter as Prompter
 from sampeft.refine import Refiner
 from sampeft.segmenter import Segmenter as Segmenter
@@ -95,6 +96,9 @@ def _made(
     merged: bool,
     beside: Segmenter | None,
 ) -> SemanticSam:
+    if is_whole(folder):
+        model = load_whole(folder, description, labels, side)
+        return model.cuda() if torch.cuda.is_available() else model
     wanted = description["weights_sha256"]
     if beside is not None:
         loaded = beside.model.loaded
