@@ -604,7 +604,9 @@ def test_info_names_what_each_part_does(capsys: pytest.CaptureFixture[str]) -> N
     assert found["noises"]["rician"].startswith("Noise of MR magnitude images")
     assert "standard deviation" in found["noises"]["gaussian"]
     assert found["denoisers"]["nlm"].endswith("[cut, sigma, patch, distance]")
-    assert found["refiners"]["components"] == f"{REFINERS['components'].about} [keep, least_size, fill_holes]"
+    assert (
+        found["refiners"]["components"] == f"{REFINERS['components'].about} [keep, least_size, fill_holes, least_sizes]"
+    )
     assert found["oracle protocols"]["union"].startswith("as masks, but more masks are joined")
 
 
