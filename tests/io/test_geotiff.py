@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from fabricate import write_png
+from fabricate.maps import write_tiff
 from sampeft.errors import DataError
 from sampeft.io import geotiff, label_suffix, raster, read_label_ids, read_volume, write_labels
 from sampeft.labels import LabelSet
@@ -19,24 +18,12 @@ from sampeft.volume import IGNORE
 rasterio = pytest.importorskip("rasterio", reason="needs the extra geo")
 from rasterio.control import GroundControlPoint  # noqa: E402
 from rasterio.enums import ColorInterp  # noqa: E402
-from rasterio.errors import NotGeoreferencedWarning  # noqa: E402
 from rasterio.transform import from_origin  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
 LABELS = LabelSet(("background", "road"), (0, 5), ignore=255, colors=((0, 0, 0), (200, 30, 9)))
 PLACE = {"crs": "EPSG:32650", "transform": from_origin(412_000.5, 3_345_000.25, 4.0, 4.0)}
-
-
-def write_tiff(path: Path, array_CHW: np.ndarray, **settings: Any) -> Path:
-    """A TIFF by GDAL; alpha only where asked for, as GDAL tags the fourth 8-bit band by itself."""
-    count, height, width = array_CHW.shape
-    profile = {"driver": "GTiff", "count": count, "height": height, "width": width, "dtype": array_CHW.dtype}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(path, "w", **profile, **{"alpha": "unspecified", **settings}) as file:
-            file.write(array_CHW)
-    return path
 
 
 def five_bands() -> np.ndarray:
