@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sampeft.batch_size import Batch
+from sampeft.data.cache import digest_of
 from sampeft.errors import DataError, SampeftError, UsageError
 from sampeft.inference import Segmenter, output_stem
 from sampeft.io import file_stem, read_volume, sha256, write_map
@@ -22,7 +23,7 @@ from sampeft.large_raster import RasterOptions, needs_windows, predict_raster
 from sampeft.overlap import ahead, behind
 from sampeft.peft.state import WEIGHTS
 from sampeft.reading import DISAGREEMENT, ENTROPY, Reader
-from sampeft.run_record import BEGUN, DONE, FAILED, RunRecord, digest_of
+from sampeft.run_record import BEGUN, DONE, FAILED, RunRecord
 from sampeft.stages import Stages
 from sampeft.volume import Volume
 

@@ -6,7 +6,6 @@ ends, the lines go into `predictions.json`. A kill leaves the lines, and the nex
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from sampeft.errors import DataError
-from sampeft.io import file_stem, sha256, write_atomically
+from sampeft.io import file_stem, write_atomically
 from sampeft.io.plain import json_text, without_nan
 
 FILE = "predictions.json"
@@ -77,14 +76,6 @@ class RunRecord:
             return  # a map stands there whose end was not noted; the lines tell the next run that it is ours
         for part in parts:
             part.unlink(missing_ok=True)
-
-
-def digest_of(image: Path) -> str:
-    """sha256 of a file, or of the digests of a series' files in the order of their names."""
-    if image.is_file():
-        return sha256(image)
-    parts = sorted(p for p in image.iterdir() if p.is_file())
-    return hashlib.sha256("".join(map(sha256, parts)).encode()).hexdigest()
 
 
 def _rank(part: Path) -> int:

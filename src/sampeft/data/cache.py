@@ -73,13 +73,13 @@ def fingerprint(cases: Sequence[Case]) -> str:
     """sha256 over names and contents of the images and labels of these cases; a file is hashed once while it stays."""
     files = [f for case in cases for f in case.files]
     with ThreadPoolExecutor() as pool:
-        images = list(pool.map(lambda f: _digest(f.image), files))
-        labels = list(pool.map(lambda f: _digest(f.label) if f.label else "", files))
+        images = list(pool.map(lambda f: digest_of(f.image), files))
+        labels = list(pool.map(lambda f: digest_of(f.label) if f.label else "", files))
     content = [[f.id, image, label] for f, image, label in zip(files, images, labels, strict=True)]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
     """Of a file; of all files of a series' folder; of a header and the file of pixels beside it."""
     if path.is_dir():
         parts = sorted(p for p in path.iterdir() if p.is_file())
