@@ -235,7 +235,9 @@ def test_auto_takes_a_graph_that_passes_and_torch_otherwise(
 ) -> None:
     monkeypatch.setitem(ENGINES, "openvino", kind)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert engine_for("auto", model, IDENTITY, say=quiet, make=False).name == "torch"  # for little work none is made
     assert engine_for("auto", model, IDENTITY, say=quiet).name == "shifted"
+    assert engine_for("auto", model, IDENTITY, say=quiet, make=False).name == "shifted"  # and one that is there is used
     kind.by = 1.0
     other = Identity("other", 64)
     assert engine_for("auto", model, other, say=quiet).name == "torch"

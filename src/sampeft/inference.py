@@ -41,6 +41,7 @@ def load(
     views: int = 1,
     engine: str = "torch",
     precision: str = "f32",
+    make_graph: bool = True,
 ) -> Segmenter:
     """Load a trained run: its best model, or its `last`.
 
@@ -49,7 +50,8 @@ def load(
     beside: a loaded run of the same base, whose weights are then shared; whichever of the two is used puts its own adapter
     in place, so that several runs take the memory of one.
     views: how many views of each slice are averaged.
-    engine, precision: what runs the network, see `engine_for`; with a kept graph the model is not made before it is needed.
+    engine, precision, make_graph: what runs the network, see `engine_for` (there `make`); with a kept graph the model is not
+    made before it is needed.
     Raises WeightsError when something is missing or belongs to another base.
     """
     folder = Path(run) / "last" if last else Path(run)
@@ -66,7 +68,7 @@ def load(
     from sampeft.engines.graph import Identity
 
     model = _Once(make)
-    running = engine_for(engine, model, Identity.of(folder, description), precision)
+    running = engine_for(engine, model, Identity.of(folder, description), precision, make=make_graph)
     # The model itself goes the usual way, which shares it between threads and runs.
     return Segmenter(
         model, labels, preparation, description, refiner, None if running.name == "torch" else running, views

