@@ -3,12 +3,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint setup clean
+.PHONY: demo test lint docs setup page clean
 
-demo: $(VENV)/.installed
+demo: $(VENV)/.installed page
 	$(BIN)/sampeft demo --out demo-out
 
-test: $(VENV)/.installed
+test: $(VENV)/.installed page
 	$(MAKE) lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadgroup
 
@@ -17,6 +17,15 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# NiiVue for the 3-D view of `sampeft serve`; without npm the page says how to get it and shows the three planes.
+page: $(if $(shell command -v npm),src/sampeft/viewer/static/vendor/niivue.js)
+
+src/sampeft/viewer/static/vendor/niivue.js: page/package-lock.json page/build.js
+	cd page && (npm ci --ignore-scripts --no-audit --no-fund && npm run --silent build) || echo "no 3-D view: npm did not work"
+
+docs: $(VENV)/.installed
+	$(BIN)/python docs/build_site.py
 
 setup: $(VENV)/.installed
 

@@ -33,8 +33,8 @@ METHODS: dict[str, tuple[str, dict[str, object]]] = {
 def run(data: Path, out: Path, seed: int, minutes: float, side: int) -> None:
     import torch
 
-    from sampeft import training
     from sampeft.commands import evaluate, train
+    from sampeft.training import loop as training
 
     class CpuClock:
         monotonic = staticmethod(time.process_time)

@@ -23,16 +23,16 @@ import numpy as np
 def measure(name: str) -> None:
     import torch
 
-    from sampeft.automatic_masks import MaskSettings
     from sampeft.backbones import RANDOM, load_backbone
     from sampeft.data.cache import Preparation, PreparedVolume
     from sampeft.data.intensity import Intensity
-    from sampeft.inference import Prompter, predict_volume
     from sampeft.labels import LabelSet
     from sampeft.losses import segmentation_loss
     from sampeft.model import SemanticSam
-    from sampeft.oracle import PROTOCOLS, Oracle
+    from sampeft.oracle.automatic_masks import MaskSettings
+    from sampeft.oracle.protocols import PROTOCOLS, Oracle
     from sampeft.peft import attach
+    from sampeft.prediction.inference import Prompter, predict_volume
     from sampeft.progress import peak_memory_mib
     from sampeft.volume import Volume
 

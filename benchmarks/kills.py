@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sampeft.checkpoint import read_checkpoint
+from sampeft.training.checkpoint import read_checkpoint
 
 WEIGHTS = ("adapter.safetensors", "last/adapter.safetensors")
 

@@ -79,7 +79,7 @@ def planned(arguments: list[str]) -> dict[str, Any]:
     from jsonargparse import ArgumentParser
 
     from sampeft.commands.plan import Config, plan_command
-    from sampeft.memory_counts import Place
+    from sampeft.planning.memory_counts import Place
 
     parser = ArgumentParser()
     parser.add_class_arguments(Config)

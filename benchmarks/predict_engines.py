@@ -32,8 +32,8 @@ def contestants(run: Path, side: int, threads: int) -> dict[str, Callable[[], An
     from sampeft.engines import engine_for
     from sampeft.engines.graph import Identity
     from sampeft.engines.parity import Parity
-    from sampeft.inference import load
     from sampeft.peft.state import read_description
+    from sampeft.prediction.inference import load
 
     model = load(run).model
     model.side = side
@@ -102,8 +102,8 @@ def accuracy(run: Path, data: Path) -> None:
     from sampeft.engines import TorchEngine, engine_for
     from sampeft.engines.graph import Identity
     from sampeft.evaluation import score_case
-    from sampeft.inference import load
     from sampeft.metrics.scores import Evaluation
+    from sampeft.prediction.inference import load
 
     segmenter = load(run)
     dataset = open_dataset(data)

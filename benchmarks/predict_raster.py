@@ -28,13 +28,13 @@ import sampeft
 from sampeft.data.gid import GID_LABELS
 from sampeft.data.intensity import PRESETS
 from sampeft.data.prepared import Preparation
-from sampeft.inference import Segmenter
 from sampeft.io import read_volume
 from sampeft.io.areas import class_areas
 from sampeft.io.vector import write_areas
-from sampeft.large_raster import RasterOptions, predict_raster
+from sampeft.prediction.inference import Segmenter
+from sampeft.prediction.large_raster import RasterOptions, predict_raster
+from sampeft.prediction.tiles import Axis
 from sampeft.progress import bar, peak_memory_mib
-from sampeft.tiles import Axis
 
 WINDOW, SIDE, OVERLAP, CROP = 224, 112, 0.25, 224
 PLACE = {"crs": "EPSG:32650", "origin": (412_000.5, 3_345_000.25), "pixel": 4.0}

@@ -27,8 +27,8 @@ import sampeft
 from sampeft.data.cache import PreparedVolume
 from sampeft.data.slices import largest
 from sampeft.io import read_volume
-from sampeft.predicting import Job, key_of, predict_cases
-from sampeft.run_record import RunRecord
+from sampeft.prediction.cases import Job, key_of, predict_cases
+from sampeft.prediction.run_record import RunRecord
 
 
 class Peak:

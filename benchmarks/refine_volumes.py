@@ -28,10 +28,10 @@ from sampeft.data import open_dataset
 from sampeft.data.cache import PreparedVolume
 from sampeft.data.case import Dataset
 from sampeft.evaluation import score_cases
-from sampeft.inference import Segmenter, load, predict_slices
 from sampeft.io import read_volume
 from sampeft.metrics.measures import MEASURES
 from sampeft.metrics.scores import Evaluation
+from sampeft.prediction.inference import Segmenter, load, predict_slices
 from sampeft.refine import REFINERS
 from sampeft.report.tables import interval_text, markdown_table
 

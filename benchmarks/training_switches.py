@@ -49,8 +49,8 @@ def measure(name: str, side: int, batch: int, steps: int, results: Any) -> None:
     from sampeft.labels import LabelSet
     from sampeft.model import SemanticSam
     from sampeft.peft import attach
-    from sampeft.training import backward, parameter_groups
-    from sampeft.training_settings import Training
+    from sampeft.training.loop import backward, parameter_groups
+    from sampeft.training.settings import Training
 
     torch.manual_seed(0)
     torch.set_num_threads(1)

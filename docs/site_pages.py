@@ -169,7 +169,7 @@ def training_notes() -> dict[str, str]:
     """Option -> description, of those that --help lists without one."""
     from sampeft.data.augment import Augmentation
     from sampeft.denoise.training import Denoising
-    from sampeft.training_settings import Training
+    from sampeft.training.settings import Training
 
     denoising = {f"denoising.{name}": about for name, about in all_notes(Denoising).items()}
     training = {f"training.{name}": about for name, about in all_notes(Training).items()}
@@ -194,7 +194,7 @@ def options_page() -> str:
     from sampeft.denoise import DENOISERS
     from sampeft.peft import METHODS
     from sampeft.refine import REFINERS
-    from sampeft.training_settings import Training
+    from sampeft.training.settings import Training
 
     page = [
         "# Options of training and methods\n\nMade from the program's own descriptions. A list is given as "
@@ -219,11 +219,11 @@ def options_page() -> str:
 
 
 PYTHON = {
-    "sampeft.inference": ["load"],
-    "sampeft.segmenter": ["Segmenter"],
+    "sampeft.prediction.inference": ["load"],
+    "sampeft.prediction.segmenter": ["Segmenter"],
     "sampeft.commands.train": ["train", "Config"],
-    "sampeft.training_settings": ["Training"],
-    "sampeft.large_raster": ["RasterOptions", "RasterFiles", "predict_raster"],
+    "sampeft.training.settings": ["Training"],
+    "sampeft.prediction.large_raster": ["RasterOptions", "RasterFiles", "predict_raster"],
     "sampeft.data": ["open_dataset"],
     "sampeft.data.case": ["Dataset", "Case", "ImageFile"],
     "sampeft.io": ["read_volume", "write_labels"],

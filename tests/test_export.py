@@ -21,11 +21,11 @@ from sampeft.cli import main
 from sampeft.engines import ENGINES
 from sampeft.engines.graph import Identity
 from sampeft.engines.kept import Kept
-from sampeft.inference import Segmenter, load
 from sampeft.labels import LabelSet
 from sampeft.peft import attach
 from sampeft.peft.state import read_description, save_trained
 from sampeft.peft.whole import load_whole
+from sampeft.prediction.inference import Segmenter, load
 
 LABELS = LabelSet(("background", "liver", "spleen"), (0, 3, 7))
 WINDOW = {"kind": "window", "low": 20.0, "high": 220.0, "crop": "none", "bands": None}

@@ -19,9 +19,9 @@ from sampeft.data.case import Case, Dataset, ImageFile
 from sampeft.data.intensity import Intensity
 from sampeft.errors import DataError
 from sampeft.evaluation import score_cases
-from sampeft.inference import Segmenter, predict_slices
 from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
+from sampeft.prediction.inference import Segmenter, predict_slices
 from sampeft.refine import REFINERS, Refiner
 from sampeft.refining import Rough, fit_refiner
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sampeft.commands.train import Config as TrainConfig
     from sampeft.commands.train import train
-    from sampeft.inference import Segmenter, load
+    from sampeft.prediction.inference import Segmenter, load
 
 __all__ = ["Segmenter", "TrainConfig", "__version__", "load", "train"]
 __version__ = version("sampeft")
 
 _HOMES = {
-    "load": ("sampeft.inference", "load"),
-    "Segmenter": ("sampeft.inference", "Segmenter"),
+    "load": ("sampeft.prediction.inference", "load"),
+    "Segmenter": ("sampeft.prediction.inference", "Segmenter"),
     "train": ("sampeft.commands.train", "train"),
     "TrainConfig": ("sampeft.commands.train", "Config"),
 }

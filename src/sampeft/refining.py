@@ -15,9 +15,9 @@ from sampeft.data.cache import PreparedVolume
 from sampeft.data.case import Case, Dataset
 from sampeft.errors import DataError
 from sampeft.evaluation import score_case
-from sampeft.inference import Segmenter, class_maps, slice_logits
 from sampeft.io import read_volume
 from sampeft.metrics.scores import Evaluation
+from sampeft.prediction.inference import Segmenter, class_maps, slice_logits
 from sampeft.refine import REFINERS, Refiner
 
 _WHOLE_GRID = 24  # up to so many combinations all are tried; beyond, one parameter after the other

@@ -17,7 +17,7 @@ from sampeft.data import open_dataset
 from sampeft.data.cache import Preparation
 from sampeft.data.intensity import PRESETS
 from sampeft.metrics.scores import Evaluation
-from sampeft.oracle import NAME, PROTOCOLS
+from sampeft.oracle.protocols import NAME, PROTOCOLS
 
 COMMON = ["--weights", "random", "--side", "64", "--masks.points_per_side", "4"]
 

@@ -10,13 +10,14 @@ import pytest
 
 from fabricate import folder_dataset
 from fabricate.backbones import tiny
-from sampeft import cli, planning
+from sampeft import cli
 from sampeft.backbones import BACKBONES
 from sampeft.commands import plan as command
 from sampeft.commands import train
 from sampeft.data import open_dataset
 from sampeft.data.cache import Preparation, fingerprint, prepare
 from sampeft.data.intensity import PRESETS
+from sampeft.planning import trial_run as planning
 
 SPEC = tiny(BACKBONES["sam-vit-b"])
 

@@ -20,9 +20,9 @@ from sampeft.backbones import BACKBONES
 from sampeft.cli import main
 from sampeft.commands import refine
 from sampeft.metrics.scores import Evaluation
+from sampeft.prediction.slice_maps import Said
 from sampeft.refine import REFINERS, Refiner
 from sampeft.refine.stored import FILE
-from sampeft.slice_maps import Said
 
 BEST = {"keep": "all", "least_size": 20.0, "fill_holes": False, "least_sizes": {}}
 

@@ -386,7 +386,7 @@ def test_another_subset_is_scored_anew_with_the_same_runs(
 def test_a_stopped_training_is_told_and_done_again(
     table6: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import sampeft.training as training
+    import sampeft.training.loop as training
 
     data, out = table6[0], tmp_path / "out"
     loss = training.segmentation_loss

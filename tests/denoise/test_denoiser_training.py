@@ -21,7 +21,7 @@ from sampeft.denoise.network import read_network
 from sampeft.denoise.scores import NOISY, figure_denoising, psnr, score, tuned
 from sampeft.denoise.training import Denoising, Trained, train_network
 from sampeft.errors import SampeftError, UsageError
-from sampeft.inference import load
+from sampeft.prediction.inference import load
 
 SMALL = Denoising(depth=3, width=8, patch=24, batch=8, per_picture=4, validations=4, lr=5e-3)
 STRENGTHS = (0.05, 0.15)

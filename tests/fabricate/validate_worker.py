@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from sampeft.data import open_dataset
 from sampeft.data.cache import Preparation
 from sampeft.data.intensity import Intensity
-from sampeft.training import validate
+from sampeft.training.loop import validate
 
 
 class Threshold(torch.nn.Module):

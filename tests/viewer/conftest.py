@@ -16,11 +16,11 @@ from fabricate import folder_dataset
 from sampeft.backbones import RANDOM, load_backbone
 from sampeft.data.cache import Preparation
 from sampeft.data.intensity import Intensity
-from sampeft.inference import Segmenter
 from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
 from sampeft.peft import attach
 from sampeft.peft.state import FORMAT
+from sampeft.prediction.inference import Segmenter
 from viewer.clients import PORT, Levels, Serve
 
 pytest.importorskip("fastapi")

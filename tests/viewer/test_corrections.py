@@ -23,9 +23,9 @@ from sampeft.data import open_dataset
 from sampeft.data.check import check_dataset
 from sampeft.data.truth import read_labels
 from sampeft.errors import UsageError
-from sampeft.inference import Segmenter
 from sampeft.io import read_volume
 from sampeft.labels import LabelSet
+from sampeft.prediction.inference import Segmenter
 from sampeft.viewer.corrected_cases import CorrectedCases
 from sampeft.viewer.corrections import mask_of, run_lengths
 from sampeft.viewer.faults import RequestError

@@ -22,9 +22,9 @@ from sampeft.data import open_dataset
 from sampeft.data.cache import PreparedVolume
 from sampeft.data.check import check_dataset
 from sampeft.data.truth import read_labels
-from sampeft.inference import Segmenter, slice_logits
 from sampeft.io import read_volume
 from sampeft.metrics.protocols import PROTOCOLS
+from sampeft.prediction.inference import Segmenter, slice_logits
 from viewer.clients import Levels, Serve, ended, predicted
 
 rng = np.random.default_rng(0)

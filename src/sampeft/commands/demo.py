@@ -14,11 +14,11 @@ from sampeft.commands.train import Config as TrainConfig
 from sampeft.commands.train import say, train
 from sampeft.data import open_dataset
 from sampeft.data.phantom import PhantomConfig, write_phantom
-from sampeft.inference import load
 from sampeft.model import SemanticSam
-from sampeft.oracle import NAME
+from sampeft.oracle.protocols import NAME
+from sampeft.prediction.inference import load
 from sampeft.progress import bar, clock
-from sampeft.training import Training
+from sampeft.training.loop import Training
 
 PHANTOM = "phantom"
 SIDE = 112  # pixels: small, so that a laptop without a GPU is done in minutes

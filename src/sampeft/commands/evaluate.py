@@ -19,12 +19,12 @@ from sampeft.data.folds import fold_of
 from sampeft.data.pairing import pair_files
 from sampeft.errors import UsageError
 from sampeft.evaluation import Look, score_cases, score_maps
-from sampeft.inference import Segmenter, load, predict_slices
 from sampeft.io import write_atomically
 from sampeft.labels import LabelSet
 from sampeft.metrics.protocols import PROTOCOLS, Protocol, protocol_of
 from sampeft.metrics.scores import Evaluation
-from sampeft.probabilities import AS_TRAINED, CalibratedPredictor, temperature_on
+from sampeft.prediction.inference import Segmenter, load, predict_slices
+from sampeft.prediction.probabilities import AS_TRAINED, CalibratedPredictor, temperature_on
 from sampeft.progress import bar, peak_memory_mib
 from sampeft.refine.stored import chosen
 from sampeft.report.figures import Example, figure_examples, figure_learning_curve, figure_per_class

@@ -10,7 +10,7 @@ from pathlib import Path
 from sampeft.commands.predict import all_files
 from sampeft.errors import UsageError
 from sampeft.export import export
-from sampeft.inference import load
+from sampeft.prediction.inference import load
 
 POSITIONAL = {"run": {"type": Path, "help": "folder of a trained run"}}
 

@@ -16,10 +16,10 @@ from sampeft.denoise import DENOISERS
 from sampeft.errors import WeightsError
 from sampeft.folders import cache_folder
 from sampeft.metrics.overlap import METRICS
-from sampeft.oracle import PROTOCOLS
+from sampeft.oracle.protocols import PROTOCOLS
 from sampeft.peft import METHODS
 from sampeft.refine import REFINERS
-from sampeft.training import precision_for
+from sampeft.training.loop import precision_for
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-from sampeft.automatic_masks import MaskSettings
 from sampeft.backbones import RANDOM, backbone, load_backbone
 from sampeft.commands.evaluate import checked_cases, examples, write_results
 from sampeft.commands.train import chosen_intensity, parse_map, say
@@ -22,8 +21,9 @@ from sampeft.metrics.protocols import PROTOCOLS as SCORING
 from sampeft.metrics.protocols import Protocol
 from sampeft.metrics.scores import Evaluation
 from sampeft.model import SemanticSam
-from sampeft.oracle import PROTOCOLS, Oracle, OracleProtocol, protocols_of
-from sampeft.oracle_scores import score_oracles
+from sampeft.oracle.automatic_masks import MaskSettings
+from sampeft.oracle.protocols import PROTOCOLS, Oracle, OracleProtocol, protocols_of
+from sampeft.oracle.scores import score_oracles
 from sampeft.progress import bar
 from sampeft.report.figures import Example, figure_examples, figure_per_class
 from sampeft.report.page import write_page

@@ -16,8 +16,8 @@ from sampeft.errors import UsageError
 from sampeft.model import SemanticSam
 from sampeft.peft import attach
 from sampeft.peft.state import WEIGHTS, load_trained
-from sampeft.planner import Plan
-from sampeft.planning import plan_training, workload_of
+from sampeft.planning.planner import Plan
+from sampeft.planning.trial_run import plan_training, workload_of
 
 
 @dataclass(frozen=True)

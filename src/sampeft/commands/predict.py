@@ -12,17 +12,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from sampeft.batch_size import Batch
-from sampeft.case_tables import write_cases, write_volumes
 from sampeft.data.pairing import image_files, natural_key, series_folders
 from sampeft.errors import UsageError
-from sampeft.inference import load, output_stem
 from sampeft.io import IMAGE_SUFFIXES, is_series
-from sampeft.large_raster import RasterOptions
-from sampeft.predicting import Job, key_of, left_to_do, predict_cases
+from sampeft.prediction.batch_size import Batch
+from sampeft.prediction.case_tables import write_cases, write_volumes
+from sampeft.prediction.cases import Job, key_of, left_to_do, predict_cases
+from sampeft.prediction.inference import load, output_stem
+from sampeft.prediction.large_raster import RasterOptions
+from sampeft.prediction.run_record import RunRecord
 from sampeft.progress import Bar, bar
 from sampeft.refine.stored import chosen
-from sampeft.run_record import RunRecord
 
 POSITIONAL = {
     "run": {"type": Path, "help": "folder of a trained run"},

@@ -12,7 +12,7 @@ from sampeft.commands.train import parse_map, say
 from sampeft.data import open_dataset
 from sampeft.data.check import check_dataset
 from sampeft.errors import UsageError, unknown_name
-from sampeft.inference import load
+from sampeft.prediction.inference import load
 from sampeft.progress import bar
 from sampeft.refine import REFINERS
 from sampeft.refine.stored import FILE, write_fitted

@@ -19,7 +19,7 @@ from sampeft.errors import UsageError, unknown_name
 from sampeft.io import write_atomically
 from sampeft.report.paper import PARAMETERS
 from sampeft.report.tables import markdown_table
-from sampeft.training import Training
+from sampeft.training.loop import Training
 
 WHAT = (*PLANS, "table3", "params", "robustness", "refinement")
 POSITIONAL = {"what": {"type": str, "help": f"one of {', '.join(sorted(WHAT))}"}}

@@ -13,11 +13,11 @@ from sampeft.commands.evaluate import evaluate_segmenter, run_config
 from sampeft.commands.reproduction import Place, Row, counted, scored_before, trained, write_json
 from sampeft.commands.train import say, versions
 from sampeft.errors import UsageError
-from sampeft.inference import load
 from sampeft.io import write_atomically
 from sampeft.metrics.measures import MEASURES
 from sampeft.metrics.scores import Evaluation
 from sampeft.metrics.statistics import Interval, bootstrap_interval
+from sampeft.prediction.inference import load
 from sampeft.progress import bar
 from sampeft.refine import REFINERS, Refiner
 from sampeft.refining import Fitted, Rough, fit_refiner

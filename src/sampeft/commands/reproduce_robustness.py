@@ -27,14 +27,14 @@ from sampeft.data.cache import PreparedVolume
 from sampeft.denoise import Denoise
 from sampeft.denoise.training import Denoising
 from sampeft.evaluation import score_cases
-from sampeft.inference import load, predict_slices
 from sampeft.io import write_atomically
 from sampeft.metrics.scores import Evaluation
 from sampeft.metrics.statistics import Interval
+from sampeft.prediction.inference import load, predict_slices
 from sampeft.progress import bar
 from sampeft.report.noise_figure import figure_noise
 from sampeft.report.tables import interval_text, markdown_table
-from sampeft.training import Training
+from sampeft.training.loop import Training
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from sampeft.automatic_masks import MaskSettings
 from sampeft.backbones import RANDOM, backbone, load_backbone
 from sampeft.commands.evaluate import checked_cases, evaluate_segmenter, held_out_temperature
 from sampeft.commands.finished_runs import differences, plain_settings
@@ -27,14 +26,15 @@ from sampeft.data.cache import Preparation
 from sampeft.data.case import Case, Dataset
 from sampeft.errors import UsageError, WeightsError
 from sampeft.evaluation import Look
-from sampeft.inference import load
 from sampeft.labels import BACKGROUND, LabelSet
 from sampeft.metrics.protocols import PROTOCOLS as SCORING
 from sampeft.metrics.scores import SUMMARY, Evaluation
 from sampeft.model import SemanticSam
-from sampeft.oracle import PROTOCOLS, Oracle
-from sampeft.probabilities import CalibratedPredictor
-from sampeft.training import Training
+from sampeft.oracle.automatic_masks import MaskSettings
+from sampeft.oracle.protocols import PROTOCOLS, Oracle
+from sampeft.prediction.inference import load
+from sampeft.prediction.probabilities import CalibratedPredictor
+from sampeft.training.loop import Training
 
 DATA = {
     "flare22": ("flare22", "FLARE22", "btcv_slices"),

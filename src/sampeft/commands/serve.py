@@ -8,8 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sampeft.batch_size import Batch
 from sampeft.errors import UsageError
+from sampeft.prediction.batch_size import Batch
 from sampeft.viewer.serving import serve
 from sampeft.viewer.settings import MIB, Settings
 

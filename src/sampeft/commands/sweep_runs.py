@@ -20,8 +20,8 @@ from sampeft.commands.train import Config as TrainConfig
 from sampeft.commands.train import say, train
 from sampeft.data.case import Case, Dataset
 from sampeft.errors import SampeftError
-from sampeft.inference import load
 from sampeft.metrics.protocols import Protocol
+from sampeft.prediction.inference import load
 from sampeft.progress import clock
 from sampeft.sweeping import Plan, Run
 

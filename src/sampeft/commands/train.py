@@ -17,8 +17,6 @@ from typing import Any, Literal
 
 from sampeft.backbones import RANDOM, backbone, load_backbone
 from sampeft.backbones.checkpoints import load_state
-from sampeft.checkpoint import FILE as CHECKPOINT
-from sampeft.checkpoint import FREE, Checkpoint, read_checkpoint
 from sampeft.data import open_dataset
 from sampeft.data.cache import Preparation, fingerprint, prepare
 from sampeft.data.case import Case, Dataset
@@ -34,10 +32,12 @@ from sampeft.io import read_volume, sha256, write_atomically
 from sampeft.model import SemanticSam
 from sampeft.peft import attach, count_parameters
 from sampeft.peft.state import WEIGHTS, load_trained
-from sampeft.planner import processes
-from sampeft.planning import plan_training, workload_of
+from sampeft.planning.planner import processes
+from sampeft.planning.trial_run import plan_training, workload_of
 from sampeft.progress import bar
-from sampeft.training import Result, Training, fit
+from sampeft.training.checkpoint import FILE as CHECKPOINT
+from sampeft.training.checkpoint import FREE, Checkpoint, read_checkpoint
+from sampeft.training.loop import Result, Training, fit
 
 
 @dataclass(frozen=True)

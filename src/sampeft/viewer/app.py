@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mimetypes
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -51,6 +52,7 @@ def make_app(service: Service, port: int) -> Guard:
     app.add_exception_handler(SampeftError, _said)
     app.add_exception_handler(OSError, _of_the_disk)
     app.add_exception_handler(Exception, _fault)
+    mimetypes.add_type("text/javascript", ".js")  # which some Windows machines know as text/plain, that no browser runs
     app.mount("/", StaticFiles(directory=STATIC, html=True))
     hosts = frozenset(f"{name}:{port}" for name in ("127.0.0.1", "localhost"))
     return Guard(app, hosts, service.settings.max_upload_bytes)

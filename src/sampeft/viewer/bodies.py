@@ -22,6 +22,16 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class AboutBody(BaseModel):
+    """What this server offers, so that a page shows no more."""
+
+    version: str
+    data: str | None = Field(description="name of the data set of --data")
+    saves: bool = Field(description="whether corrected cases can be saved (--corrections)")
+    max_upload_mib: int
+    solid: bool = Field(description="whether the library of the 3-D view is there")
+
+
 class Label(BaseModel):
     name: str
     id: int = Field(description="in label files")

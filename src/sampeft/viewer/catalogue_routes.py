@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from fastapi.responses import FileResponse
 
+from sampeft import __version__
 from sampeft.viewer.answers import TheService, faults, file_response, labels_body, run_body, sent
-from sampeft.viewer.bodies import CaseBody, CasesBody, EvaluationBody, EvaluationDetail, ImageBody, RunBody
+from sampeft.viewer.bodies import AboutBody, CaseBody, CasesBody, EvaluationBody, EvaluationDetail, ImageBody, RunBody
 from sampeft.viewer.faults import not_found
 from sampeft.viewer.guard import REPORT_POLICY
+from sampeft.viewer.settings import MIB
 
 router = APIRouter(prefix="/api")
+SOLID = Path(__file__).parent / "static" / "vendor" / "niivue.js"
+"""What `make page` puts there."""
+
+
+@router.get("/about", responses=faults(), tags=["server"])
+def about(service: TheService) -> AboutBody:
+    """What this server offers."""
+    return AboutBody(
+        version=__version__,
+        data=service.dataset.name if service.dataset else None,
+        saves=service.corrected is not None,
+        max_upload_mib=service.settings.max_upload_bytes // MIB,
+        solid=SOLID.is_file(),
+    )
 
 
 @router.get("/runs", responses=faults(), tags=["runs"])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sampeft.reading import Reader
-from sampeft.slice_maps import Channels, Said
+from sampeft.prediction.reading import Reader
+from sampeft.prediction.slice_maps import Channels, Said
 
 
 @dataclass

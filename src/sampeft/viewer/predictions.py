@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from sampeft.batch_size import Batch
 from sampeft.data.case import Dataset, ImageFile
 from sampeft.data.slices import SliceView
 from sampeft.data.truth import read_labels
 from sampeft.errors import SampeftError
-from sampeft.inference import Segmenter, output_stem
 from sampeft.io import geotiff, read_volume, write_atomically, write_map
 from sampeft.io.dicom import Series
 from sampeft.io.plain import without_nan
 from sampeft.labels import LabelSet
 from sampeft.metrics.protocols import PROTOCOLS
+from sampeft.prediction.batch_size import Batch
+from sampeft.prediction.inference import Segmenter, output_stem
 from sampeft.viewer import pictures
 from sampeft.viewer.confidence import SliceReader
 from sampeft.viewer.corrections import ClassMap

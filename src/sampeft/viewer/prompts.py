@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sampeft.data.cache import PreparedVolume
-from sampeft.inference import Segmenter
 from sampeft.io import read_volume
-from sampeft.prompting import Prompter
+from sampeft.prediction.inference import Segmenter
+from sampeft.prediction.prompting import Prompter
 from sampeft.viewer.faults import RequestError
 from sampeft.viewer.predictions import Prediction
 

@@ -17,8 +17,8 @@ from sampeft.data import open_dataset
 from sampeft.data.case import Case, Dataset, ImageFile
 from sampeft.data.truth import read_labels
 from sampeft.errors import UsageError
-from sampeft.inference import Segmenter
 from sampeft.io import read_volume, write_atomically
+from sampeft.prediction.inference import Segmenter
 from sampeft.viewer import pictures, uploads
 from sampeft.viewer.corrected_cases import CorrectedCases
 from sampeft.viewer.evaluated import Evaluations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from sampeft.batch_size import Batch
+from sampeft.prediction.batch_size import Batch
 
 MIB = 1 << 20
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from sampeft.backbones import RANDOM
-from sampeft.inference import Segmenter, load
 from sampeft.labels import LabelSet
 from sampeft.peft.state import read_description
+from sampeft.prediction.inference import Segmenter, load
 from sampeft.viewer.faults import not_found
 
 _MOST_LOADED = 4

@@ -1,0 +1,361 @@
+"""A model with a method attached in; what a slice, a step and a phase of its training cost in bytes and seconds out.
+
+At most one forward pass and three real steps, of one slice, of two and of one again; model, gradients and random generators
+are afterwards as they were.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from sampeft.backbones import Features
+from sampeft.data.cache import Slices
+from sampeft.errors import UsageError
+from sampeft.losses import segmentation_loss
+from sampeft.model import SemanticSam
+from sampeft.planning.memory_counts import Place, Saved
+from sampeft.planning.step_costs import Costs, Line
+from sampeft.progress import peak_memory_mib
+from sampeft.training.batches import Batches
+from sampeft.training.settings import Training
+
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_UPDATED = 4_000_000  # weights of the optimizer's trial update
+
+
+def measure_costs(
+    model: SemanticSam,
+    config: Training,
+    precision: str,
+    device: torch.device,
+    room: int,
+    slices: Slices | None = None,
+) -> Costs:
+    """Run one forward pass that keeps nothing, then, if one slice fits into the room, a step of one slice, where more go
+    through the model at a time one of two, and one of one slice again, in memory that the process already has: later steps
+    are like that. They are those of `fit`, but without an update.
+
+    precision: accelerate's name, see `training.precision_for`. room: bytes of main memory that this process may fill.
+    slices: to draw from; None: noise of the right size.
+    """
+    import accelerate  # noqa: F401  `fit` has it in memory as well, so it counts before anything is measured
+    import psutil  # type: ignore[import-untyped]
+
+    process = psutil.Process()
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not trained:
+        raise UsageError("nothing is trained: the method's options leave prompt and head out as well")
+    old_device = next(model.parameters()).device
+    most = -(-config.batch // config.accumulate)  # slices that go through the model at a time
+    with _undisturbed(model, device, config.recompute):
+        place = Place(device, process)
+        gc.collect()
+        resident, peak_before = process.memory_info().rss, (peak_memory_mib() or 0) << 20
+        gpu_room = place.gpu_room()
+        trial = _Trial(model, config, _Alone(device, precision), slices or noise_slices(model), place)
+        dry = trial.forward()
+        least = dry.saved + trial.trained_bytes
+        limit = gpu_room if device.type == "cuda" else room - resident
+        is_tight = least * most > limit / 4  # else nobody asks what a change would save
+        in_bf16 = trial.forward("bf16").saved if is_tight and precision == "no" else None
+        steps: list[_Step] = []
+        for count in (1, 2, 1) if most > 1 else (1, 1):
+            grown = steps[0].growth * count if steps else least
+            if grown > limit:
+                break
+            try:
+                steps.append(trial.step(count))
+            except torch.cuda.OutOfMemoryError:
+                break
+        update = trial.update_seconds() if steps else 0.0
+    model.to(old_device)
+
+    # Of steps of one size the first has let the process grow.
+    sizes = {count: next(s for s in steps if s.count == count) for count in sorted({s.count for s in steps})}
+
+    def line(values: Sequence[float]) -> Line:
+        return Line.through(*values) if values else Line(0.0, 0.0)
+
+    def seconds(of: Callable[[_Step], float]) -> Line:
+        """The shortest of each size; two slices take no longer than twice one."""
+        shortest = {count: min(of(s) for s in steps if s.count == count) for count in sizes}
+        return line([min(each, count * shortest[1]) for count, each in shortest.items()])
+
+    saved = line([s.saved for s in sizes.values()] or [dry.saved])
+    growth = line([max(s.growth, s.saved + trial.trained_bytes) for s in sizes.values()] or [least])
+    return Costs(
+        total=sum(p.numel() for p in model.parameters()),
+        trained=sum(p.numel() for p in trained.values()),
+        weights_bytes=sum(t.nbytes for t in [*model.parameters(), *model.buffers()]),
+        trained_bytes=trial.trained_bytes,
+        trains_head=any(not name.startswith("sam.vision_encoder.") for name in trained),
+        saved=saved,
+        head_saved=line([s.head_saved for s in sizes.values()] or [dry.head_saved]),
+        saved_before_block=dry.saved_before_block,
+        block_input_bytes=dry.block_input_bytes,
+        block_view_bytes=tuple(kept + 2 * model.side**2 for kept in dry.block_view_bytes),
+        recomputes=config.recompute,
+        saved_in_bf16=in_bf16,
+        resident_growth=growth,
+        inference_bytes=dry.growth,
+        banked_bytes=dry.banked_bytes,
+        view_bytes=dry.view_bytes,
+        banked_already=dry.banked_already,
+        viewed_already=dry.viewed_already,
+        encoding_seconds=min(((s.draw + s.start + s.encode) / s.count for s in steps), default=0.0),
+        head_seconds=seconds(lambda s: s.head),
+        step_seconds=seconds(lambda s: s.draw * (not config.cached_views) + s.encode + s.head + s.back),
+        view_seconds=min(((s.draw + s.start) / s.count for s in steps), default=0.0) if config.cached_views else 0.0,
+        update_seconds=update,
+        inference_seconds=min(((s.start + s.encode + s.decode) / s.count for s in steps), default=0.0),
+        resident=resident,
+        peak_before=peak_before,
+        room=room,
+        gpu_room=gpu_room,
+        device=device.type,
+        is_timed=bool(steps),
+    )
+
+
+def noise_slices(model: SemanticSam) -> Slices:
+    """Two grey slices without any meaning."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (2, 1, model.side, model.side), dtype=np.uint8)
+    truth = random.integers(0, len(model.labels), (2, model.side, model.side), dtype=np.int16)
+    return Slices(images, truth, np.zeros(2, dtype=np.int32))
+
+
+@contextmanager
+def _undisturbed(model: SemanticSam, device: torch.device, recompute: bool) -> Iterator[None]:
+    """Within the block the model is on the device, has no gradients and recomputes its blocks, if that is asked for; after it
+    all is as before, random numbers too."""
+    was_training = model.training
+    blocks = [model.sam.get_submodule(path) for path in model.block_paths()]
+    passes = [vars(block).get("forward") for block in blocks]
+    gradients = [(p, p.grad) for p in model.parameters()]
+    with torch.random.fork_rng(range(torch.cuda.device_count()) if device.type == "cuda" else []):
+        try:
+            model.to(device)
+            for parameter, _ in gradients:
+                parameter.grad = None
+            if recompute:
+                model.recompute_blocks()
+            yield
+        finally:
+            for block, own in zip(blocks, passes, strict=True):
+                vars(block).pop("forward", None)
+                if own is not None:
+                    block.forward = own
+            for parameter, gradient in gradients:
+                parameter.grad = gradient
+            model.train(was_training)
+
+
+@dataclass(frozen=True)
+class _Alone:
+    """What `Batches` asks of accelerate's Accelerator, which exists only once in a process and is the training's."""
+
+    device: torch.device
+    precision: str
+    num_processes: int = 1
+    process_index: int = 0
+
+    @property
+    def mixed_precision(self) -> str:
+        return self.precision
+
+    def autocast(self) -> Any:
+        dtype = _AUTOCAST.get(self.precision)
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+
+
+@dataclass(frozen=True)
+class _Dry:
+    """Of one slice's forward pass."""
+
+    saved: int
+    head_saved: int
+    saved_before_block: tuple[int, ...]
+    block_input_bytes: tuple[int, ...]
+    block_view_bytes: tuple[int, ...]
+    growth: int
+    banked_bytes: int
+    view_bytes: int
+    banked_already: int
+    viewed_already: int
+
+
+@dataclass(frozen=True)
+class _Step:
+    """Of a step: bytes, and seconds of its parts. start: the frozen start of cached views. head: decoder, loss and their
+    backward pass; decode: the forward part of it. back: the encoder's backward pass."""
+
+    count: int
+    saved: int
+    head_saved: int
+    growth: int
+    draw: float
+    start: float
+    encode: float
+    decode: float
+    head: float
+    back: float
+
+
+class _Trial:
+    """The steps that are tried."""
+
+    def __init__(self, model: SemanticSam, config: Training, alone: _Alone, slices: Slices, place: Place) -> None:
+        self.model, self.config, self.alone, self.slices, self.place = model, config, alone, slices, place
+        self.batches = Batches.of(slices, model, config, alone)
+        self.block = model.frozen_blocks() if config.cached_views else 0
+        self.trained = [p for p in model.parameters() if p.requires_grad]
+        self.trained_bytes = sum(p.nbytes for p in self.trained)
+        self.weights = frozenset(t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()])
+
+    def forward(self, precision: str | None = None) -> _Dry:
+        """What is saved of one slice, counted and let go, so that it needs little more memory than a prediction."""
+        alone = self.alone if precision is None else replace(self.alone, precision=precision)
+        images, truth = self._drawn(1)
+        counted = Saved(self.weights, self.place, keep=False)
+        before: dict[int, tuple[int, int, int]] = {}
+
+        def enter(number: int) -> Any:
+            def note(_: Any, inputs: tuple[Any, ...]) -> None:
+                before.setdefault(number, (counted.bytes, inputs[0].nbytes, 2 * inputs[0].numel()))
+                self.place.look(always=True)
+
+            return note
+
+        paths = self.model.block_paths()
+        self.place.begin()
+        with ExitStack() as stack:
+            for path, number in paths.items():
+                stack.enter_context(
+                    _removed(self.model.sam.get_submodule(path).register_forward_pre_hook(enter(number)))
+                )
+            started = self._started(images, alone)
+            self.model.train()
+            with alone.autocast(), torch.autograd.graph.saved_tensors_hooks(counted.pack, counted.unpack):
+                features = self._features(images, started)
+                encoder_saved = counted.bytes
+                self._loss(self.model.decode(features), truth)
+        truth_bytes = 2 * truth.numel()
+        ordered = [before.get(number, (0, 0, 0)) for number in sorted(set(paths.values()))]
+        return _Dry(
+            counted.bytes,
+            counted.bytes - encoder_saved,
+            (*(saved for saved, _, _ in ordered), encoder_saved),
+            tuple(entering for _, entering, _ in ordered),
+            tuple(kept for _, _, kept in ordered),
+            self.place.growth(),
+            sum(2 * f.numel() for f in features) + truth_bytes,
+            sum(2 * f.numel() for f in started or ()) + truth_bytes,
+            self.batches.bank.already(_first(features)),
+            self.batches.kept.already(_first(started)) if self.batches.kept and started else 0,
+        )
+
+    def step(self, count: int) -> _Step:
+        """A step without an update. The head's part of it goes first, from a copy of the features, as on encoded slices."""
+        now = self.place.now
+        self.place.begin()
+        times = [now()]
+        images, truth = self._drawn(count)
+        times.append(now())
+        started = self._started(images, self.alone)
+        times.append(now())
+        counted = Saved(self.weights, self.place, keep=True)
+        self.model.train()
+        with torch.autograd.graph.saved_tensors_hooks(counted.pack, counted.unpack):
+            with self.alone.autocast():
+                features = self._features(images, started)
+            times.append(now())
+            encoder_saved = counted.bytes
+            with self.alone.autocast():
+                entering = tuple(f.detach().requires_grad_(f.requires_grad) for f in features)
+                logits = self.model.decode(entering)
+            times.append(now())
+            self._loss(logits, truth).backward()  # type: ignore[no-untyped-call]
+        times.append(now())
+        reached = [(f, e.grad) for f, e in zip(features, entering, strict=True) if e.grad is not None]
+        if reached:
+            torch.autograd.backward([f for f, _ in reached], [g for _, g in reached])
+        times.append(now())
+        growth = self.place.growth()
+        for parameter in self.trained:
+            parameter.grad = None
+        draw, start, encode, decode, loss, back = (b - a for a, b in pairwise(times))
+        return _Step(
+            count,
+            counted.bytes,
+            counted.bytes - encoder_saved,
+            growth,
+            draw,
+            start,
+            encode,
+            decode,
+            decode + loss,
+            back,
+        )
+
+    def update_seconds(self) -> float:
+        """Of clipping the gradients and AdamW's update, by weights that are the model's in shape only."""
+        likes: list[torch.nn.Parameter] = []
+        for parameter in self.trained:
+            likes.append(torch.nn.Parameter(torch.zeros_like(parameter)))
+            if sum(p.numel() for p in likes) > _UPDATED:
+                break
+        optimizer = torch.optim.AdamW(likes, lr=self.config.lr)
+        times = []
+        for _ in range(2):  # the first makes the moments
+            for like in likes:
+                like.grad = torch.zeros_like(like)
+            times.append(self.place.now())
+            torch.nn.utils.clip_grad_norm_(likes, self.config.clip)
+            optimizer.step()
+            times.append(self.place.now())
+        share = sum(p.numel() for p in likes) / sum(p.numel() for p in self.trained)
+        return (times[-1] - times[-2]) / share
+
+    def _drawn(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        drawing = replace(self.batches, config=replace(self.config, batch=count, accumulate=1))
+        return drawing.drawn(drawing.generator(0))
+
+    def _started(self, images: torch.Tensor, alone: _Alone) -> Features | None:
+        if not self.config.cached_views:
+            return None
+        self.model.eval()
+        with torch.no_grad(), alone.autocast():
+            return self.model.encode_start(images, self.block)
+
+    def _features(self, images: torch.Tensor, started: Features | None) -> Features:
+        return self.model.encode(images) if started is None else self.model.encode_rest(started, self.block)
+
+    def _loss(self, logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        truth = truth.to(self.alone.device).long()
+        logits = F.interpolate(logits.float(), truth.shape[-2:], mode="bilinear", align_corners=False)
+        penalty = self.model.regulator.penalty() if self.model.regulator else 0.0
+        return segmentation_loss(logits, truth).total + penalty
+
+
+def _first(features: Features) -> Features:
+    """Of the first slice."""
+    return tuple(f[0] for f in features)
+
+
+@contextmanager
+def _removed(handle: Any) -> Iterator[None]:
+    """Within the block a hook is there."""
+    try:
+        yield
+    finally:
+        handle.remove()

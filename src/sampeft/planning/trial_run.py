@@ -1,0 +1,93 @@
+"""A model, its settings and its data in, the plan of its training out: what `sampeft plan` and `sampeft train` say first."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from sampeft.backbones import RANDOM
+from sampeft.data.cache import Preparation, PreparedVolume, Slices
+from sampeft.data.case import Case, Dataset
+from sampeft.evaluation import score_case
+from sampeft.io import read_volume
+from sampeft.model import SemanticSam
+from sampeft.peft import METHODS
+from sampeft.planning.planner import Plan, Workload, plan, processes, room_bytes
+from sampeft.planning.step_trial import measure_costs
+from sampeft.prediction.inference import predict_slices
+from sampeft.training.loop import precision_for
+from sampeft.training.settings import Training
+
+
+def plan_training(
+    model: SemanticSam, training: Training, workload: Workload, method: str, slices: Slices | None = None
+) -> Plan:
+    """Measure a few steps of this model on the device that `fit` would take, and reckon. slices: to draw from; None: noise
+    of the right size."""
+    # accelerate's own choice would join processes, which only the training may do.
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    assert device is not None
+    precision = precision_for(device, training.precision)
+    costs = measure_costs(model, training, precision, device, room_bytes(), slices)
+    workload = replace(workload, views_on_disk=model.digest != RANDOM)  # as `Views` keeps them
+    last = hasattr(METHODS[method].options, "last")
+    return plan(costs, training, workload, model.spec, model.side, last)
+
+
+def workload_of(
+    dataset: Dataset, cases: list[Case], held_out: list[Case], preparation: Preparation, slices: Slices | None = None
+) -> Workload:
+    """slices: the prepared ones, where they are there; else the slices of the files are counted."""
+    held = sum(_slices_of(held_out, preparation))
+    seconds = _scoring_seconds(dataset, held_out, preparation) if held else 0.0
+    if slices is not None:
+        slice_bytes = (slices.images.nbytes + slices.channels.nbytes) // len(slices)
+        return Workload(len(slices), slice_bytes, held, seconds, processes=processes())
+    number = sum(_slices_of(cases, preparation))
+    return Workload(number, _slice_bytes(cases[0], preparation), held, seconds, processes=processes())
+
+
+def _slices_of(cases: list[Case], preparation: Preparation) -> Iterator[int]:
+    """How many slices each file has, pictures by their kind without being read."""
+    for case in cases:
+        for file in case.files:
+            if file.image.suffix.lower() in (".png", ".jpg", ".jpeg"):
+                yield 1
+            else:
+                yield len(PreparedVolume.of(read_volume(file.image), preparation, quiet=True))
+
+
+def _slice_bytes(case: Case, preparation: Preparation) -> int:
+    """Of a prepared slice: a byte for each pixel and channel, two for the truth."""
+    channels = len(PreparedVolume.of(read_volume(case.files[0].image), preparation, quiet=True).compact(0))
+    return (channels + 2) * preparation.side**2
+
+
+def _scoring_seconds(dataset: Dataset, cases: list[Case], preparation: Preparation) -> float:
+    """Seconds a slice for reading, scaling and counting, by the first held-out file and a model that costs nothing."""
+
+    class Nothing(torch.nn.Module):
+        """image_B3HW -> logits_BKHW of zeros."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, image_B3HW: torch.Tensor) -> torch.Tensor:
+            return self.weight.new_zeros(len(image_B3HW), len(dataset.labels), *image_B3HW.shape[-2:])
+
+    one = replace(cases[0], files=cases[0].files[:1])
+    counted = 0
+
+    def predict(prepared: PreparedVolume, _: Any) -> Iterator[tuple[int, Any]]:
+        nonlocal counted
+        counted = len(prepared)
+        return predict_slices(Nothing(), prepared)
+
+    start = time.perf_counter()
+    score_case(predict, dataset, one, preparation)
+    return (time.perf_counter() - start) / max(1, counted)

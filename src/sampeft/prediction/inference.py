@@ -1,0 +1,126 @@
+"""The folder of a trained run in, the `Segmenter` that predicts by it out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import torch
+
+from sampeft.backbones import RANDOM, load_backbone
+from sampeft.backbones.checkpoints import load_state
+from sampeft.data.cache import Preparation
+from sampeft.errors import WeightsError
+from sampeft.labels import LabelSet
+from sampeft.model import SemanticSam
+from sampeft.peft import attach
+from sampeft.peft.state import WEIGHTS, load_trained, merge, read_description
+from sampeft.peft.whole import is_whole, load_whole
+from sampeft.prediction.model_lock import lock_of
+from sampeft.prediction.prompting import Prompter as Prompter
+from sampeft.prediction.segmenter import Segmenter as Segmenter
+from sampeft.prediction.segmenter import output_stem as output_stem
+from sampeft.prediction.segmenter import predict_volume as predict_volume
+from sampeft.prediction.slice_maps import class_maps as class_maps
+from sampeft.prediction.slice_maps import predict_slices as predict_slices
+from sampeft.prediction.slice_maps import slice_logits as slice_logits
+from sampeft.refine import Refiner
+
+
+def load(
+    run: Path | str,
+    *,
+    weights: str | None = None,
+    last: bool = False,
+    merged: bool = True,
+    beside: Segmenter | None = None,
+    refiner: Refiner | None = None,
+    views: int = 1,
+    engine: str = "torch",
+    precision: str = "f32",
+    make_graph: bool = True,
+) -> Segmenter:
+    """Load a trained run: its best model, or its `last`.
+
+    weights: base weights, when they are not where they were at training; they must have the same sha256.
+    merged: fold the adapter into the weights (no extra cost at prediction).
+    beside: a loaded run of the same base, whose weights are then shared; whichever of the two is used puts its own adapter
+    in place, so that several runs take the memory of one.
+    views: how many views of each slice are averaged.
+    engine, precision, make_graph: what runs the network, see `engine_for` (there `make`); with a kept graph the model is not
+    made before it is needed.
+    Raises WeightsError when something is missing or belongs to another base.
+    """
+    folder = Path(run) / "last" if last else Path(run)
+    description = read_description(folder)
+    labels = LabelSet.from_json(description["label_map"], folder / "adapter.json")
+    preparation = Preparation.from_json(description["preparation"], folder)
+
+    def make() -> SemanticSam:
+        return _made(folder, description, labels, preparation.side, weights, merged, beside)
+
+    if engine == "torch" and precision == "f32":
+        return Segmenter(make(), labels, preparation, description, refiner, None, views)
+    from sampeft.engines import engine_for
+    from sampeft.engines.graph import Identity
+
+    model = _Once(make)
+    running = engine_for(engine, model, Identity.of(folder, description), precision, make=make_graph)
+    # The model itself goes the usual way, which shares it between threads and runs.
+    return Segmenter(
+        model, labels, preparation, description, refiner, None if running.name == "torch" else running, views
+    )
+
+
+class _Once:
+    """Makes a model when it is first asked for."""
+
+    def __init__(self, make: Callable[[], SemanticSam]) -> None:
+        self._make, self._lock = make, Lock()
+        self._model: SemanticSam | None = None
+
+    def __call__(self) -> SemanticSam:
+        with self._lock:
+            if self._model is None:
+                self._model = self._make()
+            return self._model
+
+
+def _made(
+    folder: Path,
+    description: dict[str, Any],
+    labels: LabelSet,
+    side: int,
+    weights: str | None,
+    merged: bool,
+    beside: Segmenter | None,
+) -> SemanticSam:
+    if is_whole(folder):
+        model = load_whole(folder, description, labels, side)
+        return model.cuda() if torch.cuda.is_available() else model
+    wanted = description["weights_sha256"]
+    if beside is not None:
+        loaded = beside.model.loaded
+    else:
+        if wanted == RANDOM:
+            torch.manual_seed(description["seed"])
+        loaded = load_backbone(description["backbone"], RANDOM if wanted == RANDOM else weights)
+    same_seed = beside is None or wanted != RANDOM or beside.description["seed"] == description["seed"]
+    if (loaded.spec.name, loaded.digest) != (description["backbone"], wanted) or not same_seed:
+        raise WeightsError(
+            f"{folder}: trained on {description['backbone']} with content {wanted[:8]}..., but {loaded.source} is "
+            f"{loaded.spec.name} with {loaded.digest[:8]}...; give the right weights with --weights"
+        )
+    with lock_of(beside.model) if beside else nullcontext():
+        model = SemanticSam(loaded, labels, side, description.get("detail", False))
+        attach(model, description["method"], description["options"])
+        path = folder / WEIGHTS
+        load_trained(model, load_state(path), path)
+        if merged:
+            merge(model)
+        if torch.cuda.is_available():
+            model.cuda()
+        return model.eval()

@@ -1,0 +1,166 @@
+"""Prepared slices and a step in, a process's share of the augmented slices of that step out, or their features."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sampeft.backbones import Features
+from sampeft.data.augment import augment
+from sampeft.data.cache import Slices
+from sampeft.errors import UsageError
+from sampeft.model import SemanticSam
+from sampeft.training.settings import Training
+from sampeft.training.views import Views
+from sampeft.volume import IGNORE
+
+Drawn = TypeVar("Drawn")
+Given = TypeVar("Given")
+
+
+def draw_probabilities(presence_NK: npt.NDArray[np.bool_], foreground: Sequence[int], balance: float) -> torch.Tensor:
+    """(N,) probability of every slice: `balance` of it by class, equally, then by slice; the rest uniform."""
+    count_N = len(presence_NK)
+    uniform = np.full(count_N, 1 / count_N)
+    classes = [k for k in foreground if presence_NK[:, k].any()]
+    if not classes:
+        return torch.from_numpy(uniform)
+    by_class = np.mean([presence_NK[:, k] / presence_NK[:, k].sum() for k in classes], axis=0)
+    return torch.from_numpy((1 - balance) * uniform + balance * by_class)
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Augmented slices by step, in the order of no memory: what is drawn depends on seed and step, and several processes
+    share the batch that one would draw. Each slice is augmented by itself, so that it is the same whoever takes it.
+
+    bank: what the untouched encoder gives for drawn slices, for the head. kept: where `cached_views` is set, what its frozen
+    start gives for those views of every slice. ahead: draws the next step's slices while a GPU works on this one's; on a CPU
+    both would want the same cores, and there is none.
+    """
+
+    slices: Slices
+    model: SemanticSam
+    config: Training
+    accelerator: Any
+    probabilities_N: torch.Tensor
+    bank: Views
+    kept: Views | None
+    ahead: ThreadPoolExecutor | None = None
+    _next: dict[int, Future[tuple[torch.Tensor, torch.Tensor]]] = field(default_factory=dict, init=False, repr=False)
+
+    @classmethod
+    def of(cls, slices: Slices, model: SemanticSam, config: Training, accelerator: Any, start: str = "") -> Batches:
+        """start: sha256 of the trained weights that the training starts from, if it does."""
+        presence_NK = slices.presence(len(model.labels))
+        probabilities_N = draw_probabilities(presence_NK, model.labels.foreground, config.balance)
+        room = config.cache_mib << 20
+        views = partial(
+            Views, model, slices, augmentation=config.augmentation, accelerator=accelerator, most_bytes=room
+        )
+        always_the_same = torch.Generator().manual_seed(0)
+        drawn = torch.multinomial(
+            probabilities_N, config.head_bank, replacement=True, generator=always_the_same
+        ).numpy()
+        kept = None
+        if config.cached_views:
+            if (block := model.frozen_blocks()) < 0:
+                raise UsageError(
+                    "training.cached_views keeps what the frozen start of the encoder gives, but this method trains from the "
+                    "start; leave it out, or train a method with --options.last"
+                )
+            kept = views(index=np.tile(np.arange(len(slices)), config.cached_views), block=block, start="")
+        bank = views(index=drawn, block=None, start=start)
+        if accelerator.process_index == 0:
+            _tell_idle("batch", config.batch, accelerator.num_processes)
+            if config.head_first:
+                _tell_idle("head_batch", config.head_batch, accelerator.num_processes)
+        ahead = None if accelerator.device.type == "cpu" else ThreadPoolExecutor(1, "next slices")
+        return cls(slices, model, config, accelerator, probabilities_N, bank, kept, ahead)
+
+    def generator(self, step: int) -> torch.Generator:
+        """For all that a step draws, equal in all processes; what a method draws by itself, such as dropout, is fixed as
+        well, for every process on its own."""
+        common, own = self._seeds(step)
+        torch.manual_seed(own + self.accelerator.process_index)
+        return torch.Generator().manual_seed(common)
+
+    def _seeds(self, step: int) -> tuple[int, int]:
+        common, own = map(int, np.random.SeedSequence([self.config.seed, step]).generate_state(2))
+        return common, own
+
+    def images(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """What `drawn` gives for a step, perhaps drawn during the step before."""
+
+        def draw(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+            return self.drawn(torch.Generator().manual_seed(self._seeds(step)[0]))
+
+        waiting = self._next.pop(step, None)
+        found = waiting.result() if waiting else draw(step)
+        if self.ahead:
+            self._next[step + 1] = self.ahead.submit(draw, step + 1)
+        return found
+
+    def drawn(self, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """images_B3HW on the device and channels_BHW."""
+        index = self._index(generator)
+        changes = torch.randint(2**62, index.shape, generator=generator)
+        return self._share(self._augmented, list(zip(index.tolist(), changes.tolist(), strict=True)))
+
+    def started(self, generator: torch.Generator) -> tuple[Features, torch.Tensor]:
+        """What enters the first trained block for one of the `cached_views` of drawn slices, and channels_BHW."""
+        assert self.kept is not None
+        index = self._index(generator)
+        view = torch.randint(self.config.cached_views, index.shape, generator=generator)
+        return self._share(self.kept.get, (view * len(self.slices) + index).tolist())
+
+    def encoded(self, generator: torch.Generator) -> tuple[Features, torch.Tensor]:
+        """What the untouched encoder gives for `head_batch` of the bank, and channels_BHW."""
+        numbers = torch.randint(len(self.bank.index), (self.config.head_batch,), generator=generator)
+        return self._share(self.bank.get, numbers.tolist())
+
+    def _index(self, generator: torch.Generator) -> torch.Tensor:
+        return torch.multinomial(self.probabilities_N, self.config.batch, replacement=True, generator=generator)
+
+    def _share(
+        self, get: Callable[[Sequence[Drawn]], tuple[Given, torch.Tensor]], batch: Sequence[Drawn]
+    ) -> tuple[Given, torch.Tensor]:
+        """What `get` gives for this process's part of a batch; without any it takes one that counts nowhere: all IGNORE,
+        of which the loss and every gradient are zero."""
+        mine = shares(batch, self.accelerator.num_processes)[self.accelerator.process_index]
+        given, truth = get(mine or batch[:1])
+        return given, truth if mine else torch.full_like(truth, IGNORE)
+
+    def _augmented(self, drawn: Sequence[tuple[int, int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of each pair the slice with that number, changed as that seed says."""
+        pairs = []
+        for index, seed in drawn:
+            pictures = self.slices.batch(np.array([index]))
+            generator = torch.Generator().manual_seed(seed)
+            pairs.append(augment(*pictures, self.model.labels, self.config.augmentation, generator))
+        images, truth = map(torch.cat, zip(*pairs, strict=True))
+        return images.to(self.accelerator.device), truth
+
+
+def shares(batch: Sequence[Drawn], processes: int) -> list[Sequence[Drawn]]:
+    """Neighbouring parts, one a process, whose sizes differ by one at most; empty ones when there is not enough."""
+    bounds = [len(batch) * rank // processes for rank in range(processes + 1)]
+    return [batch[start:end] for start, end in pairwise(bounds)]
+
+
+def _tell_idle(name: str, count: int, processes: int) -> None:
+    if count < processes:
+        warnings.warn(
+            f"training.{name} is {count} slices for {processes} processes, of which {processes - count} have nothing to do; "
+            f"--training.{name} {processes} or more would use them all",
+            stacklevel=3,
+        )

@@ -1,0 +1,194 @@
+"""All that a training has changed so far -> one file, written whole or not at all, and back, bit for bit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sampeft.errors import UsageError, WeightsError
+from sampeft.io import write_atomically
+from sampeft.model import SemanticSam
+from sampeft.peft.lora import RankBudget
+from sampeft.peft.state import load_trained, trained_state
+from sampeft.training.averaging import Average
+
+FILE = "checkpoint.safetensors"
+FORMAT = 2
+FREE = ("checkpoint_minutes", "trackers", "max_bad_steps", "cache_mib")
+"""Fields of a training that change nothing in its result: a run may go on with others."""
+_IMPORTANCE = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # what AdaLoRA's allocator remembers of every weight
+
+
+@dataclass
+class Position:
+    """Where a training stands, beside its tensors. What is drawn follows from seed, step and process, so that no state of
+    a random generator is in it.
+
+    step: steps taken. seconds: of training so far.
+    validations: shares of the run that are over. bad_steps, bad_in_row: steps that were not finite. learned: whether any
+    step changed the model. running: losses (total, ce, dice) since the last line of the log. start_dsc, best_dsc: of the
+    held-out cases, before training and at best, after best_step; waited: validations since then. finished: by its own end.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    validations: int = 0
+    bad_steps: int = 0
+    bad_in_row: int = 0
+    learned: bool = False
+    running: list[list[float]] = field(default_factory=list)
+    start_dsc: float | None = None
+    best_dsc: float | None = None
+    best_step: int | None = None
+    waited: int = 0
+    finished: bool = False
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file of `Learner.write` holds. settings: what a run must have in common with the one that goes on with it.
+    circumstances: what need not be equal, but without which the result is not bit-equal. others: state that is no tensor.
+    """
+
+    path: Path
+    position: Position
+    settings: dict[str, Any]
+    circumstances: dict[str, Any]
+    others: dict[str, Any]
+    tensors: dict[str, torch.Tensor]
+
+    def part(self, name: str) -> dict[str, torch.Tensor]:
+        return {key.removeprefix(f"{name}/"): t for key, t in self.tensors.items() if key.startswith(f"{name}/")}
+
+    def refuse_others(self, settings: Mapping[str, Any]) -> None:
+        """Raises UsageError naming every setting that was another, with the old and the new value."""
+        if changed := differences(self.settings, json.loads(json.dumps(settings))):
+            raise UsageError(
+                f"{self.path.parent}: cannot go on with other settings: {'; '.join(changed)}; give --resume with the old "
+                "ones, or choose another --out, or start anew with --force and without --resume"
+            )
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What a training changes: trained weights, AdamW's moments, the average, fp16's loss scale, a method's own state."""
+
+    model: SemanticSam
+    optimizer: Any
+    average: Average
+    scaler: Any = None
+
+    def write(
+        self, folder: Path, position: Position, settings: Mapping[str, Any], circumstances: Mapping[str, Any]
+    ) -> None:
+        """Write FILE; until it is whole the older one stays. A finished training keeps its position alone."""
+        from safetensors.torch import save
+
+        others: dict[str, Any] = {}
+        tensors: dict[str, torch.Tensor] = {}
+        if not position.finished:
+            parts = {"model": trained_state(self.model), "average": self.average.tensors(), **self._moments()}
+            others["updates"] = self.average.updates
+            if self.scaler is not None:
+                others["scaler"] = self.scaler.state_dict()
+            if isinstance(budget := self.model.regulator, RankBudget):
+                parts.update({f"regulator/{term}": getattr(budget.allocator, term) for term in _IMPORTANCE})
+                others["pattern"] = budget.pattern
+            tensors = {
+                f"{part}/{name}": tensor.detach().cpu().contiguous()
+                for part, named in parts.items()
+                for name, tensor in named.items()
+            }
+        content = {
+            "format": FORMAT,
+            "position": asdict(position),
+            "settings": settings,
+            "circumstances": circumstances,
+            "others": others,
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / FILE, save(tensors, metadata={"content": json.dumps(content)}))
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Put everything back. Raises WeightsError when something is missing or of another shape."""
+        load_trained(self.model, checkpoint.part("model"), checkpoint.path)
+        moments: dict[int, dict[str, torch.Tensor]] = {}
+        for index, name in enumerate(self._names()):
+            kept = {key: checkpoint.tensors.get(f"optimizer/{key}/{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
+            if found := {key: tensor for key, tensor in kept.items() if tensor is not None}:
+                moments[index] = found
+        if checkpoint.position.learned and not moments:
+            raise WeightsError(f"{checkpoint.path}: the optimizer's state is missing; start anew with --force")
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        self.average.restore(checkpoint.part("average"), checkpoint.others["updates"])
+        if self.scaler is not None and "scaler" in checkpoint.others:
+            self.scaler.load_state_dict(checkpoint.others["scaler"])
+        if isinstance(budget := self.model.regulator, RankBudget):
+            device = next(self.model.parameters()).device
+            for term in _IMPORTANCE:
+                kept_terms = checkpoint.part(f"regulator/{term}")
+                setattr(budget.allocator, term, {name: tensor.to(device) for name, tensor in kept_terms.items()})
+            budget.pattern = checkpoint.others["pattern"]
+
+    def _names(self) -> list[str]:
+        """Of the trained weights, in the optimizer's order."""
+        names = {id(parameter): name for name, parameter in self.model.named_parameters()}
+        return [names[id(p)] for group in self.optimizer.param_groups for p in group["params"]]
+
+    def _moments(self) -> dict[str, dict[str, torch.Tensor]]:
+        names = self._names()
+        found: dict[str, dict[str, torch.Tensor]] = {}
+        for index, values in self.optimizer.state_dict()["state"].items():
+            for key, tensor in values.items():
+                found.setdefault(f"optimizer/{key}", {})[names[index]] = tensor
+        return found
+
+
+def read_checkpoint(folder: Path) -> Checkpoint | None:
+    """The state in a run folder, None when there is none. Raises WeightsError when it cannot be read."""
+    from safetensors import SafetensorError, safe_open
+
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            content = json.loads((file.metadata() or {})["content"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
+        if content["format"] != FORMAT:
+            raise ValueError(f"format {content['format']}, this version reads {FORMAT}")
+        kept = {name: content[name] for name in ("settings", "circumstances", "others")}
+        return Checkpoint(path, Position(**content["position"]), tensors=tensors, **kept)
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        message = f"{path}: cannot be read ({error}); the models saved before are not touched; start anew with --force"
+        raise WeightsError(message) from None
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed process had not finished writing."""
+    for place in (folder, folder / "last"):
+        for path in place.glob(".*.tmp"):
+            path.unlink(missing_ok=True)
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], within: str = "") -> list[str]:
+    """`training.lr was 0.001, is 0.002` for every setting of `new` that `old` holds otherwise or not at all."""
+    found: list[str] = []
+    for key, now in new.items():
+        then = old.get(key)
+        if isinstance(now, dict) and isinstance(then, dict):
+            found += differences(then, {**dict.fromkeys(then), **now}, f"{within}{key}.")
+        elif then != now:
+            found.append(f"{within}{key} was {_shown(then)}, is {_shown(now)}")
+    return found
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(str, value))}]"
+    return value[:12] + "..." if isinstance(value, str) and len(value) == 64 else str(value)  # of a sha256 its start
