@@ -64,8 +64,8 @@ def run(made: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     small = replace(architectures()["sam-vit-b"], name="tiny", native_side=64, side=64)
     monkeypatch.setitem(BACKBONES, "tiny", small)
     for module in ("slice_maps", "segmenter"):
-        monkeypatch.setattr(f"sampeft.{module}.said_of", bright)
-    for module in ("refining", "probabilities"):
+        monkeypatch.setattr(f"sampeft.prediction.{module}.said_of", bright)
+    for module in ("refining", "prediction.probabilities"):
         monkeypatch.setattr(f"sampeft.{module}.slice_logits", bright_logits)
     return Path(shutil.copytree(made[1], tmp_path / "run"))
 
