@@ -194,7 +194,9 @@ def test_after_a_kill_the_same_command_gives_the_same_files(run: Path, tmp_path:
     pictures(tmp_path / "in", 8)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert main(["predict", str(run), str(tmp_path / "in"), "--out", str(whole)]) == 0
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    here = Path(__file__)
+    folders = os.pathsep.join([str(here.parent), str(here.parents[1])])
+    environment = {**os.environ, "PYTHONPATH": folders, "OMP_NUM_THREADS": "1"}
     arguments = [sys.executable, "-c", KILLED, str(run), str(tmp_path / "in"), str(cut)]
     with subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 120
