@@ -347,7 +347,7 @@ def test_a_dropped_picture_is_segmented_shown_and_downloaded(page: Any, tmp_path
 
 
 def test_a_prediction_is_cancelled_and_refusals_are_sentences(page: Any, world: World, tmp_path: Path) -> None:
-    world.model.delay_s = 0.3
+    world.model.delay_s = 1.5  # a slice batch; a busy machine must find it under way
     try:
         page.locator("#file").set_input_files(write_nifti(tmp_path / "long.nii.gz", np.full((9, 9, 60), 100, np.int16)))
         page.get_by_role("progressbar").wait_for()
