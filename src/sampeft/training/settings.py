@@ -33,7 +33,7 @@ class Training:
     trainings find them. What does not fit is computed each time.
     accumulate: a step's slices go through the model in so many parts, one after the other: the memory of a part, the steps of
     the whole; the Dice term is then pooled over each part.
-    recompute: keep less for the backward pass and compute the encoder's blocks once more: less memory, a third more time.
+    recompute: keep less for the backward pass and compute the encoder's blocks once more: less memory, a fifth more time.
     compile: fuse the encoder's operations with `torch.compile`; takes minutes at the start, on a CPU.
     precision: auto, fp32, bf16 or fp16.
     max_bad_steps: non-finite steps in a row that end the training.
