@@ -15,6 +15,7 @@ from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Of several test processes each takes whole files, whose fixtures are then made once; the laws by architecture."""
     for item in items:

@@ -13,7 +13,7 @@ from sampeft.data.cache import Preparation, PreparedVolume
 from sampeft.data.case import Case, Dataset, ImageFile
 from sampeft.data.intensity import preset
 from sampeft.errors import DataError, UsageError
-from sampeft.evaluation import score_case, score_cases, score_maps
+from sampeft.evaluation import score_case, score_cases, score_maps, telling_slice
 from sampeft.labels import LabelSet
 from sampeft.metrics.protocols import PROTOCOLS
 
@@ -106,9 +106,16 @@ def test_a_predictor_scores_as_its_own_maps_do(maps: Dataset, tmp_path: Path) ->
     preparation = Preparation(preset("ct-abdomen"), 32)
     evaluation, looks = score_cases(predict, dataset, scans, preparation, {}, save=tmp_path / "out")
     assert [look.case for look in looks] == list(evaluation.cases)
+    for scan, look in zip(scans, looks, strict=True):
+        telling = telling_slice(dataset, scan, preparation)  # nothing is predicted for it
+        again = telling.look(np.roll(telling.truth_HW, 1, axis=1))
+        # Slices 2..4 show both classes, in equal numbers: the first of them.
+        assert (again.file, again.slice, again.slices) == (look.file, look.slice, look.slices) == (scan.id, 2, 8)
+        for shown in ("image", "truth", "prediction"):
+            np.testing.assert_array_equal(getattr(again, shown), getattr(look, shown))
     counts, _ = score_case(predict, dataset, scans[0], preparation)
     assert counts == evaluation.counts[scans[0].id]
     saved = [Case(c.id, (ImageFile(c.id, tmp_path / "out" / f"{c.id}.nii.gz", c.files[0].label),)) for c in scans]
-    again = score_maps(Dataset("saved", tmp_path, LABELS, tuple(saved)), saved, {})
-    assert again.counts == evaluation.counts
-    assert again.measures == evaluation.measures
+    by_maps = score_maps(Dataset("saved", tmp_path, LABELS, tuple(saved)), saved, {})
+    assert by_maps.counts == evaluation.counts
+    assert by_maps.measures == evaluation.measures

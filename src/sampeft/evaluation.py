@@ -49,6 +49,34 @@ class Look:
         return f"slice {self.slice + 1} of {self.slices}" if self.slices > 1 else self.file
 
 
+@dataclass(frozen=True)
+class TellingSlice:
+    """The slice of a case whose truth shows most classes, of those the one that shows most of them."""
+
+    case: str
+    file: str
+    index: int
+    prepared: PreparedVolume
+    truth_HW: Array
+
+    def look(self, prediction_HW: Array) -> Look:
+        """As it is shown: with the levels that the model sees, and what was predicted."""
+        image = np.moveaxis(self.prepared.levels.apply(self.prepared.slices[self.index]), 0, -1)
+        return Look(
+            self.case, self.file, self.index, len(self.prepared), image, self.truth_HW.copy(), prediction_HW.copy()
+        )
+
+
+def telling_slice(dataset: Dataset, case: Case, preparation: Preparation) -> TellingSlice:
+    """The same slice as that of every `Look`, found without predicting anything."""
+    slices = (
+        TellingSlice(case.id, file.id, s, prepared, truth_HW)
+        for file, prepared, _, truth in _read(dataset, case, preparation)
+        for s, truth_HW in enumerate(truth)
+    )
+    return max(slices, key=lambda one: _richness(one.truth_HW, dataset))
+
+
 def score_case(
     predict: Predictor, dataset: Dataset, case: Case, preparation: Preparation, save: Path | None = None
 ) -> tuple[Counts, Look]:
@@ -187,26 +215,36 @@ def _predict_case(
     save: Path | None,
 ) -> Look:
     """Predict the files of a case, hand each with its truth to `score`, and pick the telling slice."""
-    look: Look | None = None
+    telling: tuple[TellingSlice, Array] | None = None
     richest = -1.0
-    for file in case.files:
-        prepared = PreparedVolume.of(read_volume(file.image), preparation)
+    for file, prepared, label, truth in _read(dataset, case, preparation):
         volume = prepared.volume
-        label = read_labels(file, dataset, volume)
-        truth = prepared.view.slices(label.array)
         result = np.zeros(truth.shape, dtype=np.int16)
         for s, channels_HW in predict(prepared, truth):
             result[s] = channels_HW
-            present = np.bincount(truth[s][truth[s] >= 0].ravel(), minlength=len(dataset.labels))
-            present = present[list(dataset.labels.foreground)]
-            richness = (present > 0).sum() + present.sum() / (1 + truth[s].size)
-            if richness > richest:
+            if (richness := _richness(truth[s], dataset)) > richest:
                 richest = richness
-                image = np.moveaxis(prepared.levels.apply(prepared.slices[s]), 0, -1)
-                look = Look(case.id, file.id, s, len(prepared), image, truth[s].copy(), channels_HW)
+                telling = TellingSlice(case.id, file.id, s, prepared, truth[s]), channels_HW
         prediction = LabelVolume(prepared.view.restore(result), volume.affine, file.image)
         score(prediction, label, volume)
         if save is not None:
             write_map(save / file.id, prediction.array, dataset.labels, volume)
-    assert look is not None, "a case has at least one file with at least one slice"
-    return look
+    assert telling is not None, "a case has at least one file with at least one slice"
+    return telling[0].look(telling[1])
+
+
+def _read(
+    dataset: Dataset, case: Case, preparation: Preparation
+) -> Iterator[tuple[ImageFile, PreparedVolume, LabelVolume, Array]]:
+    """Each file of the case, prepared, with its truth on its own grid and as upright slices (S, H, W)."""
+    for file in case.files:
+        prepared = PreparedVolume.of(read_volume(file.image), preparation)
+        label = read_labels(file, dataset, prepared.volume)
+        yield file, prepared, label, prepared.view.slices(label.array)
+
+
+def _richness(truth_HW: Array, dataset: Dataset) -> float:
+    """How many foreground classes a slice shows, and as the fraction how much of it they cover."""
+    present = np.bincount(truth_HW[truth_HW >= 0].ravel(), minlength=len(dataset.labels))
+    present = present[list(dataset.labels.foreground)]
+    return float((present > 0).sum() + present.sum() / (1 + truth_HW.size))

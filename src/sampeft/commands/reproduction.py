@@ -25,7 +25,7 @@ from sampeft.data import open_dataset
 from sampeft.data.cache import Preparation
 from sampeft.data.case import Case, Dataset
 from sampeft.errors import UsageError, WeightsError
-from sampeft.evaluation import Look
+from sampeft.evaluation import Look, telling_slice
 from sampeft.labels import BACKGROUND, LabelSet
 from sampeft.metrics.protocols import PROTOCOLS as SCORING
 from sampeft.metrics.scores import SUMMARY, Evaluation
@@ -34,6 +34,7 @@ from sampeft.oracle.automatic_masks import MaskSettings
 from sampeft.oracle.protocols import PROTOCOLS, Oracle
 from sampeft.prediction.inference import load
 from sampeft.prediction.probabilities import CalibratedPredictor
+from sampeft.progress import bar
 from sampeft.training.loop import Training
 
 DATA = {
@@ -336,5 +337,17 @@ def looks(place: Place, row: Row, cases: Sequence[Case]) -> list[Look]:
     if row.kind == "trained":
         segmenter = load(trained(place, row, 0), weights=place.weights)
         return evaluate_segmenter(segmenter, place.dataset, cases, place.split)[1]
-    oracle = oracle_of(place, row)
-    return score(oracle[0], place.dataset, cases, oracle[1], place.split)["masks"][1] if oracle else []
+    if (made := oracle_of(place, row)) is None:
+        return []
+    oracle, preparation = made
+    found: list[Look] = []
+    with bar("oracle", len(cases)) as shown:
+        for number, case in enumerate(cases):
+            telling = telling_slice(place.dataset, case, preparation)
+
+            def within(part: float, done: int = number) -> None:
+                shown.update(done + part)
+
+            choices, _ = oracle.choose(telling.prepared, telling.index, telling.truth_HW, within)
+            found.append(telling.look(choices["masks"].channels_HW))
+    return found

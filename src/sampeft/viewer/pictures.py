@@ -25,12 +25,12 @@ def nifti_of(volume: Volume) -> bytes:
     array = volume.array
     if array.ndim == 4:
         array = np.ascontiguousarray(shown(array)).view(_COLOUR)[..., 0]
-    return _encoded(array, volume)
+    return _encoded(array, volume, 0)  # packing it would take longer than sending it within one machine
 
 
 def map_nifti(channels: npt.NDArray[Any], labels: LabelSet, volume: Volume) -> bytes:
     """Class channels as a .nii.gz of ids on the grid of `nifti_of`."""
-    return _encoded(ids_of(channels, labels), volume)
+    return _encoded(ids_of(channels, labels), volume, 1)
 
 
 def png_of(volume: Volume) -> bytes:
@@ -66,12 +66,14 @@ def shown(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 def ids_of(channels: npt.NDArray[Any], labels: LabelSet) -> npt.NDArray[Any]:
     """File ids of class channels; pixels without a truth hold the ignore id, or 0 where there is none."""
     ignored = channels == IGNORE
+    if not ignored.any():
+        return labels.to_ids(channels)
     ids = labels.to_ids(np.where(ignored, 0, channels))
     ids[ignored] = labels.ignore or 0
     return ids
 
 
-def _encoded(array: npt.NDArray[Any], volume: Volume) -> bytes:
+def _encoded(array: npt.NDArray[Any], volume: Volume, level: int) -> bytes:
     if volume.is_raster:
         array, volume = array.swapaxes(0, 1), Volume(array, FLAT_AFFINE, volume.path)
-    return gzip.compress(nifti.encode(array, volume, compressed=False), compresslevel=1, mtime=0)
+    return gzip.compress(nifti.encode(array, volume, compressed=False), compresslevel=level, mtime=0)

@@ -7,7 +7,7 @@ import shutil
 import threading
 import time
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from hashlib import sha256
 from http import HTTPStatus
 from pathlib import Path
@@ -52,6 +52,7 @@ class Service:
         self._predictions: dict[str, Prediction] = {}
         self._lock = threading.Lock()
         self.heavy = threading.Lock()  # held where a whole image is read for a request, so that memory stays bounded
+        self._read = lru_cache(1)(read_volume)  # a view asks for an image and then for its truth on the image's grid
         self.worker = Worker(settings.max_waiting)
         self._closing = threading.Event()
         self._sweeper = threading.Thread(target=self._sweep, name="sweeping", daemon=True)
@@ -102,7 +103,7 @@ class Service:
         path = folder / f"{sha256(file.id.encode()).hexdigest()[:24]}-{kind}"
         with self.heavy:
             if not path.is_file():
-                volume = read_volume(file.image)
+                volume = self._read(file.image)
                 if kind == "truth.nii.gz":
                     content = pictures.map_nifti(read_labels(file, dataset, volume).array, dataset.labels, volume)
                 elif kind == "image.nii.gz":
@@ -200,6 +201,7 @@ class Service:
         for prediction in old:
             if prediction.job.state not in (QUEUED, RUNNING):
                 self._remove(prediction)
+        self._read.cache_clear()
         for path in (self.workspace.folder / "cases").glob("*"):
             if time.time() - path.stat().st_mtime > limit_s:
                 path.unlink(missing_ok=True)
