@@ -106,7 +106,8 @@ def near(image_HW3: np.ndarray, color: tuple[int, int, int], by: int = 3) -> np.
 def write_volume_dataset(root: Path, affines: dict[str, np.ndarray], size: tuple[int, int, int]) -> Path:
     """A `folder` data set of volumes by name: classes c1 (grey) and c2 (white) as boxes far from the middle, on black.
 
-    The boxes lie at the same places of the patient whatever the affine: c1 right, anterior, superior of c2.
+    The boxes lie at the same places of the patient whatever the affine: c1 right, anterior, superior of c2. The first
+    volume is a little darker, so that a model which sees brightness is less sure of it.
     """
     import json
 
@@ -114,7 +115,8 @@ def write_volume_dataset(root: Path, affines: dict[str, np.ndarray], size: tuple
 
     for name, affine in affines.items():
         label = boxes_in(affine, size)
-        write_nifti(root / "images" / f"{name}.nii.gz", (label * 127.5).astype(np.int16), affine)
+        levels = label * (120 if name == next(iter(affines)) else 127.5)
+        write_nifti(root / "images" / f"{name}.nii.gz", levels.astype(np.int16), affine)
         write_nifti(root / "labels" / f"{name}.nii.gz", label.astype(np.uint8), affine)
     content = {
         "name": "boxes",

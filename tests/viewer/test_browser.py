@@ -6,6 +6,7 @@ import gzip
 import json
 import re
 import time
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -346,6 +347,45 @@ def test_a_dropped_picture_is_segmented_shown_and_downloaded(page: Any, tmp_path
     until(lambda: page.locator("#predictions li").count() == 0)
 
 
+@pytest.mark.real_data
+@pytest.mark.filterwarnings("ignore")
+def test_a_zipped_series_is_a_volume_and_its_result_a_dicom_seg(page: Any, real_data: Path, tmp_path: Path) -> None:
+    pydicom = pytest.importorskip("pydicom")
+    pytest.importorskip("highdicom")
+    with zipfile.ZipFile(tmp_path / "liver.zip", "w") as archive:
+        for path in (real_data / "dicom_odd" / "ct_liver_3slice").rglob("*"):
+            archive.write(path, f"study/{path.name}")
+    page.locator("#file").set_input_files(tmp_path / "liver.zip")
+    page.get_by_role("link", name="Result").wait_for()
+    assert [text.split(" / ")[-1] for text in page.locator("figure.pane figcaption").all_inner_texts()[:3]] == [
+        "3",
+        "512",
+        "512",
+    ]
+    page.get_by_role("button", name="Soft tissue").click()  # it is in HU
+    put(page, set={"opacity": 0})
+    assert np.ptp(pixels(page.locator("figure.pane").first)) > 200  # air, fat and liver
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Result").click()
+    assert download.value.suggested_filename == "liver.dcm"
+    assert pydicom.dcmread(download.value.path()).Modality == "SEG"
+
+
+def test_a_tiff_of_colours_is_segmented(page: Any, tmp_path: Path) -> None:
+    from PIL import Image
+
+    picture = np.zeros((30, 40, 3), np.uint8)
+    picture[5:12, 20:34] = (255, 90, 20)
+    Image.fromarray(picture).save(tmp_path / "field.tif")
+    page.locator("#file").set_input_files(tmp_path / "field.tif")
+    page.get_by_role("link", name="Result").wait_for()
+    put(page, set={"opacity": 0})
+    pane = page.locator("figure.pane").first
+    frame = pane.evaluate("(f) => f.pane.frame")
+    found = extent(near(pixels(pane), (255, 90, 20)))
+    assert np.abs(np.subtract(found, placed(frame, 20, 5, 34, 12))).max() < frame["x"] / 2
+
+
 def test_a_prediction_is_cancelled_and_refusals_are_sentences(page: Any, world: World, tmp_path: Path) -> None:
     world.model.delay_s = 1.5  # a slice batch; a busy machine must find it under way
     try:
@@ -429,6 +469,83 @@ def test_a_correction_by_a_click_a_box_undo_and_save(page: Any, world: World, cl
     assert page.locator("details.scores").count() == 1  # it is scored against the truth of the data set
 
 
+def test_all_are_segmented_and_the_least_sure_come_first(page: Any, world: World) -> None:
+    names = page.locator("#cases .list button .name")
+    assert [name.strip() for name in names.all_inner_texts()] == ["ipl", "las"]
+    page.get_by_role("button", name="Segment all that are listed").click()
+    until(lambda: sum("%" in text for text in page.locator("#cases .list .badge").all_inner_texts()) == 2)
+    bodies = page.evaluate("window.sampeft.predictions.bodies.map((b) => [b.image, b.result.confidence])")
+    surely = dict(bodies)
+    assert surely["las"] < surely["ipl"]  # which is brighter
+    page.get_by_label("Search cases").fill("ip")
+    page.get_by_label("Search cases").fill("")
+    page.get_by_label("Order").select_option("least sure first")
+    assert [name.strip() for name in names.all_inner_texts()] == ["las", "ipl"]
+    # What is not segmented comes last, however unsure it was.
+    page.evaluate("window.sampeft.predictions.end(window.sampeft.predictions.bodies.find((b) => b.image === 'las'))")
+    until(lambda: [name.strip() for name in names.all_inner_texts()] == ["ipl", "las"])
+
+
+def test_more_predictions_than_the_server_answers_at_once_are_kept(page: Any) -> None:
+    asked: list[int] = []
+
+    def answer(route: Any) -> None:
+        ids = re.findall(r"ids=([^&]+)", route.request.url)
+        asked.append(len(ids))
+        done = {"state": "done", "run": "run", "case": None, "result": {"confidence": None}}
+        route.fulfill(json=[{"id": id, "name": id, **done} for id in ids if id != "id7"])
+
+    page.route("**/api/predictions?*", answer)
+    kept = page.evaluate(
+        """async () => {
+            const { predictions } = window.sampeft;
+            predictions.ids = [...Array(450).keys()].map((n) => `id${n}`);
+            await predictions.refresh();
+            return [predictions.ids.length, predictions.bodies.length, JSON.parse(sessionStorage["sampeft.predictions"]).length];
+        }"""
+    )
+    assert asked == [200, 200, 50]
+    assert kept == [449, 449, 449]  # the server has forgotten one
+
+
+def test_truth_and_prediction_on_each_other_and_side_by_side(page: Any, classes: LabelSet) -> None:
+    show(page, "las")
+    segment(page)
+    slice = voxel_of(LAS, (10, 12, 16))[2]
+    put(page, cursor=[0, 0, slice], set={"opacity": 1})
+    pane = page.locator("figure.pane").first
+    inside = near(pixels(pane), classes.colors[1])
+    page.get_by_role("button", name="Both").click()
+    both = pixels(pane)
+    edge = near(both, tuple((255 + 2 * c) // 3 for c in classes.colors[1]))  # of the truth, which the prediction equals
+    assert extent(edge) == extent(inside)
+    assert near(both, classes.colors[1]).sum() + edge.sum() == inside.sum()
+    page.get_by_role("button", name="Beside truth").click()
+    panes = page.locator("figure.pane")
+    until(lambda: panes.count() == 2)
+    titles = panes.locator("figcaption").all_inner_texts()
+    assert [title.split()[0] for title in titles] == ["prediction", "truth"]
+    put(page, cursor=[0, 0, slice])
+    left, right = (near(pixels(panes.nth(n)), classes.colors[1]) for n in range(2))
+    assert left.any()
+    assert extent(left) == extent(right)
+    panes.first.locator("canvas").focus()
+    page.keyboard.press("ArrowUp")
+    until(lambda: len({text.split()[-3] for text in panes.locator("figcaption").all_inner_texts()}) == 1)
+
+
+def test_a_finger_moves_the_cross_hair(world: World) -> None:
+    page = world.open(390, 844, has_touch=True, is_mobile=True)
+    show(page, "ipl")
+    pane = page.locator("figure.pane").first
+    pane.scroll_into_view_if_needed()
+    box, frame = pane.locator("canvas").bounding_box(), pane.evaluate("(f) => f.pane.frame")
+    page.touchscreen.tap(box["x"] + frame["left"] + 3.5 * frame["x"], box["y"] + frame["top"] + 4.5 * frame["y"])
+    assert page.evaluate("window.sampeft.scene.cursor")[1:] == [4, 3]  # as by the mouse
+    assert page.faults == []
+    page.context.close()
+
+
 def test_two_evaluations_side_by_side(page: Any, world: World) -> None:
     page.get_by_role("link", name="Compare").click()
     page.get_by_role("heading", name="Cases, worst first").wait_for()
@@ -461,6 +578,14 @@ def test_the_3d_view_is_niivue_or_says_how_to_get_it(page: Any, world: World) ->
     found = solid.evaluate("(f) => { f.niivue.drawScene(); return f.niivue.volumes.map((v) => v.dimsRAS.slice(1)); }")
     assert len(found) == 2
     page.faults[:] = [fault for fault in page.faults if "GPU stall" not in fault and "GL Driver" not in fault]
+
+
+def test_without_the_3d_library_the_page_says_how_to_get_it(page: Any) -> None:
+    page.route("**/api/about", lambda route: route.fulfill(json={**route.fetch().json(), "solid": False}))
+    show(page, "las")
+    page.get_by_role("button", name="Show in 3-D").click()
+    until(lambda: "run `make page` once" in page.locator("figure.solid").inner_text())
+    assert page.locator("figure.pane").count() == 4  # the planes are there all the same
 
 
 @pytest.mark.parametrize("width", [390, 1440])

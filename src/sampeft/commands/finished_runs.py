@@ -15,6 +15,8 @@ from sampeft.io import write_atomically
 from sampeft.io.plain import json_text
 
 DONE = "complete.json"
+_AT_FIRST = {"training": {"augmentation": {"unchanged": 0.0}}}
+"""What was done before a setting existed, where that was other than the setting's default now."""
 
 
 def plain_settings(config: Config) -> dict[str, Any]:
@@ -27,8 +29,8 @@ def finished(run: Path, settings: Mapping[str, Any]) -> bool:
     if not (run / DONE).is_file():
         return False
     before = json.loads((run / DONE).read_text(encoding="utf-8")).get("settings", {})
-    # A setting that did not exist then was as it is by default.
-    if changed := differences(before, settings, plain_settings(Config(Path(), Path()))):
+    defaults = merged(plain_settings(Config(Path(), Path())), _AT_FIRST)
+    if changed := differences(before, settings, defaults):
         raise UsageError(f"{run}: was trained with other settings ({', '.join(changed)}); choose another --out")
     return True
 
@@ -54,6 +56,14 @@ def differences(
         elif old != value:
             found.append(f"{within}{key} {old} then, {value} now")
     return found
+
+
+def merged(settings: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with others put in, nested ones within their own."""
+    return {
+        **settings,
+        **{k: merged(settings[k], v) if isinstance(v, Mapping) else v for k, v in over.items()},
+    }
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -1,6 +1,7 @@
 // The images of the data set on the left: search, split, order, next and previous.
 
 import { fill, make } from "/dom.js";
+import { reviewRank } from "/predictions.js";
 
 export class Cases {
   /** body: of /api/cases. open: called with {case, image, has_labels} of the one that is chosen. */
@@ -38,7 +39,7 @@ export class Cases {
     const found = this.every.filter((entry) =>
       (!this.split || entry.splits.includes(this.split)) && `${entry.case} ${entry.image}`.toLowerCase().includes(this.text));
     if (this.order === "listed") return found;
-    const rank = (entry) => this.predictions.of(this.run, entry.case, entry.image)?.rank ?? Infinity;
+    const rank = (entry) => reviewRank(this.predictions.of(this.run, entry.case, entry.image));
     return found.map((entry) => [rank(entry), entry]).sort((a, b) => (a[0] === b[0] ? 0 : a[0] - b[0])).map(([, entry]) => entry);
   }
 

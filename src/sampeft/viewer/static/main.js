@@ -155,11 +155,13 @@ class Page {
     const signal = this.begin(entry, known ?? null);
     this.showResult();
     const above = path`/api/cases/${entry.case}/images/${entry.image}/`;
-    const [image, truth] = await this.shown(Promise.all([
-      this.load(`${above}image.nii.gz`, "image", signal), entry.has_labels ? this.load(`${above}truth.nii.gz`, "truth", signal) : null,
-    ]));
+    const loading = [this.load(`${above}image.nii.gz`, "image", signal), entry.has_labels ? this.load(`${above}truth.nii.gz`, "truth", signal) : null];
+    loading[1]?.catch(() => {}); // it is said below, unless the image is refused before
+    const image = await this.shown(loading[0]);
     if (signal.aborted) return;
-    this.scene.set(image);
+    this.scene.set(image); // to be looked at while the truth is on its way
+    const truth = await loading[1];
+    if (signal.aborted) return;
     if (truth) this.scene.put("truth", truth, this.data.labels);
     if (known?.state === "done") await this.putMap(known, signal);
     else this.showResult();

@@ -4,8 +4,11 @@ import { ask, path, remove, upload } from "/api.js";
 
 const KEPT = "sampeft.predictions";
 const POLL_MS = 400;
+const MOST_IDS = 200; // that the server answers at once
 const ACTIVE = ["queued", "running"];
 
+/** The order of review: those without any foreground, then by rising confidence, then what is not done. */
+export const reviewRank = (body) => (body?.state === "done" ? (body.result.confidence ?? -1) : Infinity);
 export const isActive = (body) => ACTIVE.includes(body.state) || body.state === "sending";
 
 export class Predictions extends EventTarget {
@@ -77,7 +80,7 @@ export class Predictions extends EventTarget {
   }
 
   keep() {
-    sessionStorage.setItem(KEPT, JSON.stringify(this.ids.slice(0, 200)));
+    sessionStorage.setItem(KEPT, JSON.stringify(this.ids));
     this.changed();
   }
 
@@ -87,11 +90,17 @@ export class Predictions extends EventTarget {
 
   /** Ask the server how they are. */
   async refresh() {
-    const query = new URLSearchParams(this.ids.slice(0, 200).map((id) => ["ids", id]));
-    const found = new Map((await ask(`/api/predictions?${query}`)).map((body, rank) => [body.id, { ...body, rank }]));
+    const found = new Map();
+    const asked = [...this.ids]; // more may be added meanwhile
+    for (let n = 0; n < asked.length; n += MOST_IDS) {
+      const query = new URLSearchParams(asked.slice(n, n + MOST_IDS).map((id) => ["ids", id]));
+      for (const body of await ask(`/api/predictions?${query}`)) found.set(body.id, body);
+    }
     const ended = this.bodies.filter((old) => isActive(old) && found.has(old.id) && !isActive(found.get(old.id)));
-    this.ids = this.ids.filter((id) => found.has(id));
-    this.bodies = [...this.bodies.filter((b) => b.state === "sending"), ...this.ids.map((id) => found.get(id))];
+    const gone = new Set(asked.filter((id) => !found.has(id)));
+    const here = new Map(this.bodies.map((b) => [b.id, b]));
+    this.ids = this.ids.filter((id) => !gone.has(id) && (found.has(id) || here.has(id)));
+    this.bodies = [...this.bodies.filter((b) => b.state === "sending"), ...this.ids.map((id) => found.get(id) ?? here.get(id))];
     this.keep();
     for (const old of ended) this.dispatchEvent(new CustomEvent("ended", { detail: found.get(old.id) }));
   }

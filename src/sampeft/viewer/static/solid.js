@@ -43,7 +43,8 @@ export function solidTile(scene) {
   }
 
   scene.addEventListener("look", renew);
-  if (hasGraphicsCard()) show();
+  // Asking for a graphics card can take a second where there is none; the planes are drawn before.
+  setTimeout(() => !closed && hasGraphicsCard() && show(), 100);
   const close = () => {
     closed = true;
     scene.removeEventListener("look", renew);
@@ -61,12 +62,16 @@ async function library() {
   return import(NIIVUE);
 }
 
+let card = null;
+
 function hasGraphicsCard() {
+  if (card !== null) return card;
   const gl = document.createElement("canvas").getContext("webgl2");
   const named = gl?.getExtension("WEBGL_debug_renderer_info");
   const name = named ? gl.getParameter(named.UNMASKED_RENDERER_WEBGL) : "";
   gl?.getExtension("WEBGL_lose_context")?.loseContext();
-  return Boolean(gl) && !/swiftshader|llvmpipe|software|basic render/i.test(name);
+  card = Boolean(gl) && !/swiftshader|llvmpipe|software|basic render/i.test(name);
+  return card;
 }
 
 async function draw({ nv, NVImage }, scene) {
