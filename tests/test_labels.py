@@ -24,6 +24,19 @@ def test_channels_become_ids_and_the_type_holds_the_ignore_id() -> None:
     assert LabelSet(("background", "a"), (0, 1), ignore=256).dtype == np.uint16
 
 
+@pytest.mark.parametrize("ids", [(0, 1, 2, 3), (0, 2, 13, 300)])
+def test_ids_do_not_depend_on_the_order_in_memory(ids: tuple[int, ...]) -> None:
+    labels = LabelSet(KIDNEYS.names, ids)
+    channels = np.random.default_rng(0).integers(0, 4, (3, 4, 5)).astype(np.int16)
+    wanted = np.array(ids)[channels]
+    for given in (channels, np.asfortranarray(channels), channels.transpose(1, 0, 2), channels[:, ::2]):
+        found = labels.to_ids(given)
+        assert found.dtype == labels.dtype
+        assert np.array_equal(found, np.array(ids)[given])
+    assert labels.to_ids(np.asfortranarray(channels)).flags.f_contiguous
+    assert np.array_equal(labels.to_ids(channels[:1, :, 0].T), wanted[:1, :, 0].T)  # contiguous either way
+
+
 def test_mirroring_swaps_pairs_only_and_twice_is_nothing() -> None:
     """D23: right kidney (1) <-> left kidney (2)."""
     assert KIDNEYS.mirror_channels.tolist() == [0, 2, 1, 3]

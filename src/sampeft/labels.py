@@ -122,14 +122,17 @@ class LabelSet:
         return np.uint8 if max(*self.ids, self.ignore or 0) <= 255 else np.uint16
 
     def to_ids(self, channels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Class channels (any shape, 0..K-1) -> ids as written to files."""
+        """Class channels (any shape, 0..K-1) -> ids as written to files, in the same order in memory."""
+        if self.ids == tuple(range(len(self))):
+            return channels.astype(self.dtype)
+        if channels.flags.f_contiguous and not channels.flags.c_contiguous:
+            return self.to_ids(channels.T).T
         table = np.asarray(self.ids, dtype=self.dtype)
         if channels.ndim < 2:
             return np.take(table, channels)
         found = np.empty(channels.shape, dtype=self.dtype)
-        for part, given in zip(
-            found, channels, strict=True
-        ):  # `take` makes eight bytes of every pixel that it is given
+        # `take` makes eight bytes of every pixel that it is given
+        for part, given in zip(found, channels, strict=True):
             part[...] = np.take(table, given)
         return found
 

@@ -249,7 +249,7 @@ export class Correction {
       return make("label", { class: "inline" }, box, text);
     };
     const what = this.busy ? "Working …"
-      : this.mask ? (this.mask.pixels ? `${this.mask.pixels.toLocaleString("en")} pixels. Accept, or add points.` : "Nothing found there; try other points.")
+      : this.mask ? (this.mask.pixels ? `${this.mask.pixels.toLocaleString("en")} pixels. Accept, or add points.` : "Nothing found there; try other points, or a box.")
       : "Click into the object, Shift+click outside of it, or drag a box around it.";
     const held = document.activeElement?.dataset?.kind;
     fill(this.panel, make("h2", {}, "Correct"), head,
