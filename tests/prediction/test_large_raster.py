@@ -20,7 +20,7 @@ from sampeft.data.cache import Preparation
 from sampeft.data.intensity import Intensity
 from sampeft.errors import DataError, UsageError
 from sampeft.io import read_label_ids
-from sampeft.io.windows import MapWriter, opened
+from sampeft.io.windows import Ids, MapWriter, opened
 from sampeft.labels import LabelSet
 from sampeft.prediction import large_raster
 from sampeft.prediction.inference import Segmenter
@@ -254,7 +254,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(share: float, tmp_path: Path) ->
     path = write_tiff(tmp_path / "a.tif", np.zeros((1, 1100, 1100), np.uint8), **PLACE)
 
     def write(name: str) -> Path:
-        with opened(path) as source, MapWriter(tmp_path / "out" / name, source, LABELS) as writer:
+        with opened(path) as source, MapWriter(tmp_path / "out" / name, source, Ids(LABELS)) as writer:
             for top in range(0, 1100, 100):
                 writer.append(ids[top : top + 100])
             writer.finish()

@@ -149,7 +149,7 @@ def encode(ids_HW: npt.NDArray[Any], labels: LabelSet, like: Volume) -> bytes:
     if header.missing is not None:
         ids_HW = without_measurement(ids_HW, header.missing[..., 0], labels)
     with rasterio.MemoryFile() as memory:
-        with memory.open(**profile(ids_HW.shape, ids_HW.dtype, labels, header), compress="deflate") as raster:
+        with memory.open(**profile(ids_HW.shape, ids_HW.dtype, labels.ignore, header), compress="deflate") as raster:
             describe(raster, labels, header)
             raster.write(ids_HW, 1)
         content: bytes = memory.read()
@@ -164,8 +164,10 @@ def without_measurement(
     return ids_HW if empty is None else np.where(missing_HW, np.asarray(empty, dtype=ids_HW.dtype), ids_HW)
 
 
-def profile(size: tuple[int, ...], dtype: npt.DTypeLike, labels: LabelSet, header: MapHeader | None) -> dict[str, Any]:
-    """What rasterio needs to open a file of ids (H, W) for writing: at the place of `header`, if it has one."""
+def profile(
+    size: tuple[int, ...], dtype: npt.DTypeLike, nodata: int | None, header: MapHeader | None
+) -> dict[str, Any]:
+    """What rasterio needs to open a file of one band (H, W) for writing: at the place of `header`, if it has one."""
     position = {name: getattr(header, name, None) for name in ("crs", "transform", "gcps")}
     return {
         "driver": "GTiff",
@@ -173,7 +175,7 @@ def profile(size: tuple[int, ...], dtype: npt.DTypeLike, labels: LabelSet, heade
         "width": size[1],
         "count": 1,
         "dtype": np.dtype(dtype).name,
-        "nodata": labels.ignore,
+        "nodata": nodata,
         **{key: value for key, value in position.items() if value is not None},
     }
 
@@ -181,12 +183,16 @@ def profile(size: tuple[int, ...], dtype: npt.DTypeLike, labels: LabelSet, heade
 def describe(raster: Any, labels: LabelSet, header: MapHeader | None) -> None:
     """Names of the classes as tags CLASS_<id>, their colours where ids have 8 bits, into a raster open for writing."""
     names = {f"CLASS_{id}": name for id, name in zip(labels.ids, labels.names, strict=True)}
-    # GDAL moves ground control points by a pixel when a file says `Point` of itself after it was made.
-    said = header.area_or_point if header and not header.gcps else None
-    place = {"AREA_OR_POINT": said} if said else {}
-    raster.update_tags(**names, **place)
+    raster.update_tags(**names, **place_tags(header))
     if raster.dtypes[0] == "uint8":
         raster.write_colormap(1, dict(zip(labels.ids, labels.colors, strict=True)))
+
+
+def place_tags(header: MapHeader | None) -> dict[str, str]:
+    """What a file says of where in its pixels the places lie."""
+    # GDAL moves ground control points by a pixel when a file says `Point` of itself after it was made.
+    said = header.area_or_point if header and not header.gcps else None
+    return {"AREA_OR_POINT": said} if said else {}
 
 
 def _misread(tags: dict[int, Any]) -> bool:

@@ -24,17 +24,28 @@ def write_shares(stem: Path, shares_IJK: npt.NDArray[np.uint8], like: Volume) ->
     if isinstance(like.header, geotiff.MapHeader):
         suffix, content = ".tif", _geotiff(shares_IJK[:, :, 0], like.header)
     elif like.is_raster:
-        from PIL import Image
-
-        buffer = BytesIO()
-        Image.fromarray(shares_IJK[:, :, 0]).save(buffer, format="PNG")
-        suffix, content = ".png", buffer.getvalue()
+        suffix, content = ".png", png(shares_IJK[:, :, 0])
     else:
         suffix, content = ".nii.gz", _nifti(shares_IJK, like)
     path = stem.parent / f"{stem.name}{suffix}"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, content)
     return path
+
+
+def png(shares_HW: npt.NDArray[np.uint8]) -> bytes:
+    """A grey picture of 0..255."""
+    from PIL import Image
+
+    buffer = BytesIO()
+    Image.fromarray(shares_HW).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def describe(raster: Any, header: geotiff.MapHeader | None) -> None:
+    """The scale by which readers see 0..1, into a raster open for writing."""
+    raster.scales = (1 / 255,)
+    raster.update_tags(**geotiff.place_tags(header))
 
 
 def _nifti(shares_IJK: npt.NDArray[np.uint8], like: Volume) -> bytes:
@@ -52,13 +63,9 @@ def _nifti(shares_IJK: npt.NDArray[np.uint8], like: Volume) -> bytes:
 def _geotiff(shares_HW: npt.NDArray[np.uint8], header: geotiff.MapHeader) -> bytes:
     import rasterio
 
-    height, width = shares_HW.shape
-    position: dict[str, Any] = {"crs": header.crs, "transform": header.transform, "gcps": header.gcps}
-    known = {key: value for key, value in position.items() if value is not None}
     with rasterio.MemoryFile() as memory:
-        options = {"driver": "GTiff", "width": width, "height": height, "count": 1, "dtype": "uint8"}
-        with memory.open(**options, compress="deflate", **known) as raster:
-            raster.scales = (1 / 255,)
+        with memory.open(**geotiff.profile(shares_HW.shape, np.uint8, None, header), compress="deflate") as raster:
+            describe(raster, header)
             raster.write(shares_HW, 1)
         content: bytes = memory.read()
     return content

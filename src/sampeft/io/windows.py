@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sampeft.errors import DataError
-from sampeft.io import geotiff, raster, read_volume, write_atomically
+from sampeft.io import geotiff, raster, read_volume, shares, write_atomically
 from sampeft.io.geotiff import MapHeader
 from sampeft.io.ground import affine_of, pixel_metres
 from sampeft.labels import LabelSet
@@ -132,16 +132,59 @@ def picture_size(path: Path) -> tuple[int, int]:
         raise DataError(f"{path}: damaged or truncated ({error}); copy or download it again") from None
 
 
+class Content(Protocol):
+    """What a written raster holds. overviews: how smaller copies are made of it."""
+
+    dtype: np.dtype[Any]
+    nodata: int | None
+    overviews: str
+
+    def describe(self, file: Any, header: MapHeader | None) -> None: ...
+
+    def png(self, array_HW: npt.NDArray[Any]) -> bytes: ...
+
+
+class Ids:
+    """Ids of classes, with their names and colours."""
+
+    overviews = "mode"
+
+    def __init__(self, labels: LabelSet) -> None:
+        self.labels, self.nodata = labels, labels.ignore
+        self.dtype: np.dtype[Any] = np.dtype(labels.dtype)
+
+    def describe(self, file: Any, header: MapHeader | None) -> None:
+        geotiff.describe(file, self.labels, header)
+
+    def png(self, array_HW: npt.NDArray[Any]) -> bytes:
+        return raster.encode(array_HW, self.labels)
+
+
+class Shares:
+    """Shares as 0..255, as `write_shares` writes them."""
+
+    overviews = "average"
+    nodata: int | None = None
+
+    def __init__(self) -> None:
+        self.dtype: np.dtype[Any] = np.dtype(np.uint8)
+
+    def describe(self, file: Any, header: MapHeader | None) -> None:
+        shares.describe(file, header)
+
+    def png(self, array_HW: npt.NDArray[Any]) -> bytes:
+        return shares.png(array_HW)
+
+
 class MapWriter:
-    """Takes rows of ids from top to bottom and makes a file of them: for a map a cloud-optimised GeoTIFF (tiled, deflated,
-    with smaller copies), else a PNG. The file is there when `finish` returns, and not before.
+    """Takes rows from top to bottom and makes a file of them: for a map a cloud-optimised GeoTIFF (tiled, deflated, with
+    smaller copies), else a PNG. The file is there when `finish` returns, and not before.
 
     Raises OSError when it cannot be written.
     """
 
-    def __init__(self, path: Path, source: Source, labels: LabelSet) -> None:
-        self.path, self.labels, self._like = path, labels, source
-        self._dtype = np.dtype(labels.dtype)
+    def __init__(self, path: Path, source: Source, content: Content) -> None:
+        self.path, self.content, self._like = path, content, source
         self._temporary = [path.with_name(f".{path.name}.{uuid.uuid4().hex}.{part}.tmp") for part in ("rows", "whole")]
         self._waiting: list[npt.NDArray[Any]] = []
         self._written = self._checksum = 0
@@ -152,7 +195,7 @@ class MapWriter:
                 self._file = rasterio.open(
                     self._temporary[0],
                     "w",
-                    **geotiff.profile(source.size, self._dtype, labels, source.header),
+                    **geotiff.profile(source.size, content.dtype, content.nodata, source.header),
                     tiled=True,
                     blockxsize=BLOCK,
                     blockysize=BLOCK,
@@ -160,11 +203,11 @@ class MapWriter:
                     zlevel=1,
                     bigtiff="if_safer",
                 )
-                geotiff.describe(self._file, labels, source.header)
+                content.describe(self._file, source.header)
 
-    def append(self, ids_HW: npt.NDArray[Any]) -> None:
+    def append(self, rows_nW: npt.NDArray[Any]) -> None:
         """The next rows; whole rows of tiles are written, so that none is packed twice."""
-        self._waiting.append(np.ascontiguousarray(ids_HW, dtype=self._dtype))
+        self._waiting.append(np.ascontiguousarray(rows_nW, dtype=self.content.dtype))
         self._checksum = zlib.crc32(self._waiting[-1].data, self._checksum)
         count = sum(len(rows) for rows in self._waiting)
         last = self._written + count == self._like.size[0]
@@ -179,15 +222,15 @@ class MapWriter:
 
     def finish(self) -> None:
         if self._file is None:
-            write_atomically(self.path, raster.encode(np.concatenate(self._waiting), self.labels))
+            write_atomically(self.path, self.content.png(np.concatenate(self._waiting)))
             return
         unfinished, whole = self._temporary
         with disk_told(self.path) as rasterio:
             from rasterio.shutil import copy
 
             self._file.close()
-            options = {"compress": "deflate", "blocksize": BLOCK, "bigtiff": "if_safer", "overview_resampling": "mode"}
-            copy(unfinished, whole, driver="COG", **options)
+            options = {"compress": "deflate", "blocksize": BLOCK, "bigtiff": "if_safer"}
+            copy(unfinished, whole, driver="COG", overview_resampling=self.content.overviews, **options)
             with rasterio.open(whole) as made:
                 found = 0
                 for top in range(0, made.height, BLOCK):

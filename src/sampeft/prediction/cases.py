@@ -20,15 +20,13 @@ from sampeft.io.shares import write_shares
 from sampeft.peft.state import WEIGHTS
 from sampeft.prediction.batch_size import Batch
 from sampeft.prediction.inference import Segmenter, output_stem
-from sampeft.prediction.large_raster import RasterOptions, needs_windows, predict_raster
+from sampeft.prediction.large_raster import RasterOptions, needs_windows, predict_raster, write_beside
 from sampeft.prediction.overlap import ahead, behind
-from sampeft.prediction.reading import DISAGREEMENT, ENTROPY, Reader
+from sampeft.prediction.raster_reading import RowReader
+from sampeft.prediction.reading import DISAGREEMENT, ENTROPY, PROBABILITIES, UNCERTAINTY, Reader, map_path
 from sampeft.prediction.run_record import BEGUN, DONE, FAILED, RunRecord
 from sampeft.prediction.stages import Stages
 from sampeft.volume import Volume
-
-PROBABILITIES, UNCERTAINTY = "probabilities", "uncertainty"
-"""Folders in the output folder."""
 
 
 @dataclass(frozen=True)
@@ -174,8 +172,11 @@ def predict_cases(
                 target = write_map(job.out / stem, case.channels, segmenter.labels, case.volume, job.nifti)
                 for name, shares in case.reader.maps():
                     kind = UNCERTAINTY if name in (ENTROPY, DISAGREEMENT) else PROBABILITIES
-                    write_shares(job.out / kind / f"{stem}_{name.replace('/', '-')}", shares, case.volume)
-            return case, {"map": target.name, "map_sha256": sha256(target), **_facts(case, segmenter)}
+                    write_shares(map_path(job.out / kind, stem, name), shares, case.volume)
+                facts = _facts(case, segmenter)
+                if case.volume.is_raster and any(write_beside(target, job.out / stem, segmenter.labels, job.rasters)):
+                    facts |= _square_metres(target, segmenter)
+            return case, {"map": target.name, "map_sha256": sha256(target), **facts}
         except DataError as error:
             case.fault = _fault(case.image, error)
             return case, {}
@@ -201,7 +202,7 @@ def _raster(
     key: str,
     progress: Callable[[Path, int, int], None] | None,
 ) -> tuple[Path, Path | None, str]:
-    """What `predict_cases` yields of an image that is cut into windows, or has outlines or areas written."""
+    """What `predict_cases` yields of an image that is cut into windows."""
     stem, stages = output_stem(image), Stages()
     origin: dict[str, Any] = {"image": str(image), "settings": key}
     try:
@@ -209,8 +210,9 @@ def _raster(
         record.add(stem, BEGUN, **origin)
         each = None if progress is None else _of_case(progress, image)
         with stages.of("network"):
-            files = predict_raster(segmenter, image, job.out, job.rasters, job.batch, each)
-        areas = class_areas(files.map, segmenter.labels)
+            reader = RowReader(segmenter.labels, job.temperature, job.probabilities, job.uncertainty)
+            files = predict_raster(segmenter, image, job.out, job.rasters, job.batch, each, reader)
+        measured = _square_metres(files.map, segmenter)
     except (SampeftError, MemoryError) as error:
         fault = _fault(image, error)
         record.add(stem, FAILED, **origin, message=fault)
@@ -219,12 +221,21 @@ def _raster(
         "map": files.map.name,
         "map_sha256": sha256(files.map),
         "window": files.window,
-        "pixels": {area.name: area.pixels for area in areas},
-        "m2": {area.name: area.square_metres for area in areas},
+        "confidence": reader.confidence,
+        **measured,
         "seconds": {stage: round(s, 3) for stage, s in stages.seconds.items()},
     }
     record.add(stem, DONE, **origin, **known)
     return image, files.map, ""
+
+
+def _square_metres(map: Path, segmenter: Segmenter) -> dict[str, Any]:
+    """Pixels and square metres of each class of a written map."""
+    areas = class_areas(map, segmenter.labels)
+    return {
+        "pixels": {area.name: area.pixels for area in areas},
+        "m2": {area.name: area.square_metres for area in areas},
+    }
 
 
 def _facts(case: _Case, segmenter: Segmenter) -> dict[str, Any]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,12 @@ from sampeft.errors import SampeftError, UsageError
 from sampeft.io import geotiff
 from sampeft.io.areas import write_class_areas
 from sampeft.io.vector import KINDS, Kind, write_areas
-from sampeft.io.windows import MapWriter, Source, glance, looks_like_picture, opened
+from sampeft.io.windows import Ids, MapWriter, Source, glance, looks_like_picture, opened
+from sampeft.labels import LabelSet
 from sampeft.prediction.batch_size import Batch, BatchSize, memory_in_words
 from sampeft.prediction.inference import Segmenter, output_stem
 from sampeft.prediction.model_lock import lock_of
+from sampeft.prediction.raster_reading import RowReader
 from sampeft.prediction.tiles import Axis, Probabilities, class_rows
 from sampeft.volume import Volume
 
@@ -88,11 +92,13 @@ def predict_raster(
     options: RasterOptions | None = None,
     batch: Batch = "auto",
     progress: Progress | None = None,
+    reader: RowReader | None = None,
 ) -> RasterFiles:
     """Segment a PNG, JPEG, TIFF or GeoTIFF of any size into the folder `out`; each file is there whole or not at all.
 
-    progress: (windows done, all). Memory holds rows of windows: of a GeoTIFF W x (classes x overlapping rows x 4 bytes +
-    window rows x bands), whatever its height; other pictures are read whole.
+    progress: (windows done, all). reader: reads the probabilities of what is cut into windows, and nothing else.
+    Memory holds rows of windows: of a GeoTIFF W x (classes x overlapping rows x 4 bytes + window rows x bands), whatever
+    its height; other pictures are read whole.
     Raises UsageError when no window can be chosen, DataError as `read_volume`, OSError when it cannot be written.
     """
     options = options or RasterOptions()
@@ -108,27 +114,35 @@ def predict_raster(
             )
         with opened(path) as source:
             written = stem.with_name(stem.name + (".png" if source.header is None else ".tif"))
-            with MapWriter(written, source, segmenter.labels) as writer:
-                for ids_HW in ids_by_rows(segmenter, source, window, options.overlap, batch, progress):
+            maps = reader.writing(out, stem.name, source) if reader else nullcontext()
+            with maps, MapWriter(written, source, Ids(segmenter.labels)) as writer:
+                for ids_HW in ids_by_rows(segmenter, source, window, options.overlap, batch, progress, reader):
                     writer.append(ids_HW)
                 writer.finish()
+    return RasterFiles(written, *write_beside(written, stem, segmenter.labels, options), window)
+
+
+def write_beside(
+    written: Path, stem: Path, labels: LabelSet, options: RasterOptions
+) -> tuple[Path | None, Path | None]:
+    """Write outlines and areas of a picture's label map where they are asked for; their files."""
     outlines = areas = None
     if options.vector:
         outlines = stem.with_name(f"{stem.name}.{options.vector}")
-        write_areas(written, outlines, segmenter.labels, options.vector, options.min_area, options.simplify)
+        write_areas(written, outlines, labels, options.vector, options.min_area, options.simplify)
     if options.areas:
         areas = stem.with_name(f"{stem.name}_areas.csv")
-        write_class_areas(written, areas, segmenter.labels)
-    return RasterFiles(written, outlines, areas, window)
+        write_class_areas(written, areas, labels)
+    return outlines, areas
 
 
 def needs_windows(segmenter: Segmenter, path: Path, options: RasterOptions) -> bool:
-    """Whether `predict_raster` is what makes all that is wanted of an image: a picture or raster that is cut into windows,
-    or whose outlines or areas are written. What is wrong with an image is left for that to tell."""
+    """Whether an image is a picture or raster that is cut into windows. What is wrong with one is left for
+    `predict_raster` to tell."""
     if not looks_like_picture(path):
         return False
     try:
-        return bool(options.vector) or options.areas or chosen_window(segmenter, path, options) is not None
+        return chosen_window(segmenter, path, options) is not None
     except SampeftError:
         return True
 
@@ -193,6 +207,7 @@ def ids_by_rows(
     overlap: float = 0.25,
     batch: Batch = "auto",
     progress: Progress | None = None,
+    reader: RowReader | None = None,
 ) -> Iterator[npt.NDArray[Any]]:
     """(n, W) ids from top to bottom: probabilities of overlapping windows, blended smoothly, the greatest taken.
 
@@ -213,11 +228,14 @@ def ids_by_rows(
         if strip.missing.all():
             return None
         images = (_window_image(shared, bands, strip, left, columns.length) for left in columns.starts)
-        return _probabilities(network, frame, images, together)
+        return _probabilities(network, frame, images, together, reader.temperature if reader else 1.0)
 
-    for i, (_, channels) in enumerate(class_rows(rows, columns, len(labels), predicted)):
+    see = partial(reader.see, source.size[1]) if reader else None
+    for i, (_, channels) in enumerate(class_rows(rows, columns, len(labels), predicted, see)):
         ids_HW = labels.to_ids(channels)
         missing_HW = strip.missing[: len(ids_HW)]
+        if reader:
+            reader.end_rows(channels, missing_HW)
         yield geotiff.without_measurement(ids_HW, missing_HW, labels) if missing_HW.any() else ids_HW
         if progress:
             progress((i + 1) * len(columns), len(rows) * len(columns))
@@ -253,7 +271,7 @@ def _window_image(
 
 
 def _probabilities(
-    network: Network, frame: Frame, images: Iterator[torch.Tensor | None], batch: int
+    network: Network, frame: Frame, images: Iterator[torch.Tensor | None], batch: int, temperature: float
 ) -> Iterator[Probabilities | None]:
     """Of each window (K, h, w), in order; `batch` of those that hold anything go through the network at a time."""
     waiting: deque[torch.Tensor | None] = deque()
@@ -262,17 +280,19 @@ def _probabilities(
         waiting.append(image)
         known += image is not None
         if known == batch:
-            yield from _looked_at(network, frame, waiting)
+            yield from _looked_at(network, frame, waiting, temperature)
             waiting.clear()
             known = 0
-    yield from _looked_at(network, frame, waiting)
+    yield from _looked_at(network, frame, waiting, temperature)
 
 
-def _looked_at(network: Network, frame: Frame, waiting: deque[torch.Tensor | None]) -> Iterator[Probabilities | None]:
+def _looked_at(
+    network: Network, frame: Frame, waiting: deque[torch.Tensor | None], temperature: float
+) -> Iterator[Probabilities | None]:
     known = [image for image in waiting if image is not None]
     logits = iter(network(torch.stack(known))) if known else iter(())
     for image in waiting:
-        yield None if image is None else frame.logits(next(logits)).softmax(dim=0).numpy()
+        yield None if image is None else (frame.logits(next(logits)) / temperature).softmax(dim=0).numpy()
 
 
 def network_of(segmenter: Segmenter) -> Network:

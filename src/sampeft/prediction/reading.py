@@ -24,6 +24,36 @@ from sampeft.prediction.slice_maps import Channels, Said
 
 FULL = 255  # a share of 1 in the maps
 ENTROPY, DISAGREEMENT = "entropy", "disagreement"
+PROBABILITIES, UNCERTAINTY = "probabilities", "uncertainty"
+"""Folders of the maps in the output folder."""
+
+
+def map_path(folder: Path, stem: str, name: str) -> Path:
+    """Where the map of a class or of the uncertainty of an image lies, without its ending."""
+    return folder / f"{stem}_{name.replace('/', '-')}"
+
+
+def check_temperature(temperature: float) -> None:
+    """Raises UsageError for one out of range."""
+    if not 0.01 <= temperature <= 100:
+        raise UsageError(f"--temperature is {temperature:g}; give a number of 0.01..100, 1 for the logits as trained")
+
+
+@dataclass
+class Sureness:
+    """Probabilities of the classes shown as foreground, summed up, and of how many pixels."""
+
+    total: float = 0.0
+    pixels: int = 0
+
+    def add(self, total: float, pixels: int) -> None:
+        self.total += total
+        self.pixels += pixels
+
+    @property
+    def mean(self) -> float | None:
+        """None without any pixel."""
+        return self.total / self.pixels if self.pixels else None
 
 
 @dataclass
@@ -40,22 +70,18 @@ class Reader:
     probabilities: bool = False
     uncertainty: bool = False
     folder: Path | None = None
-    _sure: float = field(default=0.0, init=False)
-    _pixels: int = field(default=0, init=False)
+    sureness: Sureness = field(default_factory=Sureness, init=False)
     _view: SliceView | None = field(default=None, init=False)
     _maps: dict[str, npt.NDArray[np.uint8]] = field(default_factory=dict, init=False)
     _kept: tempfile.TemporaryDirectory[str] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        if not 0.01 <= self.temperature <= 100:
-            raise UsageError(
-                f"--temperature is {self.temperature:g}; give a number of 0.01..100, 1 for the logits as trained"
-            )
+        check_temperature(self.temperature)
 
     @property
     def confidence(self) -> float | None:
         """Mean probability of the class shown, over the pixels shown as foreground before any refiner; None without any."""
-        return self._sure / self._pixels if self._pixels else None
+        return self.sureness.mean
 
     def __call__(self, said: Said) -> Channels:
         """(H, W) class channels of a slice; slices of one volume come in any order."""
@@ -80,8 +106,7 @@ class Reader:
                 else:  # the foreground is the smaller part
                     at_N = shown_nW.flatten().nonzero()[:, 0]
                     sure_N = scaled.flatten(1).index_select(1, at_N).softmax(dim=0).amax(dim=0)
-                self._sure += float(sure_N.double().sum())
-                self._pixels += len(sure_N)
+                self.sureness.add(float(sure_N.double().sum()), len(sure_N))
             if DISAGREEMENT in self._maps and said.disagreement_hw is not None:
                 for rows, share_1nW in frame.blocks(said.disagreement_hw[None]):
                     inside = s, slice(top + rows.start, top + rows.stop), slice(left, right)

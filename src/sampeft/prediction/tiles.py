@@ -76,12 +76,14 @@ def class_rows(
     columns: Axis,
     classes: int,
     predicted: Callable[[int], Iterable[Probabilities | None] | None],
+    see: Callable[[int, Probabilities], None] | None = None,
 ) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
     """(first row, class channels (n, width)) from top to bottom: of the blended probabilities the greatest.
 
     predicted: number of a row of windows -> probabilities (K, h, w) of its windows from left to right; None for a window
     that nothing is known of, which counts as 0, or for a whole row of them. Kept are the rows that the next windows still
     add to: at most K x (h - step) x width numbers, however many rows the image has.
+    see: gets (first column, blended probabilities (K, n, w)) of the rows that are yielded next, from left to right.
     """
     shared = max([rows.starts[i] + rows.length - rows.end(i) for i in range(len(rows) - 1)], default=0)
     above = np.zeros((classes, shared, columns.size), dtype=np.float32)
@@ -98,6 +100,8 @@ def class_rows(
             right = left + block.shape[2]
             block[:, :kept] += above[:, :kept, left:right]
             found[:, left:right] = block[:, :finished].argmax(axis=0)
+            if see:
+                see(left, block[:, :finished])
             above[:, : rows.length - finished, left:right] = block[:, finished:]
         kept = rows.length - finished
         yield top, found

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from sampeft.prediction.reading import Reader
+from sampeft.prediction.reading import Reader, Sureness
 from sampeft.prediction.slice_maps import Channels, Said
 
 
@@ -16,10 +16,10 @@ class SliceReader(Reader):
     by_slice: dict[int, float | None] = field(default_factory=dict, init=False)
 
     def __call__(self, said: Said) -> Channels:
-        sure, pixels = self._sure, self._pixels
+        before = replace(self.sureness)
         channels = super().__call__(said)
-        shown = self._pixels - pixels
-        self.by_slice[said.slice] = (self._sure - sure) / shown if shown else None
+        own = Sureness(self.sureness.total - before.total, self.sureness.pixels - before.pixels)
+        self.by_slice[said.slice] = own.mean
         return channels
 
     def worst_first(self) -> list[tuple[int, float]]:

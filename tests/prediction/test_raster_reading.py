@@ -1,0 +1,124 @@
+"""Probabilities, uncertainty and confidence of rasters that are cut into windows, against what the network says of a pixel."""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fabricate import write_png
+from fabricate.maps import place, write_tiff
+from prediction.test_large_raster import LABELS, SIDE, ByPixel, scene, segmenter
+from sampeft.errors import UsageError
+from sampeft.io.windows import opened
+from sampeft.labels import LabelSet
+from sampeft.prediction.cases import Job, key_of, predict_cases
+from sampeft.prediction.large_raster import RasterOptions, ids_by_rows, predict_raster
+from sampeft.prediction.raster_reading import RowReader
+from sampeft.prediction.run_record import RunRecord
+
+rasterio = pytest.importorskip("rasterio", reason="needs the extra geo")
+PLACE = place()
+TILES = RasterOptions(tile=str(SIDE), overlap=0.3)
+
+
+def said(red_HW: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """(K, H, W) probabilities of `ByPixel`, by its definition."""
+    levels = red_HW / 255
+    raised = np.exp(np.stack([-9 * np.abs(levels - centre) for centre in (0.2, 0.5, 0.8)]) / temperature)
+    return np.asarray(raised / raised.sum(axis=0))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_maps_are_what_the_network_says_of_each_pixel(temperature: float, tmp_path: Path) -> None:
+    """It looks at single pixels, so every window says the same, and so does their blend."""
+    array = scene(61, 45)
+    path = write_tiff(tmp_path / "a.tif", array, photometric="rgb", **PLACE)
+    reader = RowReader(LABELS, temperature, probabilities=True, uncertainty=True)
+    predict_raster(segmenter(), path, tmp_path / "out", TILES, reader=reader)
+    wanted = said(array[0], temperature)
+    files = [f"probabilities/a_{name}.tif" for name in LABELS.names] + ["uncertainty/a_entropy.tif"]
+    entropy = -(wanted * np.log(wanted)).sum(axis=0) / math.log(3)
+    for file, map_HW in zip(files, [*wanted, entropy], strict=True):
+        with rasterio.open(tmp_path / "out" / file) as made:
+            assert (made.crs.to_epsg(), made.transform, made.nodata) == (32650, PLACE["transform"], None)
+            assert np.abs(made.read(1) * made.scales[0] - map_HW).max() <= 0.5 / 255 + 1e-5
+    assert reader.confidence == pytest.approx(wanted.max(axis=0).mean(), abs=1e-5)
+    assert sorted(p.name for p in (tmp_path / "out").rglob("*.tif")) == sorted(
+        ["a.tif", *(Path(file).name for file in files)]
+    )
+
+
+def test_what_was_not_measured_counts_for_nothing(tmp_path: Path) -> None:
+    """A whole window and half of one without a measurement; all of them 0 in the maps, none in the confidence."""
+    array = scene(40, 40).clip(1)
+    array[:, :20, :20] = array[:, 30:, :] = 0
+    path = write_tiff(tmp_path / "a.tif", array, photometric="rgb", nodata=0, **PLACE)
+    reader = RowReader(LABELS, probabilities=True)
+    predict_raster(segmenter(), path, tmp_path / "out", TILES, reader=reader)
+    measured = (array != 0).any(axis=0)
+    wanted = said(array[0])
+    total = np.zeros((40, 40))
+    for name in LABELS.names:
+        with rasterio.open(tmp_path / "out" / "probabilities" / f"a_{name}.tif") as made:
+            total += made.read(1)
+    assert (total[~measured] == 0).all()
+    assert np.abs(total[measured] - 255).max() <= 1.5  # three roundings
+    assert reader.confidence == pytest.approx(wanted.max(axis=0)[measured].mean(), abs=1e-5)
+
+
+def test_confidence_is_of_the_foreground_alone(tmp_path: Path) -> None:
+    labels = LabelSet(("background", "grey", "bright"), (0, 5, 9))
+    array = scene(30, 30)
+    path = write_png(tmp_path / "a.png", np.moveaxis(array, 0, -1))
+    for red, wanted in ((array[0], None), (np.zeros((30, 30), np.uint8), 0.0)):
+        picture = write_png(path, np.stack([red] * 3, axis=-1))
+        reader = RowReader(labels)
+        with opened(picture) as source:
+            for _ in ids_by_rows(replace(segmenter(), labels=labels), source, (SIDE, SIDE), reader=reader):
+                pass
+        if wanted is None:
+            chosen = said(red)
+            assert reader.confidence == pytest.approx(chosen.max(axis=0)[chosen.argmax(axis=0) > 0].mean(), abs=1e-5)
+        else:
+            assert reader.confidence is None
+
+
+def test_cases_write_the_maps_that_are_asked_for_whether_cut_or_whole(tmp_path: Path) -> None:
+    """One picture is cut into windows, the other is looked at whole; both get maps, areas and a confidence."""
+    pytest.importorskip("pyogrio")
+    large = write_tiff(tmp_path / "large.tif", scene(50, 60) // 255 * 255, photometric="rgb", **PLACE)
+    small = write_tiff(tmp_path / "small.tif", scene(SIDE, SIDE) // 255 * 255, photometric="rgb", **PLACE)
+    model = segmenter(ByPixel(), pixels=SIDE)
+    job = Job(
+        tmp_path / "out",
+        probabilities=True,
+        uncertainty=True,
+        rasters=RasterOptions(vector="geojson", areas=True),
+    )
+    with RunRecord(job.out, {}) as record:
+        results = list(predict_cases(model, [large, small], job, record, key_of({})))
+        assert [(target.name, fault) for _, target, fault in results if target] == [
+            ("large.tif", ""),
+            ("small.tif", ""),
+        ]
+        known = {name: record.cases[name] for name in ("large", "small")}
+    for name, case in known.items():
+        assert 0 < case["confidence"] <= 1
+        assert sum(case["m2"].values()) == pytest.approx(16 * sum(case["pixels"].values()))
+        for file in (f"{name}.geojson", f"{name}_areas.csv", f"uncertainty/{name}_entropy.tif"):
+            assert (job.out / file).is_file()
+        assert len(list((job.out / "probabilities").glob(f"{name}_*.tif"))) == 3
+        rows = list(csv.DictReader((job.out / f"{name}_areas.csv").read_text().splitlines()))
+        assert {row["class"]: int(row["pixels"]) for row in rows} == case["pixels"]
+    assert tuple(known["large"]["window"]) == (SIDE, SIDE)
+    assert "window" not in known["small"]
+
+
+def test_a_temperature_out_of_range_is_refused() -> None:
+    with pytest.raises(UsageError, match="--temperature is 0"):
+        RowReader(LABELS, temperature=0)
