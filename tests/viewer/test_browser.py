@@ -98,12 +98,12 @@ def world(
     folder = tmp_path_factory.mktemp("page")
     data = write_volume_dataset(folder / "data", {"las": LAS, "ipl": IPL}, SIZE)
     truths = {name: boxes_in(LAS, SIZE) for name in ("las", "ipl", "elsewhere")}
-    for name, wrong in (("good", 0.02), ("bad", 0.4)):
+    for name, wrong in (("good", 0.02), ("bad", 0.4), ("told", 0.01)):
         counts = {}
         for case, truth in truths.items():
             flipped = np.where(rng.random(truth.shape) < wrong, 2 - truth, truth)
             counts[case] = count(flipped.astype(np.int16), truth.astype(np.int16), 3)
-        meta = {"model": name, "data": "boxes", "split": "test", "oracle": False, "protocol": "default"}
+        meta = {"model": name, "data": "boxes", "split": "test", "oracle": name == "told", "protocol": "default"}
         Evaluation(counts, classes, meta).write(folder / "evals" / name)
     (folder / "evals" / "good" / "report.html").write_text("<!doctype html><p>the report of good</p>")
     model = Slow()
@@ -556,6 +556,14 @@ def test_two_evaluations_side_by_side(page: Any, world: World) -> None:
     values = [float(row.split()[1]) for row in rows]  # of `bad`, the first column
     assert len(rows) == 3
     assert values == sorted(values)
+    # An oracle is chosen by hand, is said to be one, and does not count among the best.
+    page.get_by_label(re.compile(r"told \(oracle\)")).check()
+    table = page.get_by_role("region", name="Means of classes")
+    until(lambda: table.locator("thead th").all_inner_texts() == ["Class", "bad", "good", "told (oracle)"])
+    told = Evaluation.read(world.service.evaluations["told"].folder).headline().mean
+    means = table.locator("tr.mean td")
+    assert f"{told:.3f}" in means.nth(2).inner_text()
+    assert "best" not in (means.nth(2).get_attribute("class") or "").split()
     page.get_by_role("button", name="Report", exact=True).click()
     frame = page.frame_locator("dialog iframe")
     frame.get_by_text("the report of good").wait_for()
