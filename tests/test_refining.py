@@ -85,7 +85,7 @@ def test_the_known_best_is_found_with_one_look_of_the_network(pictures: tuple[Da
     assert model.slices == 0
     assert fitted.refiner == REFINERS["components"](keep="all", least_size=20.0, fill_holes=True)  # type: ignore[call-arg]
     assert (fitted.before, fitted.after) == (before, 1.0)
-    assert shown == [(n, 20) for n in range(1, 21)]
+    assert shown == [(n, 24) for n in range(1, 25)]
     assert fitted.tried[0] == ({"fill_holes": False, "keep": "all", "least_size": 0.0}, before)
     assert rough.dsc(fitted.refiner) == 1.0
 

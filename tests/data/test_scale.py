@@ -26,10 +26,10 @@ def test_medians_of_the_larger_sides_and_of_the_ground(tmp_path: Path) -> None:
         for h, w in sizes
     ]
     pictures = [write_png(tmp_path / f"{h}.png", np.zeros((h, w), np.uint8)) for h, w in sizes]
-    assert Scale.of(maps, PREPARATION) == Scale(100, 4.0)
-    assert Scale.of(pictures, PREPARATION) == Scale(100, None)
+    assert Scale.of(maps, PREPARATION) == Scale(100, 4.0, 200)
+    assert Scale.of(pictures, PREPARATION) == Scale(100, None, 200)
     assert Scale.of([*maps, pictures[0]], PREPARATION).gsd is None
-    assert Scale.from_json({**Scale(100, 4.0).to_json(), "backbone": "x"}) == Scale(100, 4.0)
+    assert Scale.from_json({**Scale(100, 4.0, 200).to_json(), "backbone": "x"}) == Scale(100, 4.0, 200)
     assert Scale.from_json({}) == Scale()
 
 

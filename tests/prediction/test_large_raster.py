@@ -214,6 +214,10 @@ def test_windows_by_the_training_pictures(tmp_path: Path, monkeypatch: pytest.Mo
     small, large = (write_png(tmp_path / f"{n}.png", np.zeros((n, 30), np.uint8)) for n in (50, 51))
     assert chosen_window(segmenter(pixels=40), small, RasterOptions()) is None
     assert chosen_window(segmenter(pixels=40), large, RasterOptions()) == (40, 40)
+    largest = max(Image.open(large).size) if large.suffix == ".png" else max(ids_of(large).shape)
+    # Training looked at pictures of that size whole, and so does prediction.
+    assert chosen_window(segmenter(pixels=40, most_pixels=largest), large, RasterOptions()) is None
+    assert chosen_window(segmenter(pixels=40, most_pixels=largest - 1), large, RasterOptions()) == (40, 40)
     assert chosen_window(segmenter(), large, RasterOptions()) is None
     monkeypatch.setattr(large_raster, "_TOO_LARGE", 1000)
     with pytest.raises(UsageError, match=r"51\.png: has 30 x 51 pixels, and the run does not say"):

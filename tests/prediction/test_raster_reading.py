@@ -12,12 +12,15 @@ import pytest
 
 from fabricate import write_png
 from fabricate.maps import place, write_tiff
-from prediction.test_large_raster import LABELS, SIDE, ByPixel, scene, segmenter
+from prediction.test_large_raster import LABELS, SIDE, ByPixel, scene, segmenter, true_ids
+from sampeft.commands.evaluate import evaluate_segmenter
+from sampeft.data.case import Case, Dataset, ImageFile
 from sampeft.errors import UsageError
+from sampeft.io import read_label_ids
 from sampeft.io.windows import opened
 from sampeft.labels import LabelSet
 from sampeft.prediction.cases import Job, key_of, predict_cases
-from sampeft.prediction.large_raster import RasterOptions, ids_by_rows, predict_raster
+from sampeft.prediction.large_raster import RasterOptions, channels_by_rows, predict_raster
 from sampeft.prediction.raster_reading import RowReader
 from sampeft.prediction.run_record import RunRecord
 
@@ -79,7 +82,7 @@ def test_confidence_is_of_the_foreground_alone(tmp_path: Path) -> None:
         picture = write_png(path, np.stack([red] * 3, axis=-1))
         reader = RowReader(labels)
         with opened(picture) as source:
-            for _ in ids_by_rows(replace(segmenter(), labels=labels), source, (SIDE, SIDE), reader=reader):
+            for _ in channels_by_rows(replace(segmenter(), labels=labels), source, (SIDE, SIDE), reader=reader):
                 pass
         if wanted is None:
             chosen = said(red)
@@ -122,3 +125,22 @@ def test_cases_write_the_maps_that_are_asked_for_whether_cut_or_whole(tmp_path: 
 def test_a_temperature_out_of_range_is_refused() -> None:
     with pytest.raises(UsageError, match="--temperature is 0"):
         RowReader(LABELS, temperature=0)
+
+
+def test_scores_are_of_the_map_that_is_written(tmp_path: Path) -> None:
+    """A picture four times the size of training's: evaluation looks at it by windows, as prediction does."""
+    array = scene(64, 64)
+    image = write_png(tmp_path / "images" / "a.png", np.moveaxis(array, 0, -1))
+    label = write_png(tmp_path / "labels" / "a.png", true_ids(array[0]))
+    case = Case("a", (ImageFile("a", image, label),))
+    dataset = Dataset("made", tmp_path, LABELS, (case,), {})
+    named = {"backbone": "made", "method": "made", "options": {}}
+    model = segmenter(pixels=SIDE, **named)
+    evaluation, (look,) = evaluate_segmenter(model, dataset, [case], "test", tmp_path / "maps")
+    files = predict_raster(model, image, tmp_path / "out")
+    assert files.window == (SIDE, SIDE)
+    assert np.array_equal(read_label_ids(files.map).array, read_label_ids(tmp_path / "maps" / "a.png").array)
+    assert evaluation.headline().mean == 1.0  # every pixel is right, which a picture of 16 x 16 pixels could not be
+    assert look.prediction.shape == (64, 64)
+    whole, _ = evaluate_segmenter(segmenter(**named), dataset, [case], "test")
+    assert whole.headline().mean < 0.9

@@ -7,6 +7,7 @@ import io
 import threading
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ from sampeft.data import open_dataset
 from sampeft.data.cache import PreparedVolume
 from sampeft.data.check import check_dataset
 from sampeft.data.truth import read_labels
-from sampeft.io import read_volume
+from sampeft.io import read_label_ids, read_volume
 from sampeft.metrics.protocols import PROTOCOLS
 from sampeft.prediction.inference import Segmenter, slice_logits
+from sampeft.prediction.large_raster import predict_raster
 from viewer.clients import Levels, Serve, ended, predicted
 
 rng = np.random.default_rng(0)
@@ -82,6 +84,22 @@ def test_slices_come_with_the_least_sure_first_and_agree_with_the_probabilities(
     assert order == sorted(wanted, key=lambda s: wanted[s])
     assert [w["confidence"] for w in found["worst_slices"]] == pytest.approx([wanted[s] for s in order], abs=1e-5)
     assert found["confidence"] == pytest.approx(sums[0] / sums[1], abs=1e-5)
+
+
+def test_a_large_picture_is_cut_into_windows_as_by_predict(serve: Serve, segmenter: Segmenter, tmp_path: Path) -> None:
+    """Four times the size of training's pictures: scaled to one square, single pixels would be lost."""
+    picture = write_png(tmp_path / "large.png", rng.choice(np.array([0, 128, 255], np.uint8), (200, 224)))
+    trained = replace(segmenter, description={**segmenter.description, "pixels": 56})
+    files = predict_raster(trained, picture, tmp_path / "out")
+    with serve(loaded=trained) as client:
+        body = predicted(client, picture)
+        result = client.get(f"/api/predictions/{body['id']}/files/result").content
+    assert files.window == (56, 56)
+    (tmp_path / "result.png").write_bytes(result)
+    found = read_label_ids(tmp_path / "result.png").array
+    assert np.array_equal(found, read_label_ids(files.map).array)
+    assert np.array_equal(found[..., 0], read_volume(picture).array[..., 0] // 127)
+    assert body["result"]["worst_slices"] == [{"slice": 0, "confidence": body["result"]["confidence"]}]
 
 
 def test_pictures_come_back_as_png_and_are_shown_upright(serve: Serve, segmenter: Segmenter, tmp_path: Path) -> None:

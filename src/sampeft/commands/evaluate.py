@@ -24,6 +24,7 @@ from sampeft.labels import LabelSet
 from sampeft.metrics.protocols import PROTOCOLS, Protocol, protocol_of
 from sampeft.metrics.scores import Evaluation
 from sampeft.prediction.inference import Segmenter, load, predict_slices
+from sampeft.prediction.large_raster import as_predicted
 from sampeft.prediction.probabilities import AS_TRAINED, CalibratedPredictor, temperature_on
 from sampeft.progress import bar, peak_memory_mib
 from sampeft.refine.stored import chosen
@@ -174,14 +175,18 @@ def evaluate_segmenter(
     protocol: Protocol = PROTOCOLS["default"],
     predictor: CalibratedPredictor | None = None,
 ) -> tuple[Evaluation, list[Look]]:
-    """Score a loaded run on cases. predictor: what reads its probabilities on the way; nothing: they are not read."""
+    """Score a loaded run on cases by the maps that `predict` writes of them: large pictures are cut into windows.
+
+    predictor: what reads its probabilities on the way, of images that are looked at whole; nothing: they are not read.
+    """
     meta: dict[str, Any] = {"model": segmenter.name, "data": dataset.name, "split": split, "oracle": False}
     if segmenter.refiner:
         meta["refiner"] = {"name": segmenter.refiner.name, **asdict(segmenter.refiner)}
     started = time.monotonic()
+    whole = predictor or (lambda prepared, _: predict_slices(segmenter.model, prepared, refiner=segmenter.refiner))
     with bar("scoring", len(cases)) as shown:
         evaluation, looks = score_cases(
-            predictor or (lambda prepared, _: predict_slices(segmenter.model, prepared, refiner=segmenter.refiner)),
+            as_predicted(segmenter, whole),
             dataset,
             cases,
             segmenter.preparation,

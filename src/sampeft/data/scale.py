@@ -20,11 +20,13 @@ SAME_GROUND = 0.1  # share that pixels may differ and still have one size
 class Scale:
     """At what scale a model sees pictures; None where it is not known.
 
-    pixels: of a picture that filled the network's square in training. gsd: metres on the ground of a pixel of the square.
+    pixels: of a picture that filled the network's square in training; most: of the largest one. gsd: metres on the ground
+    of a pixel of the square.
     """
 
     pixels: int | None = None
     gsd: float | None = None
+    most: int | None = None
 
     @classmethod
     def of(cls, images: Sequence[Path], preparation: Preparation) -> Scale:
@@ -38,15 +40,16 @@ class Scale:
         seen = [glance(path) for path in pictures]
         grounds = [max(size) / preparation.side * float(np.sqrt(np.prod(metres))) for size, metres in seen if metres]
         gsd = median(grounds) if len(grounds) == len(seen) else None
-        return cls(round(median(max(size) for size, _ in seen)), gsd)
+        sides = [max(size) for size, _ in seen]
+        return cls(round(median(sides)), gsd, max(sides))
 
     @classmethod
     def from_json(cls, description: dict[str, Any]) -> Scale:
         """Of the content of an adapter.json; runs of before do not know it."""
-        return cls(description.get("pixels"), description.get("gsd"))
+        return cls(description.get("pixels"), description.get("gsd"), description.get("most_pixels"))
 
     def to_json(self) -> dict[str, Any]:
-        return {"pixels": self.pixels, "gsd": self.gsd}
+        return {"pixels": self.pixels, "gsd": self.gsd, "most_pixels": self.most}
 
     def window(self, side: int, metres: tuple[float, float] | None) -> tuple[int, int] | None:
         """(rows, columns) of the window that fills a square of `side` pixels; None when it cannot be known.

@@ -20,7 +20,7 @@ from sampeft.io.shares import write_shares
 from sampeft.peft.state import WEIGHTS
 from sampeft.prediction.batch_size import Batch
 from sampeft.prediction.inference import Segmenter, output_stem
-from sampeft.prediction.large_raster import RasterOptions, needs_windows, predict_raster, write_beside
+from sampeft.prediction.large_raster import RasterOptions, predict_raster, window_of, write_beside
 from sampeft.prediction.overlap import ahead, behind
 from sampeft.prediction.raster_reading import RowReader
 from sampeft.prediction.reading import DISAGREEMENT, ENTROPY, PROBABILITIES, UNCERTAINTY, Reader, map_path
@@ -130,7 +130,7 @@ def predict_cases(
     by_windows: list[Path] = []
     whole: list[Path] = []
     for image in images:
-        (by_windows if needs_windows(segmenter, image, job.rasters) else whole).append(image)
+        (by_windows if _is_cut(segmenter, image, job.rasters) else whole).append(image)
     for image in by_windows:
         yield _raster(segmenter, image, job, record, key, progress)
 
@@ -192,6 +192,14 @@ def predict_cases(
         else:
             record.add(stem, DONE, **origin, **known)
             yield case.image, job.out / known["map"], ""
+
+
+def _is_cut(segmenter: Segmenter, image: Path, options: RasterOptions) -> bool:
+    """Whether it is cut into windows; what is wrong with one is left for `predict_raster` to tell."""
+    try:
+        return window_of(segmenter, image, options) is not None
+    except SampeftError:
+        return True
 
 
 def _raster(

@@ -20,7 +20,7 @@ from sampeft.data.prepared import PreparedVolume
 from sampeft.data.samples import prepared_sample
 from sampeft.data.scale import Scale
 from sampeft.data.slices import Frame
-from sampeft.errors import SampeftError, UsageError
+from sampeft.errors import UsageError
 from sampeft.io import geotiff
 from sampeft.io.areas import write_class_areas
 from sampeft.io.vector import KINDS, Kind, write_areas
@@ -34,6 +34,7 @@ from sampeft.prediction.tiles import Axis, Probabilities, class_rows
 from sampeft.volume import Volume
 
 Progress = Callable[[int, int], None]
+Predictor = Callable[[PreparedVolume, npt.NDArray[Any]], Iterator[tuple[int, npt.NDArray[Any]]]]
 Network = Callable[[torch.Tensor], torch.Tensor]
 """Images (B, 3, side, side) in 0..1 -> logits (B, K, h, w)."""
 
@@ -107,19 +108,42 @@ def predict_raster(
     if window is None:
         written = segmenter.predict_file(path, out, batch, progress)
     else:
-        if segmenter.refiner is not None or segmenter.views > 1:
-            raise UsageError(
-                f"{path}: refiners and views look at whole images, this one is cut into windows; leave out --refine and "
-                "--views, or --tile off"
-            )
+        check_no_refiner(segmenter, path)
         with opened(path) as source:
             written = stem.with_name(stem.name + (".png" if source.header is None else ".tif"))
             maps = reader.writing(out, stem.name, source) if reader else nullcontext()
             with maps, MapWriter(written, source, Ids(segmenter.labels)) as writer:
-                for ids_HW in ids_by_rows(segmenter, source, window, options.overlap, batch, progress, reader):
-                    writer.append(ids_HW)
+                rows = channels_by_rows(segmenter, source, window, options.overlap, batch, progress, reader)
+                for channels_nW, missing_nW in rows:
+                    ids_nW = segmenter.labels.to_ids(channels_nW)
+                    writer.append(geotiff.without_measurement(ids_nW, missing_nW, segmenter.labels))
                 writer.finish()
     return RasterFiles(written, *write_beside(written, stem, segmenter.labels, options), window)
+
+
+def check_no_refiner(segmenter: Segmenter, path: Path) -> None:
+    """Raises UsageError where what is wanted of an image that is cut into windows needs it whole."""
+    if segmenter.refiner is not None or segmenter.views > 1:
+        raise UsageError(
+            f"{path}: refiners and views look at whole images, this one is cut into windows; leave out --refine and "
+            "--views, or --tile off"
+        )
+
+
+def as_predicted(segmenter: Segmenter, whole: Predictor) -> Predictor:
+    """A predictor whose class maps are those that `predict` writes: of large pictures by windows, of others by `whole`."""
+
+    def predict(prepared: PreparedVolume, truth_SHW: npt.NDArray[Any]) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+        path = prepared.volume.path
+        if (window := window_of(segmenter, path, RasterOptions())) is None:
+            yield from whole(prepared, truth_SHW)
+            return
+        check_no_refiner(segmenter, path)
+        with opened(path) as source:
+            rows = channels_by_rows(segmenter, source, window)
+            yield 0, np.concatenate([channels_nW for channels_nW, _ in rows])
+
+    return predict
 
 
 def write_beside(
@@ -136,15 +160,9 @@ def write_beside(
     return outlines, areas
 
 
-def needs_windows(segmenter: Segmenter, path: Path, options: RasterOptions) -> bool:
-    """Whether an image is a picture or raster that is cut into windows. What is wrong with one is left for
-    `predict_raster` to tell."""
-    if not looks_like_picture(path):
-        return False
-    try:
-        return chosen_window(segmenter, path, options) is not None
-    except SampeftError:
-        return True
+def window_of(segmenter: Segmenter, path: Path, options: RasterOptions) -> tuple[int, int] | None:
+    """What `chosen_window` says of a picture or raster; None for other images. Raises what it raises."""
+    return chosen_window(segmenter, path, options) if looks_like_picture(path) else None
 
 
 def chosen_window(segmenter: Segmenter, path: Path, options: RasterOptions) -> tuple[int, int] | None:
@@ -182,7 +200,9 @@ def chosen_window(segmenter: Segmenter, path: Path, options: RasterOptions) -> t
             *(path, window[1], window[0], side),
         )
     by_ground = scale.gsd is not None and metres is not None
-    return None if not by_ground and max(size) <= _ABOUT_WHOLE * max(window) else window
+    # As large as what training looked at whole.
+    whole = max(_ABOUT_WHOLE * max(window), scale.most or 0)
+    return None if not by_ground and max(size) <= whole else window
 
 
 @dataclass(frozen=True)
@@ -200,7 +220,7 @@ class WindowFrame(Frame):
         return height, width
 
 
-def ids_by_rows(
+def channels_by_rows(
     segmenter: Segmenter,
     source: Source,
     window: tuple[int, int],
@@ -208,10 +228,9 @@ def ids_by_rows(
     batch: Batch = "auto",
     progress: Progress | None = None,
     reader: RowReader | None = None,
-) -> Iterator[npt.NDArray[Any]]:
-    """(n, W) ids from top to bottom: probabilities of overlapping windows, blended smoothly, the greatest taken.
-
-    Windows without a measurement are not looked at; pixels without one get the ignore id, or background.
+) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]]:
+    """Class channels (n, W) from top to bottom: probabilities of overlapping windows, blended smoothly, the greatest taken.
+    And (n, W) where nothing was measured, so that the class there means nothing; windows of that are not looked at.
     """
     labels, side = segmenter.labels, segmenter.preparation.side
     rows, columns = (Axis.cover(size, length, overlap) for size, length in zip(source.size, window, strict=True))
@@ -232,11 +251,10 @@ def ids_by_rows(
 
     see = partial(reader.see, source.size[1]) if reader else None
     for i, (_, channels) in enumerate(class_rows(rows, columns, len(labels), predicted, see)):
-        ids_HW = labels.to_ids(channels)
-        missing_HW = strip.missing[: len(ids_HW)]
+        missing_nW = strip.missing[: len(channels)]
         if reader:
-            reader.end_rows(channels, missing_HW)
-        yield geotiff.without_measurement(ids_HW, missing_HW, labels) if missing_HW.any() else ids_HW
+            reader.end_rows(channels, missing_nW)
+        yield channels, missing_nW
         if progress:
             progress((i + 1) * len(columns), len(rows) * len(columns))
 

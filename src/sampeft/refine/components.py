@@ -38,7 +38,7 @@ class Components(Refiner):
     grid: ClassVar[dict[str, tuple[Any, ...]]] = {
         "fill_holes": (False, True),
         "keep": ("all", "largest"),
-        "least_size": (0.0, 20.0, 100.0, 500.0, 2000.0),
+        "least_size": (0.0, 20.0, 100.0, 500.0, 2000.0, 8000.0),
     }
     limits: ClassVar[dict[str, tuple[float, float]]] = {"least_size": (0.0, 1e9)}
     choices: ClassVar[dict[str, tuple[str, ...]]] = {"keep": ("all", "largest")}

@@ -17,10 +17,13 @@ from sampeft.errors import SampeftError
 from sampeft.io import geotiff, read_volume, write_atomically, write_map
 from sampeft.io.dicom import Series
 from sampeft.io.plain import without_nan
+from sampeft.io.windows import opened
 from sampeft.labels import LabelSet
 from sampeft.metrics.protocols import PROTOCOLS
 from sampeft.prediction.batch_size import Batch
 from sampeft.prediction.inference import Segmenter, output_stem
+from sampeft.prediction.large_raster import RasterOptions, channels_by_rows, window_of
+from sampeft.prediction.raster_reading import RowReader
 from sampeft.viewer import pictures
 from sampeft.viewer.confidence import SliceReader
 from sampeft.viewer.corrections import ClassMap
@@ -115,19 +118,28 @@ class Prediction:
             if volume.is_raster:
                 write_atomically(self.folder / "image.png", pictures.png_of(volume))
             job.report(_READ)
-            reader = SliceReader(segmenter.labels)
-            way = segmenter.way(batch, reader)
 
             def on_the_way(done: int, total: int) -> None:
                 job.report(_READ + _NETWORK * done / total)
 
-            channels = next(segmenter.predict_volumes([(volume, segmenter.preparation)], way, on_the_way))
+            reader: SliceReader | RowReader
+            if window := window_of(segmenter, self.source.path, RasterOptions()):
+                reader = RowReader(segmenter.labels)
+                with opened(self.source.path) as source:
+                    rows = channels_by_rows(segmenter, source, window, batch=batch, progress=on_the_way, reader=reader)
+                    channels = np.concatenate([channels_nW for channels_nW, _ in rows])[..., None]
+                self.worst = [] if reader.confidence is None else [(0, reader.confidence)]
+            else:
+                reader = SliceReader(segmenter.labels)
+                way = segmenter.way(batch, reader)
+                channels = next(segmenter.predict_volumes([(volume, segmenter.preparation)], way, on_the_way))
+                self.worst = reader.worst_first()
             np.save(self.folder / "channels.npy", channels)
             view = SliceView.of(volume, segmenter.preparation.plane)
             found = ClassMap(self.folder / "channels.npy", view, len(self.labels))
         except SampeftError as error:
             raise SampeftError(str(error).replace(f"{self.source.path.parent}/", "")) from None
-        self.confidence, self.worst = reader.confidence, reader.worst_first()
+        self.confidence = reader.confidence
         self.geometry, self.map = Geometry.of(volume, view), found
 
     def done(self) -> tuple[ClassMap, Geometry]:
