@@ -144,3 +144,14 @@ def test_scores_are_of_the_map_that_is_written(tmp_path: Path) -> None:
     assert look.prediction.shape == (64, 64)
     whole, _ = evaluate_segmenter(segmenter(**named), dataset, [case], "test")
     assert whole.headline().mean < 0.9
+
+
+def test_a_file_that_is_shrunk_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    picture = write_png(tmp_path / "a.png", np.moveaxis(scene(40, 64), 0, -1))
+    assert segmenter(pixels=SIDE).predict(picture).shape == (40, 64, 1)
+    assert "a.png: has 64 x 40 pixels, training's pictures about 16; it is shrunk" in caplog.text
+    caplog.clear()
+    segmenter(pixels=60).predict(picture)  # hardly larger
+    segmenter(pixels=SIDE, most_pixels=64).predict(picture)  # as training's largest
+    segmenter().predict(picture)  # nothing is known
+    assert not caplog.text

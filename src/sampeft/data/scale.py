@@ -13,6 +13,7 @@ import numpy as np
 from sampeft.data.prepared import Preparation
 from sampeft.io.windows import glance, looks_like_picture
 
+ABOUT_WHOLE = 1.25  # times the training pictures: still looked at in one piece
 SAME_GROUND = 0.1  # share that pixels may differ and still have one size
 
 
@@ -50,6 +51,10 @@ class Scale:
 
     def to_json(self) -> dict[str, Any]:
         return {"pixels": self.pixels, "gsd": self.gsd, "most_pixels": self.most}
+
+    def shows_whole(self, size: tuple[int, int], window: tuple[int, int]) -> bool:
+        """Whether a picture (H, W) is about as large as a window, or as what training looked at whole."""
+        return max(size) <= max(ABOUT_WHOLE * max(window), self.most or 0)
 
     def window(self, side: int, metres: tuple[float, float] | None) -> tuple[int, int] | None:
         """(rows, columns) of the window that fills a square of `side` pixels; None when it cannot be known.

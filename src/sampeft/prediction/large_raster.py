@@ -39,7 +39,6 @@ Network = Callable[[torch.Tensor], torch.Tensor]
 """Images (B, 3, side, side) in 0..1 -> logits (B, K, h, w)."""
 
 _TOGETHER = 4  # windows that go through the network with the batch `auto`
-_ABOUT_WHOLE = 1.25  # times the training pictures: still looked at in one piece
 _TOO_LARGE = 1 << 26  # pixels that are not looked at whole unless asked for
 
 
@@ -200,9 +199,7 @@ def chosen_window(segmenter: Segmenter, path: Path, options: RasterOptions) -> t
             *(path, window[1], window[0], side),
         )
     by_ground = scale.gsd is not None and metres is not None
-    # As large as what training looked at whole.
-    whole = max(_ABOUT_WHOLE * max(window), scale.most or 0)
-    return None if not by_ground and max(size) <= whole else window
+    return None if not by_ground and scale.shows_whole(size, window) else window
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,6 +15,7 @@ import torch
 
 from sampeft.backbones import RANDOM
 from sampeft.data.cache import Preparation, PreparedVolume
+from sampeft.data.scale import Scale
 from sampeft.errors import UsageError
 from sampeft.io import file_stem, read_volume, write_map
 from sampeft.labels import LabelSet
@@ -165,6 +167,8 @@ class Segmenter:
 
         image: a file, a volume, or an array: (H, W) or (H, W, 3), or with `spacing_mm` of slices, rows and columns
         (S, H, W), whose slices are taken along the first axis and shown as they are. An array gives (H, W) or (S, H, W).
+        A picture is scaled to the network's square, however large it is, with a warning for a file that is larger than
+        those of training; `predict_raster` cuts it into windows.
         """
         return next(self._predicted([image], batch, progress, spacing_mm))
 
@@ -195,10 +199,23 @@ class Segmenter:
                     yield volume_of(image, spacing_mm), replace(self.preparation, plane=plane)
                 else:
                     flat.append(False)
-                    yield image if isinstance(image, Volume) else read_volume(Path(image)), self.preparation
+                    volume = image if isinstance(image, Volume) else read_volume(Path(image))
+                    self._tell_if_shrunk(volume)
+                    yield volume, self.preparation
 
         for number, channels in enumerate(self.predict_volumes(volumes(), self.way(batch), progress)):
             yield channels[:, :, 0] if flat[number] else channels
+
+    def _tell_if_shrunk(self, volume: Volume) -> None:
+        scale = Scale.from_json(self.description)
+        size = volume.grid[:2]
+        if volume.is_raster and scale.pixels and not scale.shows_whole(size, (scale.pixels, scale.pixels)):
+            logging.getLogger("sampeft").warning(
+                "warning: %s: has %d x %d pixels, training's pictures about %d; it is shrunk to the network's square, and what "
+                "is small is lost; sampeft.prediction.large_raster.predict_raster looks at it by windows, as `sampeft "
+                "predict` does",
+                *(volume.path, size[1], size[0], scale.pixels),
+            )
 
     def predict_volumes(
         self, volumes: Iterable[tuple[Volume, Preparation]], way: Way, progress: Progress | None = None
