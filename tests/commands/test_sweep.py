@@ -212,6 +212,24 @@ def test_what_is_done_is_not_done_again_and_another_plan_is_refused_by_name(
     assert len(pretended) == 2
 
 
+def test_a_sweep_from_before_a_setting_goes_on_with_what_was_done_then(
+    data: Path, tmp_path: Path, pretended: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every view was changed before `unchanged` existed."""
+    out, then = tmp_path / "out", ("--training.augmentation.unchanged", "0")
+    assert sweep(data, out, "--set", "options.rank=1", *then) == 0
+    for path in (out / "plan.json", *out.rglob("complete.json")):
+        content = json.loads(path.read_text())
+        settings = content["settings"] if "settings" in content else content["training"]
+        del settings["training"]["augmentation"]["unchanged"]
+        path.write_text(json.dumps(content))
+    assert sweep(data, out, "--set", "options.rank=1", *then) == 0
+    assert len(pretended) == 1
+    capsys.readouterr()
+    assert sweep(data, out, "--set", "options.rank=1") == 2
+    assert "augmentation.unchanged 0.0 then, 0.25 now" in last_line(capsys)
+
+
 def test_a_failed_run_is_told_at_the_end_the_others_go_on_and_it_is_tried_again(
     data: Path, tmp_path: Path, pretended: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,7 +20,7 @@ from sampeft.io import read_label_ids
 from sampeft.io.windows import opened
 from sampeft.labels import LabelSet
 from sampeft.prediction.cases import Job, key_of, predict_cases
-from sampeft.prediction.large_raster import RasterOptions, channels_by_rows, predict_raster
+from sampeft.prediction.large_raster import RasterOptions, channels_by_rows, chosen_window, predict_raster
 from sampeft.prediction.raster_reading import RowReader
 from sampeft.prediction.run_record import RunRecord
 
@@ -122,6 +122,20 @@ def test_cases_write_the_maps_that_are_asked_for_whether_cut_or_whole(tmp_path: 
     assert "window" not in known["small"]
 
 
+def test_a_picture_without_a_place_fails_by_itself(tmp_path: Path) -> None:
+    """A GeoPackage needs a CRS; the other picture has one."""
+    pytest.importorskip("pyogrio")
+    bare = write_png(tmp_path / "a.png", np.moveaxis(scene(SIDE, SIDE), 0, -1))
+    placed = write_tiff(tmp_path / "b.tif", scene(SIDE, SIDE), photometric="rgb", **PLACE)
+    job = Job(tmp_path / "out", rasters=RasterOptions(vector="gpkg"))
+    with RunRecord(job.out, {}) as record:
+        (_, none, fault), (_, target, nothing) = predict_cases(segmenter(), [bare, placed], job, record, key_of({}))
+        assert (none, nothing, target) == (None, "", job.out / "b.tif")
+        assert "a.png" in fault
+        assert "CRS" in fault
+        assert [record.cases[name]["status"] for name in "ab"] == ["failed", "done"]
+
+
 def test_a_temperature_out_of_range_is_refused() -> None:
     with pytest.raises(UsageError, match="--temperature is 0"):
         RowReader(LABELS, temperature=0)
@@ -144,6 +158,17 @@ def test_scores_are_of_the_map_that_is_written(tmp_path: Path) -> None:
     assert look.prediction.shape == (64, 64)
     whole, _ = evaluate_segmenter(segmenter(**named), dataset, [case], "test")
     assert whole.headline().mean < 0.9
+    assert (evaluation.meta["by_windows"], "by_windows" in whole.meta) == (1, False)
+    with pytest.raises(UsageError, match=r"a\.png: refiners and views look at whole images"):
+        evaluate_segmenter(replace(model, refiner=object()), dataset, [case], "test")
+
+
+def test_a_map_of_the_size_of_training_is_looked_at_whole(tmp_path: Path) -> None:
+    """4 m pixels, 16 of which fill the square: one window, so nothing is cut, whatever the other sides are."""
+    sizes = {(16, 16): None, (17, 15): None, (16, 18): (16, 16), (30, 30): (16, 16), (9, 16): (16, 16)}
+    for (height, width), window in sizes.items():
+        path = write_tiff(tmp_path / f"{height}x{width}.tif", scene(height, width), photometric="rgb", **PLACE)
+        assert chosen_window(segmenter(pixels=16, gsd=4.0), path, RasterOptions()) == window, path
 
 
 def test_a_file_that_is_shrunk_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -486,6 +486,34 @@ def test_all_are_segmented_and_the_least_sure_come_first(page: Any, world: World
     until(lambda: [name.strip() for name in names.all_inner_texts()] == ["ipl", "las"])
 
 
+def test_after_a_segmentation_other_cases_are_opened(page: Any, classes: LabelSet) -> None:
+    show(page, "las")
+    segment(page)
+    page.get_by_role("button", name="ipl").first.click()
+    until(lambda: page.locator("#result h1").inner_text() == "ipl" and page.locator(".legend").count())
+    assert page.get_by_role("link", name="Result").count() == 0  # nothing of the other case is left
+    assert page.evaluate("Object.keys(window.sampeft.scene.maps)") == ["truth"]
+    assert page.evaluate("window.sampeft.scene.image.affine[2]") == [-4, 0, 0, 40]
+    segment(page)
+    page.get_by_role("button", name="las").first.click()
+    page.get_by_role("link", name="Result").wait_for()  # it was segmented before
+    assert page.locator("#result h1").inner_text() == "las"
+    assert sorted(page.evaluate("Object.keys(window.sampeft.scene.maps)")) == ["prediction", "truth"]
+
+
+def test_a_truth_that_is_refused_is_told_and_the_rest_is_shown(page: Any) -> None:
+    show(page, "las")
+    segment(page)
+    page.get_by_role("button", name="ipl").first.click()
+    until(lambda: page.locator("#result h1").inner_text() == "ipl" and page.locator(".legend").count())
+    page.route("**/truth.nii.gz", lambda route: route.fulfill(status=422, json={"error": "las: this truth is damaged"}))
+    page.get_by_role("button", name="las").first.click()
+    until(lambda: "this truth is damaged" in page.get_by_role("alert").inner_text())
+    page.get_by_role("link", name="Result").wait_for()
+    assert page.evaluate("Object.keys(window.sampeft.scene.maps)") == ["prediction"]
+    page.faults[:] = [fault for fault in page.faults if "422" not in fault]
+
+
 def test_more_predictions_than_the_server_answers_at_once_are_kept(page: Any) -> None:
     asked: list[int] = []
 

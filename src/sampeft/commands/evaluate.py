@@ -24,7 +24,7 @@ from sampeft.labels import LabelSet
 from sampeft.metrics.protocols import PROTOCOLS, Protocol, protocol_of
 from sampeft.metrics.scores import Evaluation
 from sampeft.prediction.inference import Segmenter, load, predict_slices
-from sampeft.prediction.large_raster import as_predicted
+from sampeft.prediction.large_raster import RasterOptions, as_predicted, check_no_refiner, window_of
 from sampeft.prediction.probabilities import AS_TRAINED, CalibratedPredictor, temperature_on
 from sampeft.progress import bar, peak_memory_mib
 from sampeft.refine.stored import chosen
@@ -143,12 +143,22 @@ def held_out_temperature(segmenter: Segmenter, dataset: Dataset, scored: Sequenc
     readings = {AS_TRAINED: 1.0}
     known, scored_ids = {case.id: case for case in dataset.cases}, {case.id for case in scored}
     held_out = run_config(run).get("held_out_cases", [])
-    if held_out and all(name in known and name not in scored_ids for name in held_out):
-        with bar("temperature", len(held_out)) as shown:
-            cases = [known[name] for name in held_out]
+    if not all(name in known and name not in scored_ids for name in held_out):
+        return readings
+    # What `predict` cuts into windows is not looked at whole anywhere.
+    cases = [
+        case for case in map(known.get, held_out) if case and not any(is_cut(segmenter, f.image) for f in case.files)
+    ]
+    if cases:
+        with bar("temperature", len(cases)) as shown:
             fitted = temperature_on(segmenter.model, dataset, cases, segmenter.preparation, shown)
         readings[f"temperature {fitted:.2f}"] = fitted
     return readings
+
+
+def is_cut(segmenter: Segmenter, image: Path) -> bool:
+    """Whether `predict` cuts it into windows."""
+    return window_of(segmenter, image, RasterOptions()) is not None
 
 
 def run_config(run: Path) -> dict[str, Any]:
@@ -179,7 +189,12 @@ def evaluate_segmenter(
 
     predictor: what reads its probabilities on the way, of images that are looked at whole; nothing: they are not read.
     """
+    cut = [file.image for case in cases for file in case.files if is_cut(segmenter, file.image)]
+    for path in cut:
+        check_no_refiner(segmenter, path)
     meta: dict[str, Any] = {"model": segmenter.name, "data": dataset.name, "split": split, "oracle": False}
+    if cut:
+        meta["by_windows"] = len(cut)
     if segmenter.refiner:
         meta["refiner"] = {"name": segmenter.refiner.name, **asdict(segmenter.refiner)}
     started = time.monotonic()
@@ -229,6 +244,11 @@ def write_results(
     write_atomically(out / "table.md", table_md(evaluations).encode())
     write_atomically(out / "table.csv", table_csv(evaluations).encode())
     notes = [*extra_notes]
+    if by_windows := first.meta.get("by_windows"):
+        notes.append(
+            f"{by_windows} pictures are larger than those of training and were looked at by windows, as `predict` does; "
+            "calibration is of the others."
+        )
     if segmenter and segmenter.has_random_weights:
         notes.append("RANDOM WEIGHTS: this model did not start from pretrained weights.")
     shown = examples(first, looks)

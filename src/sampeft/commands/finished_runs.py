@@ -29,10 +29,14 @@ def finished(run: Path, settings: Mapping[str, Any]) -> bool:
     if not (run / DONE).is_file():
         return False
     before = json.loads((run / DONE).read_text(encoding="utf-8")).get("settings", {})
-    defaults = merged(plain_settings(Config(Path(), Path())), _AT_FIRST)
-    if changed := differences(before, settings, defaults):
+    if changed := differences(before, settings, settings_before()):
         raise UsageError(f"{run}: was trained with other settings ({', '.join(changed)}); choose another --out")
     return True
+
+
+def settings_before() -> dict[str, Any]:
+    """What counts for settings that a run of before does not tell, since they did not exist."""
+    return merged(plain_settings(Config(Path(), Path())), _AT_FIRST)
 
 
 def finish(run: Path, settings: Mapping[str, Any], **more: Any) -> None:

@@ -7,11 +7,10 @@ import os
 from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 from sampeft.backbones import backbone
-from sampeft.commands.finished_runs import differences, plain_settings, write_json
+from sampeft.commands.finished_runs import differences, plain_settings, settings_before, write_json
 from sampeft.commands.sweep_results import write_ranking
 from sampeft.commands.sweep_runs import Part, StoppedError, Sweep, claim, failures, held, work
 from sampeft.commands.train import Config as TrainConfig
@@ -254,9 +253,7 @@ def keep_plan(sweep: Sweep, now: dict[str, Any]) -> None:
     except ValueError as error:
         raise UsageError(f"{path}: cannot be read ({error}); choose another --out") from None
     parts = {name: now[name] for name in now if name != "runs"}
-    # An option that this version has and the plan's did not was as it is by default.
-    defaults = {"training": plain_settings(TrainConfig(Path(), Path()))}
-    changed = differences(before, parts, defaults)
+    changed = differences(before, parts, {"training": settings_before()})
     changed += [f"set.{option} {was} then, nothing now" for option, was in before.get("set", {}).items()
                 if option not in now["set"]]  # fmt: skip
     changed += [f"{name} {was} then, nothing now" for name, was in before.get("parts", {}).items()

@@ -52,6 +52,11 @@ class Scale:
     def to_json(self) -> dict[str, Any]:
         return {"pixels": self.pixels, "gsd": self.gsd, "most_pixels": self.most}
 
+    @staticmethod
+    def is_one(size: tuple[int, int], window: tuple[int, int]) -> bool:
+        """Whether a picture (H, W) is one window, to the tenth."""
+        return all(abs(pixels / own - 1) <= SAME_GROUND for pixels, own in zip(size, window, strict=True))
+
     def shows_whole(self, size: tuple[int, int], window: tuple[int, int]) -> bool:
         """Whether a picture (H, W) is about as large as a window, or as what training looked at whole."""
         return max(size) <= max(ABOUT_WHOLE * max(window), self.most or 0)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sampeft.data.cache import digest_of
-from sampeft.errors import DataError, SampeftError, UsageError
+from sampeft.errors import SampeftError, UsageError
 from sampeft.io import file_stem, read_volume, sha256, write_map
 from sampeft.io.areas import class_areas
 from sampeft.io.shares import write_shares
@@ -177,7 +177,7 @@ def predict_cases(
                 if case.volume.is_raster and any(write_beside(target, job.out / stem, segmenter.labels, job.rasters)):
                     facts |= _square_metres(target, segmenter)
             return case, {"map": target.name, "map_sha256": sha256(target), **facts}
-        except DataError as error:
+        except (SampeftError, MemoryError) as error:
             case.fault = _fault(case.image, error)
             return case, {}
         finally:

@@ -21,7 +21,7 @@ from sampeft.data.samples import prepared_sample
 from sampeft.data.scale import Scale
 from sampeft.data.slices import Frame
 from sampeft.errors import UsageError
-from sampeft.io import geotiff
+from sampeft.io import geotiff, read_volume, write_map
 from sampeft.io.areas import write_class_areas
 from sampeft.io.vector import KINDS, Kind, write_areas
 from sampeft.io.windows import Ids, MapWriter, Source, glance, looks_like_picture, opened
@@ -105,18 +105,22 @@ def predict_raster(
     window = chosen_window(segmenter, path, options)
     stem = out / output_stem(path)
     if window is None:
-        written = segmenter.predict_file(path, out, batch, progress)
+        volume = read_volume(path)
+        way = segmenter.way(batch)
+        channels = next(segmenter.predict_volumes([(volume, segmenter.preparation)], way, progress))
+        written = write_map(stem, channels, segmenter.labels, volume)
     else:
         check_no_refiner(segmenter, path)
         with opened(path) as source:
             written = stem.with_name(stem.name + (".png" if source.header is None else ".tif"))
             maps = reader.writing(out, stem.name, source) if reader else nullcontext()
-            with maps, MapWriter(written, source, Ids(segmenter.labels)) as writer:
-                rows = channels_by_rows(segmenter, source, window, options.overlap, batch, progress, reader)
-                for channels_nW, missing_nW in rows:
-                    ids_nW = segmenter.labels.to_ids(channels_nW)
-                    writer.append(geotiff.without_measurement(ids_nW, missing_nW, segmenter.labels))
-                writer.finish()
+            with MapWriter(written, source, Ids(segmenter.labels)) as writer:
+                with maps:
+                    rows = channels_by_rows(segmenter, source, window, options.overlap, batch, progress, reader)
+                    for channels_nW, missing_nW in rows:
+                        ids_nW = segmenter.labels.to_ids(channels_nW)
+                        writer.append(geotiff.without_measurement(ids_nW, missing_nW, segmenter.labels))
+                writer.finish()  # last: where it is, its other maps are
     return RasterFiles(written, *write_beside(written, stem, segmenter.labels, options), window)
 
 
@@ -124,8 +128,8 @@ def check_no_refiner(segmenter: Segmenter, path: Path) -> None:
     """Raises UsageError where what is wanted of an image that is cut into windows needs it whole."""
     if segmenter.refiner is not None or segmenter.views > 1:
         raise UsageError(
-            f"{path}: refiners and views look at whole images, this one is cut into windows; leave out --refine and "
-            "--views, or --tile off"
+            f"{path}: refiners and views look at whole images, this one is larger than training's and is cut into windows; "
+            "leave them out, or look at it whole with `sampeft predict --tile off`"
         )
 
 
@@ -189,7 +193,8 @@ def chosen_window(segmenter: Segmenter, path: Path, options: RasterOptions) -> t
         if size[0] * size[1] > _TOO_LARGE and not crops:
             raise UsageError(
                 f"{path}: has {size[1]} x {size[0]} pixels, and the run does not say what part of it the network saw in "
-                f"training; give the side of a training picture with --tile PIXELS, or --tile off to look at it whole"
+                f"training; give `sampeft predict` the side of a training picture with --tile PIXELS, or --tile off to look "
+                f"at it whole; a run that is trained anew knows its pictures' size"
             )
         return None
     if max(window) < side // 2:
@@ -199,7 +204,9 @@ def chosen_window(segmenter: Segmenter, path: Path, options: RasterOptions) -> t
             *(path, window[1], window[0], side),
         )
     by_ground = scale.gsd is not None and metres is not None
-    return None if not by_ground and scale.shows_whole(size, window) else window
+    if scale.is_one(size, window) or (not by_ground and scale.shows_whole(size, window)):
+        return None
+    return window
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from sampeft.prediction.tiles import Probabilities
 @dataclass
 class RowReader:
     """As `Reader`, for rasters that are looked at by windows: of each pixel the blend of all windows that see it, scaled to
-    a sum of 1. Where nothing was measured all maps hold 0. Memory: rows of the maps' tiles, a byte a pixel and map.
+    a sum of 1. Where nothing was measured all maps hold 0. Memory: a byte for each map and pixel, of a GeoTIFF of the rows
+    of its tiles, of a picture of the whole.
 
     temperature: what the logits are divided by, before they are blended; so it can move borders between classes a little.
     """
@@ -45,7 +46,7 @@ class RowReader:
 
     @contextmanager
     def writing(self, out: Path, stem: str, source: Source) -> Iterator[None]:
-        """Maps are made while rows come; at the end each is there whole, after an error none."""
+        """Maps are made while rows come; at the end each is there, whole or not at all."""
         suffix = ".png" if source.header is None else ".tif"
         kinds = {name: PROBABILITIES for name in self.labels.names if self.probabilities}
         kinds |= {ENTROPY: UNCERTAINTY} if self.uncertainty else {}

@@ -112,6 +112,7 @@ class Prediction:
     def work(self, job: Job, segmenter: Segmenter, batch: Batch) -> None:
         """Segment; called by the worker's thread."""
         try:
+            window = window_of(segmenter, self.source.path, RasterOptions())
             volume = read_volume(self.source.path)
             self.folder.mkdir(exist_ok=True)
             write_atomically(self.folder / "image.nii.gz", pictures.nifti_of(volume))
@@ -123,7 +124,7 @@ class Prediction:
                 job.report(_READ + _NETWORK * done / total)
 
             reader: SliceReader | RowReader
-            if window := window_of(segmenter, self.source.path, RasterOptions()):
+            if window:
                 reader = RowReader(segmenter.labels)
                 with opened(self.source.path) as source:
                     rows = channels_by_rows(segmenter, source, window, batch=batch, progress=on_the_way, reader=reader)

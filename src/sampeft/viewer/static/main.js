@@ -137,6 +137,7 @@ class Page {
     this.opening = new AbortController();
     if (this.correction?.on) this.correction.turn(false);
     Object.assign(this, { entry, body, correction: null, scores: null });
+    this.scene.set(null); // nothing of the last image is left beside the next
     this.viewer.fixed = this.viewer.tool = null;
     this.cases?.mark(entry);
     this.showPredictions();
@@ -151,8 +152,8 @@ class Page {
   }
 
   async openCase(entry) {
-    const known = this.predictions.of(this.run?.id, entry.case, entry.image);
-    const signal = this.begin(entry, known ?? null);
+    const known = () => this.predictions.of(this.run?.id, entry.case, entry.image);
+    const signal = this.begin(entry, known() ?? null);
     this.showResult();
     const above = path`/api/cases/${entry.case}/images/${entry.image}/`;
     const loading = [this.load(`${above}image.nii.gz`, "image", signal), entry.has_labels ? this.load(`${above}truth.nii.gz`, "truth", signal) : null];
@@ -160,11 +161,13 @@ class Page {
     const image = await this.shown(loading[0]);
     if (signal.aborted) return;
     this.scene.set(image); // to be looked at while the truth is on its way
-    const truth = await loading[1];
+    let refused = null;
+    const truth = await loading[1]?.catch((fault) => (refused = fault, null));
     if (signal.aborted) return;
     if (truth) this.scene.put("truth", truth, this.data.labels);
-    if (known?.state === "done") await this.putMap(known, signal);
+    if (known()?.state === "done") await this.putMap(known(), signal); // it may have ended meanwhile
     else this.showResult();
+    if (refused) throw refused;
   }
 
   async openPrediction(body) {
@@ -254,8 +257,8 @@ class Page {
   ended(body) {
     if (this.body?.id !== body.id) return;
     if (body.state === "done") {
-      if (this.entry) this.guard(this.putMap(body, this.opening.signal));
-      else this.guard(this.openPrediction(body));
+      if (!this.entry) this.guard(this.openPrediction(body));
+      else if (this.scene.image) this.guard(this.putMap(body, this.opening.signal)); // else it is put when that is loaded
       return;
     }
     const sentence = body.state === "cancelled" ? "Cancelled." : body.message;
@@ -269,7 +272,6 @@ class Page {
   /** Nothing is shown any more but a sentence. */
   leave(sentence) {
     this.begin(null, null);
-    this.scene.set(null);
     this.viewer.say(make("p", {}, sentence));
     this.showResult();
   }
@@ -336,7 +338,7 @@ class Page {
   goToClass({ id }) {
     const { scene } = this;
     const map = scene.maps.prediction && scene.source !== "truth" ? scene.maps.prediction : (scene.maps.truth ?? scene.maps.prediction);
-    const found = middleOf(map, id, this.viewer.panes[0]?.plane.slice ?? 2);
+    const found = map && middleOf(map, id, this.viewer.panes[0]?.plane.slice ?? 2);
     if (found) scene.moveTo(found);
   }
 

@@ -13,6 +13,7 @@ export function solidTile(scene) {
   const figure = make("figure", { class: "pane solid" }, make("div", { class: "picture" }, canvas, word), make("figcaption", {}, "3-D"));
   let view = null;
   let closed = false;
+  let begun = false;
   const renew = () => view && draw(view, scene).catch((fault) => say(fault.message));
   const say = (sentence) => {
     canvas.hidden = true;
@@ -21,6 +22,8 @@ export function solidTile(scene) {
   };
 
   async function show() {
+    if (begun) return;
+    begun = true;
     const found = await library();
     if (closed) return;
     if (typeof found === "string") return say(found);
