@@ -555,7 +555,7 @@ def test_refiners_are_fitted_on_held_out_cases_alone(
     assert cells(text, "none")[4] == ""
     assert "fitted by the foreground DSC of 2 held-out cases, never by test cases" in text
     record = json.loads((out / "refinement.json").read_text())["refiners"]["components"]
-    assert len(record["tried"]) == 20
+    assert len(record["tried"]) == 24
     monkeypatch.setattr(reproduce_refinement, "evaluate_segmenter", forbidden)
     assert again(table6, "refinement", "--of", "sirst", budget="0.5") == 0
     assert (out / "refinement.md").read_text() == text
