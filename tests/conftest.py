@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,14 +16,17 @@ from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of several test processes each takes whole files, whose fixtures are then made once; the laws by architecture."""
-    for item in items:
-        group = item.nodeid.split("::")[0]
-        if "story" in (parameters := getattr(getattr(item, "callspec", None), "params", {})):
-            group += f" {parameters['story'][0]}"
-        item.add_marker(pytest.mark.xdist_group(group))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Of several test processes each takes whole files, whose fixtures are then made once; of the laws whole backbones."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file, _, test = nodeid.partition("::")
+            return f"{file} {test.partition('[')[2].partition(':')[0]}" if file.endswith("test_laws.py") else file
+
+    return ByFile(config, log)
 
 
 SIDE = 56  # smallest side that pads no attention window

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -139,15 +138,20 @@ def test_two_equal_discs_are_told_apart_by_their_place(real_weights: Path, label
         assert 2 * overlap / ((found == k).sum() + (truth == k).sum()) >= 0.95
 
 
+def terminated() -> None:
+    """What SIGTERM calls. It is not sent: one that nobody catches would end the process of the tests."""
+    handler = signal.getsignal(signal.SIGTERM)
+    assert callable(handler)
+    handler(signal.SIGTERM, None)
+
+
 def test_a_signal_leaves_a_usable_model(make_small: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, calls = training.segmentation_loss, []
 
     def signals_in_the_third_step(*arguments: Any, **named: Any) -> Any:
         calls.append(1)
-        if len(calls) == 3:  # the handler itself: a signal that nobody caught would end the process of the tests
-            handler = signal.getsignal(signal.SIGTERM)
-            assert callable(handler)
-            handler(signal.SIGTERM, None)
+        if len(calls) == 3:
+            terminated()
         return real(*arguments, **named)
 
     if threading.current_thread() is not threading.main_thread():
@@ -230,7 +234,7 @@ def test_a_run_stopped_where_a_score_is_due_takes_it_when_it_goes_on(
 
     def stopping(self: batches.Batches, step: int) -> torch.Generator:
         if step == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
+            terminated()
         return generator(self, step)
 
     with monkeypatch.context() as patch:
