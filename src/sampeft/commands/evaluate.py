@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,20 @@ import numpy as np
 
 from sampeft.commands.train import parse_map, say
 from sampeft.data import open_dataset
+from sampeft.data.cache import PreparedVolume
 from sampeft.data.case import Case, Dataset
 from sampeft.data.check import check_dataset
 from sampeft.data.folds import fold_of
 from sampeft.data.pairing import pair_files
 from sampeft.errors import UsageError
-from sampeft.evaluation import Look, score_cases, score_maps
+from sampeft.evaluation import Array, Look, Predictor, score_cases, score_maps
 from sampeft.io import write_atomically
+from sampeft.io.windows import opened
 from sampeft.labels import LabelSet
 from sampeft.metrics.protocols import PROTOCOLS, Protocol, protocol_of
 from sampeft.metrics.scores import Evaluation
 from sampeft.prediction.inference import Segmenter, load, predict_slices
-from sampeft.prediction.large_raster import RasterOptions, as_predicted, check_no_refiner, window_of
+from sampeft.prediction.large_raster import RasterOptions, channels_by_rows, check_no_refiner, window_of
 from sampeft.prediction.probabilities import AS_TRAINED, CalibratedPredictor, temperature_on
 from sampeft.progress import bar, peak_memory_mib
 from sampeft.refine.stored import chosen
@@ -146,9 +148,7 @@ def held_out_temperature(segmenter: Segmenter, dataset: Dataset, scored: Sequenc
     if not all(name in known and name not in scored_ids for name in held_out):
         return readings
     # What `predict` cuts into windows is not looked at whole anywhere.
-    cases = [
-        case for case in map(known.get, held_out) if case and not any(is_cut(segmenter, f.image) for f in case.files)
-    ]
+    cases = [known[name] for name in held_out if not any(is_cut(segmenter, file.image) for file in known[name].files)]
     if cases:
         with bar("temperature", len(cases)) as shown:
             fitted = temperature_on(segmenter.model, dataset, cases, segmenter.preparation, shown)
@@ -159,6 +159,20 @@ def held_out_temperature(segmenter: Segmenter, dataset: Dataset, scored: Sequenc
 def is_cut(segmenter: Segmenter, image: Path) -> bool:
     """Whether `predict` cuts it into windows."""
     return window_of(segmenter, image, RasterOptions()) is not None
+
+
+def as_predicted(segmenter: Segmenter, whole: Predictor) -> Predictor:
+    """A predictor whose class maps are those that `predict` writes: of large pictures by windows, of others by `whole`."""
+
+    def predict(prepared: PreparedVolume, truth_SHW: Array) -> Iterator[tuple[int, Array]]:
+        path = prepared.volume.path
+        if (window := window_of(segmenter, path, RasterOptions())) is None:
+            yield from whole(prepared, truth_SHW)
+            return
+        with opened(path) as source:
+            yield 0, np.concatenate([channels_nW for channels_nW, _ in channels_by_rows(segmenter, source, window)])
+
+    return predict
 
 
 def run_config(run: Path) -> dict[str, Any]:

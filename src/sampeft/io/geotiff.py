@@ -161,11 +161,9 @@ def without_measurement(
 ) -> npt.NDArray[Any]:
     """The ids with the ignore id, or background where there is none, in pixels that have no measurement."""
     empty = labels.ignore if labels.ignore is not None else labels.ids[0] if labels.has_background else None
-    return (
-        ids_HW
-        if empty is None or not missing_HW.any()
-        else np.where(missing_HW, np.asarray(empty, dtype=ids_HW.dtype), ids_HW)
-    )
+    if empty is None or not missing_HW.any():
+        return ids_HW
+    return np.where(missing_HW, np.asarray(empty, dtype=ids_HW.dtype), ids_HW)
 
 
 def profile(

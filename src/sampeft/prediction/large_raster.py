@@ -9,7 +9,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +33,6 @@ from sampeft.prediction.tiles import Axis, Probabilities, class_rows
 from sampeft.volume import Volume
 
 Progress = Callable[[int, int], None]
-Predictor = Callable[[PreparedVolume, npt.NDArray[Any]], Iterator[tuple[int, npt.NDArray[Any]]]]
 Network = Callable[[torch.Tensor], torch.Tensor]
 """Images (B, 3, side, side) in 0..1 -> logits (B, K, h, w)."""
 
@@ -131,22 +129,6 @@ def check_no_refiner(segmenter: Segmenter, path: Path) -> None:
             f"{path}: refiners and views look at whole images, this one is larger than training's and is cut into windows; "
             "leave them out, or look at it whole with `sampeft predict --tile off`"
         )
-
-
-def as_predicted(segmenter: Segmenter, whole: Predictor) -> Predictor:
-    """A predictor whose class maps are those that `predict` writes: of large pictures by windows, of others by `whole`."""
-
-    def predict(prepared: PreparedVolume, truth_SHW: npt.NDArray[Any]) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-        path = prepared.volume.path
-        if (window := window_of(segmenter, path, RasterOptions())) is None:
-            yield from whole(prepared, truth_SHW)
-            return
-        check_no_refiner(segmenter, path)
-        with opened(path) as source:
-            rows = channels_by_rows(segmenter, source, window)
-            yield 0, np.concatenate([channels_nW for channels_nW, _ in rows])
-
-    return predict
 
 
 def write_beside(

@@ -156,13 +156,13 @@ class Page {
     const signal = this.begin(entry, known() ?? null);
     this.showResult();
     const above = path`/api/cases/${entry.case}/images/${entry.image}/`;
-    const loading = [this.load(`${above}image.nii.gz`, "image", signal), entry.has_labels ? this.load(`${above}truth.nii.gz`, "truth", signal) : null];
-    loading[1]?.catch(() => {}); // it is said below, unless the image is refused before
-    const image = await this.shown(loading[0]);
+    let refused = null; // why there is no truth, which is said last
+    const first = this.load(`${above}image.nii.gz`, "image", signal);
+    const second = entry.has_labels && this.load(`${above}truth.nii.gz`, "truth", signal).catch((fault) => void (refused = fault));
+    const image = await this.shown(first);
     if (signal.aborted) return;
     this.scene.set(image); // to be looked at while the truth is on its way
-    let refused = null;
-    const truth = await loading[1]?.catch((fault) => (refused = fault, null));
+    const truth = await second;
     if (signal.aborted) return;
     if (truth) this.scene.put("truth", truth, this.data.labels);
     if (known()?.state === "done") await this.putMap(known(), signal); // it may have ended meanwhile
