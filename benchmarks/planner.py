@@ -1,11 +1,12 @@
 """Predicted memory and seconds a step beside those of real trainings, for seven configurations.
 
-    python benchmarks/planner.py DATA [--steps 6] [--only WORDS]
+    python benchmarks/planner.py DATA [--steps 6] [--repeats 3] [--only WORDS]
 
 DATA: folder `btcv_slices`. Each configuration is planned in one process and trained, for a few steps, in another one right
-after it. Peaks are the kernel's account of each process, read from outside (`wait4`); a step is what is between two updates of
-the optimizer, the first left out. Cached views start from an empty cache. One thread: its processor seconds are what the clock
-would show on a machine without other work, and the planner, which looks at the clock, is made to look at them here.
+after it, so many times over; medians are shown, and the ratios of all. Peaks are the kernel's account of each process, read
+from outside (`wait4`); a step is what is between two updates of the optimizer, the first left out. Cached views start from
+an empty cache. One thread: its processor seconds are what the clock would show on a machine without other work, and the
+planner, which looks at the clock, is made to look at them here.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -83,7 +85,7 @@ def planned(arguments: list[str]) -> dict[str, Any]:
 
     parser = ArgumentParser()
     parser.add_class_arguments(Config)
-    config = Config(**vars(parser.instantiate_classes(parser.parse_args(arguments))))
+    config = Config(**vars(parser.instantiate(parser.parse_args(arguments))))
     Place.now = lambda self: time.process_time()
     return plan_command(config).to_json()
 
@@ -102,36 +104,46 @@ def trained(arguments: list[str], out: Path) -> dict[str, Any]:
     return {"seconds": (last_clock - clock) / number, "processor": (last_processor - processor) / number}
 
 
+def measured(data: Path, steps: int, chosen: Sequence[str]) -> tuple[float, float, float, float, float]:
+    """Bytes planned and held; processor seconds a step planned and taken, and seconds by the clock."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["SAMPEFT_CACHE"] = folder  # nothing is there from before
+        run = ("--training.steps", str(steps), "--training.validations", "1", "--training.head_first", "0")
+        arguments = ["--data", str(data), "--held_out", "1", *run, *chosen]
+        plan, _ = outside(lambda: planned(arguments))
+        took, held = outside(lambda: trained(arguments, Path(folder) / "run"))
+    course = plan["course"]["seconds"]
+    seconds = (course["all that is trained"] + course["first sight of slices"]) / steps
+    return plan["memory"][0]["peak"], held, seconds, took["processor"], took["seconds"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", default="")
     options = parser.parse_args()
-    head = ("MiB planned", "MiB held", "ratio", "CPU s a step planned", "CPU s a step", "ratio", "s by the clock")
+    head = (
+        "MiB planned",
+        "MiB held",
+        "ratio",
+        "CPU s a step planned",
+        "CPU s a step",
+        "ratio",
+        "each ratio",
+        "s by the clock",
+    )
     print(f"| configuration | {' | '.join(head)} |\n| --- |{' ---: |' * len(head)}", flush=True)
     for name, chosen in RUNS.items():
         if options.only not in name:
             continue
-        with tempfile.TemporaryDirectory() as folder:
-            os.environ["XDG_CACHE_HOME"] = folder
-            settings = [
-                "--training.steps",
-                str(options.steps),
-                "--training.validations",
-                "1",
-                "--training.head_first",
-                "0",
-            ]
-            arguments = ["--data", str(options.data), "--held_out", "1", *settings, *chosen]
-            plan, _ = outside(lambda arguments=arguments: planned(arguments))
-            run, held = outside(lambda arguments=arguments, out=Path(folder) / "run": trained(arguments, out))
-        course = plan["course"]
-        whole = course["seconds"]["all that is trained"] + course["seconds"]["first sight of slices"]
-        seconds, peak = whole / options.steps, plan["memory"][0]["peak"]
+        found = [measured(options.data, options.steps, chosen) for _ in range(options.repeats)]
+        peak, held, seconds, processor, clock = map(median, zip(*found, strict=True))
+        ratios = " ".join(f"{pair[2] / pair[3]:.2f}" for pair in found)
         print(
-            f"| {name} | {peak >> 20} | {held >> 20} | {peak / held:.2f} | {seconds:.2f} | {run['processor']:.2f} | "
-            f"{seconds / run['processor']:.2f} | {run['seconds']:.1f} |",
+            f"| {name} | {peak / 2**20:.0f} | {held / 2**20:.0f} | {peak / held:.2f} | {seconds:.2f} | {processor:.2f} | "
+            f"{median(pair[2] / pair[3] for pair in found):.2f} | {ratios} | {clock:.1f} |",
             flush=True,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from sampeft.backbones import RANDOM, LoadedBackbone, load_backbone
 from sampeft.backbones.checkpoints import find_in_package
 from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
+from sampeft.planning import step_trial
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -27,6 +28,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return f"{file} {test.partition('[')[2].partition(':')[0]}" if file.endswith("test_laws.py") else file
 
     return ByFile(config, log)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_trials() -> Iterator[None]:
+    """Every training plans first; nobody asks here how long it will take, so that a step of each size is enough."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(step_trial, "_ENOUGH_SECONDS", 0.0)
+        yield
 
 
 SIDE = 56  # smallest side that pads no attention window

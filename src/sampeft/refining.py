@@ -16,9 +16,12 @@ from sampeft.data.case import Case, Dataset
 from sampeft.errors import DataError
 from sampeft.evaluation import score_case
 from sampeft.io import read_volume
+from sampeft.io.windows import opened
 from sampeft.metrics.scores import Evaluation
+from sampeft.prediction.by_windows import channels_by_rows
 from sampeft.prediction.inference import Segmenter, class_maps, slice_logits
-from sampeft.refine import REFINERS, Refiner
+from sampeft.prediction.large_raster import RasterOptions, window_of
+from sampeft.refine import REFINERS, Channels, Refiner
 
 _WHOLE_GRID = 24  # up to so many combinations all are tried; beyond, one parameter after the other
 
@@ -36,12 +39,14 @@ class Fitted:
 
 @dataclass
 class Rough:
-    """Logits of whole cases, kept at the network's own resolution, so that each trial costs the refiner alone."""
+    """What the network says of whole cases, so that each trial costs the refiner alone: logits at the network's own
+    resolution, and the class maps of large pictures, which are cut into windows as for prediction."""
 
     segmenter: Segmenter
     dataset: Dataset
     cases: Sequence[Case]
     logits: dict[str, list[torch.Tensor]] = field(default_factory=dict)
+    maps: dict[str, Channels] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -51,10 +56,15 @@ class Rough:
         cases: Sequence[Case],
         progress: Callable[[int, int], None] | None = None,
     ) -> Rough:
-        """Run the network once over every slice of the cases."""
+        """Run the network once over every slice of the cases. The segmenter has no refiner of its own."""
         rough = cls(segmenter, dataset, cases)
         for done, case in enumerate(cases):
             for file in case.files:
+                if window := window_of(segmenter, file.image, RasterOptions()):
+                    with opened(file.image) as source:
+                        rows = channels_by_rows(segmenter, source, window)
+                        rough.maps[str(file.image)] = np.concatenate([channels_nW for channels_nW, _ in rows])
+                    continue
                 prepared = PreparedVolume.of(read_volume(file.image), segmenter.preparation)
                 rough.logits[str(prepared.volume.path)] = [
                     logits for _, logits in slice_logits(segmenter.model, prepared)
@@ -67,7 +77,14 @@ class Rough:
         """Foreground DSC of the cases: mean over classes of the mean over cases."""
 
         def predict(prepared: PreparedVolume, _: Any) -> Iterator[tuple[int, Any]]:
-            kept = enumerate(self.logits[str(prepared.volume.path)])
+            path = str(prepared.volume.path)
+            if path in self.maps:
+                rough_HW = self.maps[path]
+                if refiner is None:
+                    return iter([(0, rough_HW)])
+                spacing_mm, labels = prepared.view.spacing_mm, self.segmenter.labels
+                return enumerate(refiner.refine_measured(rough_HW[None], prepared.missing, spacing_mm, labels))
+            kept = enumerate(self.logits[path])
             return class_maps(self.segmenter.model, prepared, kept, refiner)
 
         counts = {

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -303,14 +304,43 @@ def test_a_training_after_a_plan_ends_as_one_without(make: Make, tmp_path: Path)
     assert all((tmp_path / "planned" / n).read_bytes() == (tmp_path / "not" / n).read_bytes() for n in names)
 
 
-def test_at_most_one_forward_pass_and_three_small_steps(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_forward_pass_and_a_few_small_steps(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     decode = SemanticSam.decode
     monkeypatch.setattr(
         SemanticSam, "decode", lambda self, features: sizes.append(len(features[0])) or decode(self, features)
     )
     measured(make(), batch=16)
-    assert sizes == [1, 1, 2, 1]
+    assert sizes == [1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "room", "batch", "sizes"),
+    [
+        (1e9, 1e9, 16, [1, 16] * 4),
+        (1e9, 1e9, 1, [1] * 8),
+        (0.0, 1e9, 16, [1, 2]),  # takes long
+        (0.0, 1e9, 1, [1, 1]),
+        (1e9, 100 * 32, 16, [1, 2] * 4),  # sixteen would take half of the room
+        (1e9, 100 * 2 - 1, 16, [1]),
+        (1e9, 99, 16, []),
+    ],
+)
+def test_steps_of_the_real_size_where_time_and_memory_allow(
+    seconds: float, room: float, batch: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each slice lets the process grow by 100 bytes."""
+    monkeypatch.setattr(step_trial, "_ENOUGH_SECONDS", seconds)
+    trial = SimpleNamespace(step=lambda count: SimpleNamespace(count=count, growth=100 * count))
+    found = step_trial._Trial.steps(cast(Any, trial), batch, 100, int(room))
+    assert [step.count for step in found] == sizes
+
+
+def test_a_line_through_one_and_many_by_hand() -> None:
+    assert Line.through({1: 3.0, 4: 9.0}) == Line(1.0, 2.0)
+    assert Line.through({4: 2.0, 1: 3.0}) == Line(2.0, 0.0)  # no slice costs less than nothing
+    assert Line.through({1: 3.0, 4: 20.0}) == Line(0.0, 5.0)  # nor more than the first
+    assert (Line.through({1: 3.0}), Line.through({})) == (Line(0.0, 3.0), Line(0.0, 0.0))
 
 
 def test_where_one_slice_does_not_fit_no_step_is_tried(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

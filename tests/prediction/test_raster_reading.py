@@ -19,8 +19,9 @@ from sampeft.errors import UsageError
 from sampeft.io import read_label_ids
 from sampeft.io.windows import opened
 from sampeft.labels import LabelSet
+from sampeft.prediction.by_windows import channels_by_rows
 from sampeft.prediction.cases import Job, key_of, predict_cases
-from sampeft.prediction.large_raster import RasterOptions, channels_by_rows, chosen_window, predict_raster
+from sampeft.prediction.large_raster import RasterOptions, chosen_window, predict_raster
 from sampeft.prediction.raster_reading import RowReader
 from sampeft.prediction.run_record import RunRecord
 
@@ -159,8 +160,6 @@ def test_scores_are_of_the_map_that_is_written(tmp_path: Path) -> None:
     whole, _ = evaluate_segmenter(segmenter(**named), dataset, [case], "test")
     assert whole.headline().mean < 0.9
     assert (evaluation.meta["by_windows"], "by_windows" in whole.meta) == (1, False)
-    with pytest.raises(UsageError, match=r"a\.png: refiners and views look at whole images"):
-        evaluate_segmenter(replace(model, refiner=object()), dataset, [case], "test")
 
 
 def test_a_map_of_the_size_of_training_is_looked_at_whole(tmp_path: Path) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.ndimage import binary_fill_holes, label
 
 from sampeft.errors import UsageError
 from sampeft.labels import LabelSet
-from sampeft.refine import refiner
+from sampeft.refine import UNMEASURED, refiner
 
 LAND = LabelSet(("water", "forest", "field"), (1, 2, 3))
 ONES = (1.0, 1.0, 1.0)
@@ -114,6 +116,35 @@ def test_without_background_the_nearest_kept_pixel_gives_the_class() -> None:
         assert refiner("components", least_size=10).refine_volume(cross, spacing, LAND)[0, 1, 2] == expected
     everything = drawn("01 12")
     np.testing.assert_array_equal(refiner("components", least_size=9).refine_volume(everything, ONES, LAND), everything)
+
+
+def test_where_nothing_was_measured_the_array_ends(labels: LabelSet) -> None:
+    """9 stands for no measurement: no component, never removed, fills nothing, closes no hole and gives no class."""
+
+    def seen(text: str) -> np.ndarray:
+        found = drawn(text)
+        return np.where(found == 9, np.uint8(UNMEASURED), found)
+
+    def refined(rough: np.ndarray, known: LabelSet, **options: Any) -> np.ndarray:
+        # What lies below the unmeasured pixels is kept, whatever it is.
+        below = np.where(rough == UNMEASURED, np.uint8(2), rough)
+        return refiner("components", **options).refine_measured(below, rough == UNMEASURED, ONES, known)
+
+    rough = seen("11199 1.199 11199 .1.99 9.999 99.99")
+    expected = np.where(rough == UNMEASURED, 2, drawn("11199 11199 11199 .1.99 9.999 99.99"))
+    np.testing.assert_array_equal(refined(rough, labels), expected)
+    rough = seen("9919 9929 1999")
+    np.testing.assert_array_equal(
+        refined(rough, LAND, least_size=2), np.where(rough == UNMEASURED, 2, rough)
+    )  # nothing is kept that could give a class
+    rough = seen("11929 11999")
+    np.testing.assert_array_equal(
+        refined(rough, LAND, least_size=2), np.where(rough == UNMEASURED, 2, drawn("11919 11999"))
+    )
+    found = refiner("components", keep="largest")
+    np.testing.assert_array_equal(
+        found.refine_measured(ROUGH, None, ONES, labels), found.refine_volume(ROUGH, ONES, labels)
+    )
 
 
 def test_idempotent(labels: LabelSet) -> None:

@@ -21,12 +21,13 @@ from sampeft.data.pairing import pair_files
 from sampeft.errors import UsageError
 from sampeft.evaluation import Array, Look, Predictor, score_cases, score_maps
 from sampeft.io import write_atomically
-from sampeft.io.windows import opened
+from sampeft.io.windows import glance, opened
 from sampeft.labels import LabelSet
 from sampeft.metrics.protocols import PROTOCOLS, Protocol, protocol_of
 from sampeft.metrics.scores import Evaluation
+from sampeft.prediction.by_windows import channels_by_rows, check_refiner
 from sampeft.prediction.inference import Segmenter, load, predict_slices
-from sampeft.prediction.large_raster import RasterOptions, channels_by_rows, check_no_refiner, window_of
+from sampeft.prediction.large_raster import RasterOptions, window_of
 from sampeft.prediction.probabilities import AS_TRAINED, CalibratedPredictor, temperature_on
 from sampeft.progress import bar, peak_memory_mib
 from sampeft.refine.stored import chosen
@@ -205,7 +206,7 @@ def evaluate_segmenter(
     """
     cut = [file.image for case in cases for file in case.files if is_cut(segmenter, file.image)]
     for path in cut:
-        check_no_refiner(segmenter, path)
+        check_refiner(segmenter.refiner, path, glance(path)[0])
     meta: dict[str, Any] = {"model": segmenter.name, "data": dataset.name, "split": split, "oracle": False}
     if cut:
         meta["by_windows"] = len(cut)

@@ -7,11 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sampeft.commands.evaluate import run_config, same_labels
+from sampeft.commands.evaluate import is_cut, run_config, same_labels
 from sampeft.commands.train import parse_map, say
 from sampeft.data import open_dataset
 from sampeft.data.check import check_dataset
 from sampeft.errors import UsageError, unknown_name
+from sampeft.io.windows import glance
+from sampeft.prediction.by_windows import check_refiner
 from sampeft.prediction.inference import load
 from sampeft.progress import bar
 from sampeft.refine import REFINERS
@@ -52,25 +54,33 @@ def run(config: Config) -> int:
     dataset = open_dataset(config.data, config.layout, parse_map(config.map))
     same_labels(segmenter.labels, dataset, config.run)
     settings = run_config(config.run)
-    names = config.cases or settings.get("held_out_cases", [])
-    if not names:
+    ids = config.cases or settings.get("held_out_cases", [])
+    if not ids:
         raise UsageError(f"{config.run}: held no cases out; name some that are never scored with --cases")
-    if trained := sorted(set(names) & set(settings.get("training_cases", []))):
+    if trained := sorted(set(ids) & set(settings.get("training_cases", []))):
         raise UsageError(f"{config.run}: was trained on {', '.join(trained[:5])}; give --cases that it has not seen")
     known = {case.id: case for case in dataset.cases}
-    if missing := [name for name in names if name not in known]:
+    if missing := [name for name in ids if name not in known]:
         raise UsageError(
             f"{dataset.root}: has no case {', '.join(missing[:5])}; give the data that the run was trained on"
         )
-    if tested := sorted(set(names) & set(dataset.splits.get("test", ()))):
+    if tested := sorted(set(ids) & set(dataset.splits.get("test", ()))):
         say(f"warning   {', '.join(tested[:5])}: listed as test cases; do not score on them what is fitted on them")
-    cases = [known[name] for name in names]
+    cases = [known[name] for name in ids]
     check_dataset(dataset, cases).raise_on_errors()
+    names = [config.refiner] if config.refiner else list(REFINERS)
+    if cut := next((file.image for case in cases for file in case.files if is_cut(segmenter, file.image)), None):
+        if config.refiner:
+            check_refiner(REFINERS[config.refiner](), cut, glance(cut)[0])
+        names = [name for name in names if not REFINERS[name].looks_at_slices()]
+        say(
+            f"note      {cut} is cut into windows, so only {', '.join(names)} can be fitted; the others look at whole images"
+        )
     with bar("rough maps", len(cases)) as shown:
         rough = Rough.of(segmenter, dataset, cases, shown)
     tried: dict[str, Any] = {}
     best = None
-    for name in [config.refiner] if config.refiner else REFINERS:
+    for name in names:
         with bar(f"fitting {name}") as shown:
             fitted = fit_refiner(name, rough, shown)
         tried[name] = {
@@ -88,7 +98,7 @@ def run(config: Config) -> int:
         (config.run / FILE).unlink(missing_ok=True)  # what was fitted before does not hold any more
         say(f"none helps the held-out cases; nothing is kept{f', and {FILE} of before is removed' if stale else ''}")
     else:
-        record = {"fitted_on": names, "dsc_before": best.before, "dsc_after": best.after}
+        record = {"fitted_on": ids, "dsc_before": best.before, "dsc_after": best.after}
         say(f"kept in {write_fitted(config.run, best.refiner, record)}; use it with --refine fitted")
     if config.json:
         print(json.dumps(tried))

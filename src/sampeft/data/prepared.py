@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import numpy.typing as npt
 
-from sampeft.data.intensity import Intensity, Levels, examine, measure, nodata_value, select_bands
+from sampeft.data.intensity import Intensity, Levels, examine, measure, nodata_value, not_measured, select_bands
 from sampeft.data.slices import Frame, SliceView
 from sampeft.denoise import Denoise, Denoiser
 from sampeft.errors import DataError, UsageError
@@ -114,6 +115,12 @@ class PreparedVolume:
 
     def __len__(self) -> int:
         return len(self.slices)
+
+    @property
+    def missing(self) -> npt.NDArray[np.bool_] | None:
+        """(S, H, W) where the file says that nothing was measured; None where it says so of no pixel."""
+        missing = not_measured(self.volume)
+        return None if missing is None else self.view.slices(missing)
 
     def compact(self, index: int) -> torch.Tensor:
         """(C, side, side) in 0..1; C is 1 where the three channels that the network sees are the same."""

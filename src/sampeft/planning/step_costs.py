@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -14,13 +15,16 @@ class Line:
     slope: float
 
     @classmethod
-    def through(cls, one: float, two: float | None = None) -> Line:
-        """By what one and two slices cost. Noise neither makes a slice cost less than nothing nor the second more than
-        the first."""
-        if two is None:
-            return cls(0.0, one)
-        slope = min(max(two - one, 0.0), two / 2)
-        return cls(two - 2 * slope, slope)
+    def through(cls, costs: Mapping[int, float]) -> Line:
+        """By what one slice costs, and perhaps so many: number -> cost; none: nothing. Noise neither makes a slice cost less
+        than nothing nor a later one more than the first."""
+        if not costs:
+            return cls(0.0, 0.0)
+        count, many = max(costs.items())
+        if count == 1:
+            return cls(0.0, many)
+        slope = min(max((many - costs[1]) / (count - 1), 0.0), many / count)
+        return cls(many - count * slope, slope)
 
     def at(self, slices: float) -> float:
         return self.fixed + self.slope * slices

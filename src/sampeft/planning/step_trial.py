@@ -1,13 +1,14 @@
 """A model with a method attached in; what a slice, a step and a phase of its training cost in bytes and seconds out.
 
-At most one forward pass and three real steps, of one slice, of two and of one again; model, gradients and random generators
-are afterwards as they were.
+One forward pass and a few real steps, of one slice and of more; model, gradients and random generators are afterwards as they
+were.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -29,6 +30,7 @@ from sampeft.training.batches import Batches
 from sampeft.training.settings import Training
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_ROUNDS, _ENOUGH_SECONDS = 4, 10.0
 _UPDATED = 4_000_000  # weights of the optimizer's trial update
 
 
@@ -40,9 +42,10 @@ def measure_costs(
     room: int,
     slices: Slices | None = None,
 ) -> Costs:
-    """Run one forward pass that keeps nothing, then, if one slice fits into the room, a step of one slice, where more go
-    through the model at a time one of two, and one of one slice again, in memory that the process already has: later steps
-    are like that. They are those of `fit`, but without an update.
+    """Run one forward pass that keeps nothing, then, if one slice fits into the room, a step of one slice and, where more go
+    through the model at a time, one of all these or, where that would take long or half of the room, of two; then the same
+    again, up to four times or ten seconds: it takes some steps until the process has its memory and the kernels of a size
+    are ready. They are those of `fit`, but without an update.
 
     precision: accelerate's name, see `training.precision_for`. room: bytes of main memory that this process may fill.
     slices: to draw from; None: noise of the right size.
@@ -67,45 +70,35 @@ def measure_costs(
         limit = gpu_room if device.type == "cuda" else room - resident
         is_tight = least * most > limit / 4  # else nobody asks what a change would save
         in_bf16 = trial.forward("bf16").saved if is_tight and precision == "no" else None
-        steps: list[_Step] = []
-        for count in (1, 2, 1) if most > 1 else (1, 1):
-            grown = steps[0].growth * count if steps else least
-            if grown > limit:
-                break
-            try:
-                steps.append(trial.step(count))
-            except torch.cuda.OutOfMemoryError:
-                break
+        steps = trial.steps(most, least, limit)
         update = trial.update_seconds() if steps else 0.0
     model.to(old_device)
 
     # Of steps of one size the first has let the process grow.
-    sizes = {count: next(s for s in steps if s.count == count) for count in sorted({s.count for s in steps})}
-
-    def line(values: Sequence[float]) -> Line:
-        return Line.through(*values) if values else Line(0.0, 0.0)
+    first = {step.count: step for step in reversed(steps)}
 
     def seconds(of: Callable[[_Step], float]) -> Line:
-        """The shortest of each size; two slices take no longer than twice one."""
-        shortest = {count: min(of(s) for s in steps if s.count == count) for count in sizes}
-        return line([min(each, count * shortest[1]) for count, each in shortest.items()])
+        """The shortest of each size; so many slices take no longer than as many times one."""
+        shortest = {count: min(of(s) for s in steps if s.count == count) for count in first}
+        return Line.through({count: min(each, count * shortest[1]) for count, each in shortest.items()})
 
-    saved = line([s.saved for s in sizes.values()] or [dry.saved])
-    growth = line([max(s.growth, s.saved + trial.trained_bytes) for s in sizes.values()] or [least])
+    saved = {n: step.saved for n, step in first.items()} or {1: dry.saved}
+    head_saved = {n: step.head_saved for n, step in first.items()} or {1: dry.head_saved}
+    growth = {n: max(step.growth, step.saved + trial.trained_bytes) for n, step in first.items()} or {1: least}
     return Costs(
         total=sum(p.numel() for p in model.parameters()),
         trained=sum(p.numel() for p in trained.values()),
         weights_bytes=sum(t.nbytes for t in [*model.parameters(), *model.buffers()]),
         trained_bytes=trial.trained_bytes,
         trains_head=any(not name.startswith("sam.vision_encoder.") for name in trained),
-        saved=saved,
-        head_saved=line([s.head_saved for s in sizes.values()] or [dry.head_saved]),
+        saved=Line.through(saved),
+        head_saved=Line.through(head_saved),
         saved_before_block=dry.saved_before_block,
         block_input_bytes=dry.block_input_bytes,
         block_view_bytes=tuple(kept + 2 * model.side**2 for kept in dry.block_view_bytes),
         recomputes=config.recompute,
         saved_in_bf16=in_bf16,
-        resident_growth=growth,
+        resident_growth=Line.through(growth),
         inference_bytes=dry.growth,
         banked_bytes=dry.banked_bytes,
         view_bytes=dry.view_bytes,
@@ -263,6 +256,28 @@ class _Trial:
             self.batches.bank.already(_first(features)),
             self.batches.kept.already(_first(started)) if self.batches.kept and started else 0,
         )
+
+    def steps(self, most: int, first_bytes: int, limit: int) -> list[_Step]:
+        """Steps of one slice and of `most`, or two, in turn, as far as memory and time allow. first_bytes: what the first one
+        needs at least. limit: bytes by which the process may grow."""
+        began = time.monotonic()
+        done: list[_Step] = []
+        count = many = 1
+        for number in range(2 * _ROUNDS):
+            if (done[0].growth * count if done else first_bytes) > limit:
+                break
+            try:
+                done.append(self.step(count))
+            except torch.cuda.OutOfMemoryError:
+                break
+            took = time.monotonic() - began
+            if number == 0:
+                is_small = took * most < _ENOUGH_SECONDS / 2 and done[0].growth * most < limit / 2
+                many = most if is_small else min(most, 2)
+            elif number % 2 and took > _ENOUGH_SECONDS:
+                break
+            count = 1 if number % 2 else many
+        return done
 
     def step(self, count: int) -> _Step:
         """A step without an update. The head's part of it goes first, from a copy of the features, as on encoded slices."""

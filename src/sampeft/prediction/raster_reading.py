@@ -14,7 +14,16 @@ import numpy.typing as npt
 
 from sampeft.io.windows import MapWriter, Shares, Source
 from sampeft.labels import LabelSet
-from sampeft.prediction.reading import ENTROPY, FULL, PROBABILITIES, UNCERTAINTY, Sureness, check_temperature, map_path
+from sampeft.prediction.reading import (
+    DISAGREEMENT,
+    ENTROPY,
+    FULL,
+    PROBABILITIES,
+    UNCERTAINTY,
+    Sureness,
+    check_temperature,
+    map_path,
+)
 from sampeft.prediction.tiles import Probabilities
 
 
@@ -25,12 +34,14 @@ class RowReader:
     of its tiles, of a picture of the whole.
 
     temperature: what the logits are divided by, before they are blended; so it can move borders between classes a little.
+    views: how many of each window are averaged; with more than one the uncertainty has a map of their disagreement, too.
     """
 
     labels: LabelSet
     temperature: float = 1.0
     probabilities: bool = False
     uncertainty: bool = False
+    views: int = 1
     sureness: Sureness = field(default_factory=Sureness, init=False)
     _writers: dict[str, MapWriter] = field(default_factory=dict, init=False)
     _rows: dict[str, npt.NDArray[np.uint8]] = field(default_factory=dict, init=False)
@@ -44,12 +55,18 @@ class RowReader:
         """Mean probability of the class shown, over the pixels shown as foreground; None without any."""
         return self.sureness.mean
 
+    @property
+    def disagreement(self) -> bool:
+        """Whether `see` wants it as the last plane."""
+        return self.uncertainty and self.views > 1
+
     @contextmanager
     def writing(self, out: Path, stem: str, source: Source) -> Iterator[None]:
         """Maps are made while rows come; at the end each is there, whole or not at all."""
         suffix = ".png" if source.header is None else ".tif"
         kinds = {name: PROBABILITIES for name in self.labels.names if self.probabilities}
         kinds |= {ENTROPY: UNCERTAINTY} if self.uncertainty else {}
+        kinds |= {DISAGREEMENT: UNCERTAINTY} if self.disagreement else {}
         with ExitStack() as stack:
             for name, kind in kinds.items():
                 path = map_path(out / kind, stem, name)
@@ -60,10 +77,11 @@ class RowReader:
                 writer.finish()
         self._writers.clear()
 
-    def see(self, width: int, left: int, blended_Knw: Probabilities) -> None:
-        """Some columns, from `left` on, of rows that are `width` wide."""
-        total_nw = blended_Knw.sum(axis=0)
-        shares_Knw = blended_Knw / np.where(total_nw > 0, total_nw, 1)
+    def see(self, width: int, left: int, blended_Pnw: Probabilities) -> None:
+        """Some columns, from `left` on, of rows that are `width` wide: P planes, one of each class and `disagreement`."""
+        total_nw = blended_Pnw[: len(self.labels)].sum(axis=0)
+        shares_Pnw = blended_Pnw / np.where(total_nw > 0, total_nw, 1)
+        shares_Knw = shares_Pnw[: len(self.labels)]
         rows, columns = shares_Knw.shape[1], slice(left, left + shares_Knw.shape[2])
         if self._highest is None:
             self._highest = np.zeros((rows, width), dtype=np.float32)
@@ -75,6 +93,9 @@ class RowReader:
         if self.uncertainty:
             logs = np.log(np.where(shares_Knw > 0, shares_Knw, 1))
             self._rows[ENTROPY][:, columns] = _as_bytes(-(shares_Knw * logs).sum(axis=0) / math.log(len(shares_Knw)))
+
+        if self.disagreement:
+            self._rows[DISAGREEMENT][:, columns] = _as_bytes(shares_Pnw[-1])
 
     def end_rows(self, channels_nW: npt.NDArray[Any], missing_nW: npt.NDArray[np.bool_]) -> None:
         """The rows that were seen last are done; of rows without any measurement nothing was seen."""

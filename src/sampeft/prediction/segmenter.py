@@ -110,7 +110,8 @@ def predict_volumes(
             with stages.of("finish"):
                 if way.refiner:
                     labels = cast(SemanticSam, model).labels
-                    result = way.refiner.refine_volume(result, prepared.view.spacing_mm, labels)
+                    spacing_mm = prepared.view.spacing_mm
+                    result = way.refiner.refine_measured(result, prepared.missing, spacing_mm, labels)
                 whole = prepared.view.restore(result)
             yield whole
 

@@ -138,7 +138,8 @@ def class_maps(
         yield from maps
     else:
         whole = np.stack([channels for _, channels in maps])
-        yield from enumerate(refiner.refine_volume(whole, prepared.view.spacing_mm, cast(SemanticSam, model).labels))
+        labels = cast(SemanticSam, model).labels
+        yield from enumerate(refiner.refine_measured(whole, prepared.missing, prepared.view.spacing_mm, labels))
 
 
 def evidence(

@@ -77,6 +77,7 @@ def class_rows(
     classes: int,
     predicted: Callable[[int], Iterable[Probabilities | None] | None],
     see: Callable[[int, Probabilities], None] | None = None,
+    planes: int | None = None,
 ) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
     """(first row, class channels (n, width)) from top to bottom: of the blended probabilities the greatest.
 
@@ -84,9 +85,11 @@ def class_rows(
     that nothing is known of, which counts as 0, or for a whole row of them. Kept are the rows that the next windows still
     add to: at most K x (h - step) x width numbers, however many rows the image has.
     see: gets (first column, blended probabilities (K, n, w)) of the rows that are yielded next, from left to right.
+    planes: of what is predicted, where it is more than the classes' probabilities, which come first; `see` gets all of them.
     """
     shared = max([rows.starts[i] + rows.length - rows.end(i) for i in range(len(rows) - 1)], default=0)
-    above = np.zeros((classes, shared, columns.size), dtype=np.float32)
+    planes = planes or classes
+    above = np.zeros((planes, shared, columns.size), dtype=np.float32)
     kept = 0  # rows of `above` in use
     for i, top in enumerate(rows.starts):
         finished = rows.end(i) - top
@@ -96,10 +99,10 @@ def class_rows(
             yield top, np.zeros((finished, columns.size), dtype=np.uint8)
             continue
         found = np.empty((finished, columns.size), dtype=np.uint8)
-        for left, block in _blended_columns(rows.weights[i], columns, classes, windows):
+        for left, block in _blended_columns(rows.weights[i], columns, planes, windows):
             right = left + block.shape[2]
             block[:, :kept] += above[:, :kept, left:right]
-            found[:, left:right] = block[:, :finished].argmax(axis=0)
+            found[:, left:right] = block[:classes, :finished].argmax(axis=0)
             if see:
                 see(left, block[:, :finished])
             above[:, : rows.length - finished, left:right] = block[:, finished:]
@@ -108,14 +111,14 @@ def class_rows(
 
 
 def _blended_columns(
-    shares: Probabilities, columns: Axis, classes: int, windows: Iterable[Probabilities | None]
+    shares: Probabilities, columns: Axis, planes: int, windows: Iterable[Probabilities | None]
 ) -> Iterator[tuple[int, Probabilities]]:
     """(first column, weighted sum (K, h, n) of all windows that cover these columns) from left to right.
 
     shares: (h,) weights of this row of windows.
     """
     height = len(shares)
-    block = np.zeros((classes, height, columns.length), dtype=np.float32)
+    block = np.zeros((planes, height, columns.length), dtype=np.float32)
     for j, probabilities in enumerate(windows):
         if probabilities is not None:
             block += probabilities * (shares[:, None] * columns.weights[j])

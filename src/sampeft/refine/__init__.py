@@ -16,6 +16,8 @@ from sampeft.errors import UsageError, unknown_name
 from sampeft.labels import LabelSet
 
 Channels = npt.NDArray[np.uint8]
+UNMEASURED = 255
+"""Channel of pixels where nothing was measured: of no class, and no refiner gives or takes them one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +88,11 @@ class Refiner:
                 return f"a {'whole ' if whole else ''}number of {low:g}..{high:g}"
         return None
 
+    @classmethod
+    def looks_at_slices(cls) -> bool:
+        """Whether it asks for images and what the network says of them; else a whole class map is enough."""
+        return cls.refine_slice is not Refiner.refine_slice
+
     def refine_slice(self, evidence: Evidence) -> Channels:
         """(H, W) refined class channels of one slice."""
         return evidence.channels_HW
@@ -93,8 +100,24 @@ class Refiner:
     def refine_volume(
         self, channels_SHW: Channels, spacing_mm: tuple[float, float, float], labels: LabelSet
     ) -> Channels:
-        """(S, H, W) refined class channels of a whole volume, after its slices; spacing_mm: slice, row, column."""
+        """(S, H, W) refined class channels of a whole volume, after its slices; spacing_mm: slice, row, column.
+
+        Pixels may be UNMEASURED and stay so.
+        """
         return channels_SHW
+
+    def refine_measured(
+        self,
+        channels_SHW: Channels,
+        missing_SHW: npt.NDArray[np.bool_] | None,
+        spacing_mm: tuple[float, float, float],
+        labels: LabelSet,
+    ) -> Channels:
+        """What `refine_volume` makes of the pixels that were measured; the others keep their channel, whatever it is."""
+        if missing_SHW is None or not missing_SHW.any():
+            return self.refine_volume(channels_SHW, spacing_mm, labels)
+        measured = np.where(missing_SHW, np.uint8(UNMEASURED), channels_SHW)
+        return np.where(missing_SHW, channels_SHW, self.refine_volume(measured, spacing_mm, labels))
 
 
 # The refiners derive from what stands above, so they can only be imported below it.

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from sampeft.errors import UsageError, unknown_name
 from sampeft.labels import LabelSet
-from sampeft.refine import Channels, Refiner
+from sampeft.refine import UNMEASURED, Channels, Refiner
 
 Mask = npt.NDArray[np.bool_]
 
@@ -30,7 +30,7 @@ class Components(Refiner):
     class or the edge of the array stays, and no other class is ever eaten. Done after the removal.
 
     What is removed becomes background; of a label map without background it takes the class of the nearest pixel kept,
-    and stays where none is kept.
+    and stays where none is kept. Where nothing was measured the array ends, as at its edge.
     """
 
     name: ClassVar[str] = "components"
@@ -72,7 +72,7 @@ class Components(Refiner):
         if removed is not None and removed.any():
             if labels.has_background:
                 result[removed] = 0
-            elif not removed.all():
+            else:
                 _take_nearest(result, removed, spacing_mm)
         if self.fill_holes and labels.has_background:
             _fill_holes(result)
@@ -89,7 +89,8 @@ class Components(Refiner):
             return None
         from skimage.measure import label
 
-        ground = 0 if labels.has_background else 255  # no class; one pass then numbers the components of all classes
+        # No class; one pass then numbers the components of all classes.
+        ground = 0 if labels.has_background else UNMEASURED
         numbers, count = label(channels, background=ground, connectivity=channels.ndim, return_num=True)
         sizes = np.bincount(numbers.ravel(), minlength=count + 1)
         classes = np.zeros(count + 1, dtype=np.uint8)
@@ -103,7 +104,7 @@ class Components(Refiner):
             first[1:] = classes[order[1:]] != classes[order[:-1]]
             stays[order[~first]] = False
         stays[0] = True
-        removed: Mask = ~stays[numbers]
+        removed: Mask = ~stays[numbers] & (channels != UNMEASURED)
         return removed
 
 
@@ -111,7 +112,10 @@ def _take_nearest(channels: Channels, removed: Mask, spacing_mm: tuple[float, ..
     """Give removed pixels the class of the nearest kept one, in place."""
     from scipy.ndimage import distance_transform_edt
 
-    nearest = distance_transform_edt(removed, sampling=spacing_mm, return_distances=False, return_indices=True)
+    unknown = removed | (channels == UNMEASURED)
+    if unknown.all():
+        return
+    nearest = distance_transform_edt(unknown, sampling=spacing_mm, return_distances=False, return_indices=True)
     channels[removed] = channels[tuple(axis[removed] for axis in nearest)]
 
 
@@ -141,6 +145,6 @@ def _fill_holes(channels: Channels) -> None:
         beside = classes != 0
         np.minimum.at(lowest, owners[beside], classes[beside])
         np.maximum.at(highest, owners[beside], classes[beside])
-    fillable = ~open_ones & (lowest == highest)
+    fillable = ~open_ones & (lowest == highest) & (highest != UNMEASURED)
     holes = fillable[numbers]
     inner[holes] = highest[numbers[holes]]

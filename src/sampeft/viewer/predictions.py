@@ -21,8 +21,9 @@ from sampeft.io.windows import opened
 from sampeft.labels import LabelSet
 from sampeft.metrics.protocols import PROTOCOLS
 from sampeft.prediction.batch_size import Batch
+from sampeft.prediction.by_windows import channels_by_rows
 from sampeft.prediction.inference import Segmenter, output_stem
-from sampeft.prediction.large_raster import RasterOptions, channels_by_rows, window_of
+from sampeft.prediction.large_raster import RasterOptions, window_of
 from sampeft.prediction.raster_reading import RowReader
 from sampeft.viewer import pictures
 from sampeft.viewer.confidence import SliceReader
