@@ -336,13 +336,6 @@ def test_steps_of_the_real_size_where_time_and_memory_allow(
     assert [step.count for step in found] == sizes
 
 
-def test_a_line_through_one_and_many_by_hand() -> None:
-    assert Line.through({1: 3.0, 4: 9.0}) == Line(1.0, 2.0)
-    assert Line.through({4: 2.0, 1: 3.0}) == Line(2.0, 0.0)  # no slice costs less than nothing
-    assert Line.through({1: 3.0, 4: 20.0}) == Line(0.0, 5.0)  # nor more than the first
-    assert (Line.through({1: 3.0}), Line.through({})) == (Line(0.0, 3.0), Line(0.0, 0.0))
-
-
 def test_where_one_slice_does_not_fit_no_step_is_tried(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Case D39: no memory runs out; the answer names what to change, in order, with numbers."""
     monkeypatch.setattr(step_trial._Trial, "step", lambda *_: pytest.fail("a real step was run"))
@@ -409,10 +402,12 @@ def test_smaller_sides_pad_no_window_where_that_is_possible() -> None:
 
 
 def test_a_line_through_noise_stays_between_nothing_and_all() -> None:
-    assert Line.through(3, 5).at(10) == 1 + 20
-    assert Line.through(1, 5).at(10) == 25  # a second slice that costs more than the first: all is per slice
-    assert Line.through(5, 4).at(10) == 4  # one that costs less: nothing is
-    assert Line.through(3).at(10) == 30
+    assert Line.through({1: 3, 2: 5}).at(10) == 1 + 20
+    assert Line.through({1: 3, 4: 9}).at(10) == 1 + 20
+    assert Line.through({1: 1, 2: 5}).at(10) == 25  # a second slice that costs more than the first: all is per slice
+    assert Line.through({4: 4, 1: 5}).at(10) == 4  # more that cost less: nothing is
+    assert Line.through({1: 3}).at(10) == 30
+    assert Line.through({}).at(10) == 0
 
 
 def test_limits_of_control_groups_of_both_versions(tmp_path: Path) -> None:
