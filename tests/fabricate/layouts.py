@@ -218,3 +218,19 @@ COPIES: dict[str, tuple[Callable[[Path], Copy], ...]] = {
     "sirst": (sirst_v1, sirst_v2, nudt_sirst, sirst_5k, irstd_1k),
 }
 """The copies of each layout, by its name in DATASETS."""
+
+
+def small_targets(root: Path, train: int = 6, test: int = 5) -> Path:
+    """SIRST's shape with as many images as asked for; the targets move a little, and are large enough to be learnt."""
+    sirst_v1(root)
+    ids = [f"Misc_{n}" for n in range(200, 200 + train + test)]
+    for n, id in enumerate(ids):
+        target = np.zeros((24, 32), np.uint8)
+        target[8 + n % 3 : 16 + n % 3, 12 + n % 2 : 22] = 1
+        write_png(root / "images" / f"{id}.png", 60 + 150 * target)
+        write_png(root / "masks" / f"{id}_pixels0.png", 255 * target)
+    for folder in ("idx_427", "idx_320"):
+        (root / folder / "val.txt").unlink()
+        (root / folder / "train.txt").write_text("\n".join(ids[:train]))
+        (root / folder / "test.txt").write_text("\n".join([*ids[train:], "Misc_111"]))
+    return root
