@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from sampeft.cli import main
 from sampeft.engines import ENGINES
 from sampeft.engines.graph import Identity
 from sampeft.engines.kept import Kept
+from sampeft.export import Seen
 from sampeft.labels import LabelSet
 from sampeft.peft import attach
 from sampeft.peft.state import read_description, save_trained
@@ -193,6 +195,17 @@ def test_a_folder_with_something_in_it_is_not_written_over(tmp_path: Path, capsy
     assert main(arguments) == 2
     assert "is not empty; choose another --out or overwrite with --force" in capsys.readouterr().err
     assert main([*arguments, "--force"]) == 0
+
+
+def test_of_many_images_those_looked_at_are_spread_over_all(tmp_path: Path) -> None:
+    files = [picture(tmp_path / f"patient{n:02d}.png") for n in range(40)]
+    segmenter = load(make_run(tmp_path / "run"))
+    seen = Seen.of(segmenter, files)
+    assert len(seen.images) == len(seen.files) == 32
+    numbers = [files.index(Path(name)) for name in seen.files]
+    assert (numbers[0], numbers[-1]) == (0, 38)  # 31 * 40 / 32 = 38.75
+    assert {b - a for a, b in pairwise(numbers)} == {1, 2}
+    assert list(Seen.of(segmenter, files[:3]).files) == [str(file) for file in files[:3]]
 
 
 def test_a_calibrated_graph_is_kept_for_prediction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,10 +41,12 @@ class Seen:
 
     @classmethod
     def of(cls, segmenter: Segmenter, files: Sequence[Path]) -> Seen:
-        """Evenly chosen slices of each file, 32 in all."""
+        """Evenly chosen slices of each file, 32 in all; of more files evenly chosen ones, as lists are often in the order of
+        patients."""
         images: list[torch.Tensor] = []
         found: dict[str, dict[str, Any]] = {}
-        for path in files[:_MOST_IMAGES]:
+        most = min(len(files), _MOST_IMAGES)
+        for path in (files[i * len(files) // most] for i in range(most)):
             prepared = PreparedVolume.of(read_volume(path), segmenter.preparation)
             count = min(len(prepared), max(1, _MOST_IMAGES // len(files)))
             chosen = np.linspace(0, len(prepared) - 1, count + 2).round().astype(int)[1:-1]
