@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,11 +18,17 @@ from sampeft.backbones import RANDOM, load_backbone
 from sampeft.data.cache import Preparation
 from sampeft.data.intensity import Intensity
 from sampeft.labels import LabelSet
+from sampeft.metrics.counts import count
+from sampeft.metrics.scores import Evaluation
 from sampeft.model import SemanticSam
 from sampeft.peft import attach
 from sampeft.peft.state import FORMAT
 from sampeft.prediction.inference import Segmenter
+from sampeft.viewer.service import Service
+from sampeft.viewer.settings import Settings
+from viewer.browser import boxes_in, chromium, served, write_volume_dataset
 from viewer.clients import PORT, Levels, Serve
+from viewer.world import IPL, LAS, SIZE, Slow, World
 
 pytest.importorskip("fastapi")
 pytest.importorskip("httpx")
@@ -94,3 +101,55 @@ def serve(run: Path, data: Path, tmp_path: Path, segmenter: Segmenter, monkeypat
         service.close()
 
     return begin
+
+
+@pytest.fixture(scope="module")
+def world(
+    tmp_path_factory: pytest.TempPathFactory, run: Path, segmenter: Segmenter, classes: LabelSet
+) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("page")
+    rng = np.random.default_rng(5)
+    data = write_volume_dataset(folder / "data", {"las": LAS, "ipl": IPL}, SIZE)
+    truths = {name: boxes_in(LAS, SIZE) for name in ("las", "ipl", "elsewhere")}
+    for name, wrong in (("good", 0.02), ("bad", 0.4), ("told", 0.01)):
+        counts = {}
+        for case, truth in truths.items():
+            flipped = np.where(rng.random(truth.shape) < wrong, 2 - truth, truth)
+            counts[case] = count(flipped.astype(np.int16), truth.astype(np.int16), 3)
+        meta = {"model": name, "data": "boxes", "split": "test", "oracle": name == "told", "protocol": "default"}
+        Evaluation(counts, classes, meta).write(folder / "evals" / name)
+    (folder / "evals" / "good" / "report.html").write_text("<!doctype html><p>the report of good</p>")
+    model = Slow()
+    asked: list[tuple[int, Any, Any]] = []
+
+    def disc(prediction: Any, _: Any, s: int, boxes: Any, points: Any, adapted: bool = False) -> Any:
+        """Instead of the network: the boxes, and a disc around each point inside."""
+        asked.append((s, boxes, points))
+        height, width = prediction.done()[0].size()
+        rows, columns = np.mgrid[:height, :width]
+        mask = np.zeros((height, width), bool)
+        for x0, y0, x1, y1 in boxes:
+            mask |= (columns >= x0) & (columns < x1) & (rows >= y0) & (rows < y1)
+        for x, y, inside in points[0] if points else ():
+            near_it = (columns - x) ** 2 + (rows - y) ** 2 <= 4
+            mask = mask | near_it if inside else mask & ~near_it
+        return mask, 1.0
+
+    with pytest.MonkeyPatch.context() as patch, chromium() as browser:
+        loaded = replace(segmenter, source=cast(SemanticSam, model))
+        patch.setattr("sampeft.viewer.trained.load", lambda folder, **_: loaded)
+        settings = Settings(
+            runs=(run,), data=data, evals=(folder / "evals",), corrections=folder / "corrected", batch=1
+        )
+        service = Service(settings, above=folder)
+        patch.setattr(service.prompts, "mask", disc)
+        with served(service) as address:
+            yield World(address, browser, service, model, asked, folder / "corrected")
+
+
+@pytest.fixture
+def page(world: World) -> Iterator[Any]:
+    page = world.open()
+    yield page
+    assert page.faults == []
+    page.context.close()
