@@ -85,7 +85,7 @@ def planned(arguments: list[str]) -> dict[str, Any]:
 
     parser = ArgumentParser()
     parser.add_class_arguments(Config)
-    config = Config(**vars(parser.instantiate(parser.parse_args(arguments))))
+    config = Config(**vars(parser.instantiate_classes(parser.parse_args(arguments))))
     Place.now = lambda self: time.process_time()
     return plan_command(config).to_json()
 

@@ -135,7 +135,10 @@ def known(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def scores(before: float, of: Callable[[Any], float]) -> Rough:
     return cast(
-        Rough, SimpleNamespace(dsc=lambda r: before if r is None else of(r), dataset=SimpleNamespace(root=Path("set")))
+        Rough,
+        SimpleNamespace(
+            dsc=lambda r: before if r is None else of(r), maps={}, dataset=SimpleNamespace(root=Path("set"))
+        ),
     )
 
 

@@ -92,8 +92,8 @@ def run(name: str, argv: Sequence[str]) -> int:
     parser.add_class_arguments(module.Config, skip=set(positional))
     values = parser.parse_args(gathered(plain_flags(argv, module.Config), module.Config))
     values.pop("config", None)
-    instantiated = parser.instantiate_classes(values)
-    return int(module.run(module.Config(**vars(instantiated))) or 0)
+    instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # as it was called before 4.49
+    return int(module.run(module.Config(**vars(instantiate(values)))) or 0)
 
 
 def plain_flags(argv: Sequence[str], config: type[Any]) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from sampeft.evaluation import score_case
 from sampeft.io import read_volume
 from sampeft.io.windows import opened
 from sampeft.metrics.scores import Evaluation
-from sampeft.prediction.by_windows import channels_by_rows
+from sampeft.prediction.by_windows import channels_by_rows, check_refiner
 from sampeft.prediction.inference import Segmenter, class_maps, slice_logits
 from sampeft.prediction.large_raster import RasterOptions, window_of
 from sampeft.refine import REFINERS, Channels, Refiner
@@ -39,8 +40,8 @@ class Fitted:
 
 @dataclass
 class Rough:
-    """What the network says of whole cases, so that each trial costs the refiner alone: logits at the network's own
-    resolution, and the class maps of large pictures, which are cut into windows as for prediction."""
+    """What the network says of whole cases, so that no trial costs its time again: logits at the network's own resolution,
+    and the class maps of large pictures, which are cut into windows as for prediction."""
 
     segmenter: Segmenter
     dataset: Dataset
@@ -56,7 +57,8 @@ class Rough:
         cases: Sequence[Case],
         progress: Callable[[int, int], None] | None = None,
     ) -> Rough:
-        """Run the network once over every slice of the cases. The segmenter has no refiner of its own."""
+        """Run the network once over every slice of the cases, as one view and without a refiner."""
+        segmenter = replace(segmenter, refiner=None, engine=None, views=1)
         rough = cls(segmenter, dataset, cases)
         for done, case in enumerate(cases):
             for file in case.files:
@@ -98,9 +100,12 @@ def fit_refiner(name: str, rough: Rough, progress: Callable[[int, int], None] | 
     parameter after the other from the defaults, each at its best so far. Of equal ones the first of the grid is taken,
     which has the smallest effect.
 
-    The cases must be held-out ones, neither trained on nor scored later. Raises DataError where they show no class.
+    The cases must be held-out ones, neither trained on nor scored later. Raises DataError where they show no class, and
+    UsageError for a refiner that looks at slices where pictures were cut into windows.
     """
     kind = REFINERS[name]
+    for path, map_HW in rough.maps.items():
+        check_refiner(kind(), Path(path), map_HW.shape)
     before = rough.dsc(None)
     if np.isnan(before):
         raise DataError(f"{rough.dataset.root}: the cases to fit on show no foreground class; give others")

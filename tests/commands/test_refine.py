@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -170,6 +171,30 @@ def test_where_nothing_helps_nothing_is_kept_and_the_old_one_goes(
     assert last_line(capsys) == "none helps the held-out cases; nothing is kept"
     assert main(["predict", str(run), str(data / "images"), "--out", str(tmp_path / "o"), "--refine", "fitted"]) == 2
     assert f"fit one first with `sampeft refine {run} --data DATASET`" in last_line(capsys)
+
+
+def test_of_pictures_that_are_cut_only_class_maps_are_refined(
+    run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run says that its pictures had 8 pixels, these have 32."""
+    description = json.loads((run / "adapter.json").read_text())
+    (run / "adapter.json").write_text(json.dumps({**description, "pixels": 8, "most_pixels": 8}))
+    capsys.readouterr()
+    assert main(["refine", str(run), "--data", str(data)]) == 0
+    said = capsys.readouterr().err
+    assert "is cut into windows; the refiners that look at whole images are left out" in said
+    assert re.findall(r"^(\S+) +foreground DSC of 2 held-out", said, re.MULTILINE) == ["components"]
+
+    monkeypatch.setattr("sampeft.refining.Rough.of", lambda *_: pytest.fail("was looked at"))
+    monkeypatch.setattr("sampeft.commands.evaluate.held_out_temperature", lambda *_: pytest.fail("was looked at"))
+    assert main(["refine", str(run), "--data", str(data), "--refiner", "crf"]) == 2
+    assert "the refiner crf looks at whole images" in last_line(capsys)
+    out = ["--out", str(tmp_path / "scores"), "--refine", "crf"]
+    assert main(["evaluate", str(run), "--data", str(data), *out]) == 2
+    assert "the refiner crf looks at whole images" in last_line(capsys)
+    monkeypatch.setattr("sampeft.prediction.by_windows.free_bytes", lambda device: 1)
+    assert main(["refine", str(run), "--data", str(data)]) == 2
+    assert "needs the whole map of 32 x 32 pixels at once" in last_line(capsys)
 
 
 def test_cases_that_must_not_be_fitted_on(run: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:

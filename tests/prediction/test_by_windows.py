@@ -94,7 +94,7 @@ def test_every_view_goes_through_the_network_and_overlapping_windows_share_what_
     """On a raster of one grey all views and windows say the same, but for its border, where a view may see nothing."""
     path = write_png(tmp_path / "a.png", np.full((40, 50, 3), 128, np.uint8))
     network = ByPixel()
-    reader = RowReader(LABELS, uncertainty=True, probabilities=True, views=3)
+    reader = RowReader(LABELS, uncertainty=True, probabilities=True)
     files = predict_raster(replace(segmenter(network), views=3), path, tmp_path / "out", TILES, reader=reader)
     assert network.seen == 3 * 4 * 5  # ceil(24 / 11) + 1 rows of windows, ceil(34 / 11) + 1 columns
     assert files.window == (SIDE, SIDE)
@@ -109,7 +109,9 @@ def test_every_view_goes_through_the_network_and_overlapping_windows_share_what_
 
 def test_a_refiner_that_looks_at_images_is_refused(tmp_path: Path) -> None:
     path = write_png(tmp_path / "a.png", np.moveaxis(scene(40, 40), 0, -1))
-    with pytest.raises(UsageError, match=r"a\.png: the refiner crf looks at whole images.* take components, or .* off"):
+    with pytest.raises(
+        UsageError, match=r"a\.png: the refiner crf looks at whole images.* take components; only .* off"
+    ):
         predict_raster(replace(segmenter(), refiner=refiner("crf")), path, tmp_path / "out", TILES)
     assert not (tmp_path / "out").exists() or list((tmp_path / "out").iterdir()) == []
 
@@ -157,3 +159,17 @@ def test_components_are_fitted_on_what_windows_say(large: tuple[Dataset, Case]) 
     assert fitted.after == 1
     assert fitted.refiner is not None
     assert fitted.refiner.least_size == 20  # type: ignore[attr-defined]
+    with pytest.raises(UsageError, match=r"a\.png: the refiner level-set looks at whole images"):
+        fit_refiner("level-set", rough)
+
+
+def test_scores_are_of_one_view_whether_cut_or_whole(large: tuple[Dataset, Case]) -> None:
+    dataset, case = large
+    for pixels, looks in ((SIDE, 25), (64, 1)):
+        network = ByPixel()
+        model = segmenter(network, pixels=pixels, backbone="made", method="made", options={})
+        evaluate_segmenter(replace(model, views=4), dataset, [case], "test")
+        assert network.seen == looks
+        network.seen = 0
+        Rough.of(replace(model, views=4, refiner=SPECKS), dataset, [case])
+        assert network.seen == looks

@@ -128,6 +128,7 @@ def evaluate_run(config: Config, protocol: Protocol = PROTOCOLS["default"]) -> E
     dataset = open_dataset(config.data, config.layout, parse_map(config.map))
     same_labels(segmenter.labels, dataset, config.run)
     cases = checked_cases(dataset, config.split)
+    cut_of(segmenter, cases)  # what is refused is refused before anything is looked at
     predictor = None
     if config.calibrate:
         temperatures = held_out_temperature(segmenter, dataset, cases, config.run)
@@ -160,6 +161,15 @@ def held_out_temperature(segmenter: Segmenter, dataset: Dataset, scored: Sequenc
 def is_cut(segmenter: Segmenter, image: Path) -> bool:
     """Whether `predict` cuts it into windows."""
     return window_of(segmenter, image, RasterOptions()) is not None
+
+
+def cut_of(segmenter: Segmenter, cases: Sequence[Case]) -> list[Path]:
+    """The images of the cases that `predict` cuts into windows. Raises UsageError where the segmenter's refiner does not go
+    with them."""
+    cut = [file.image for case in cases for file in case.files if is_cut(segmenter, file.image)]
+    for path in cut:
+        check_refiner(segmenter.refiner, path, glance(path)[0])
+    return cut
 
 
 def as_predicted(segmenter: Segmenter, whole: Predictor) -> Predictor:
@@ -200,13 +210,13 @@ def evaluate_segmenter(
     protocol: Protocol = PROTOCOLS["default"],
     predictor: CalibratedPredictor | None = None,
 ) -> tuple[Evaluation, list[Look]]:
-    """Score a loaded run on cases by the maps that `predict` writes of them: large pictures are cut into windows.
+    """Score a loaded run on cases by the maps that `predict` writes of them, by torch and as one view: large pictures are cut
+    into windows.
 
     predictor: what reads its probabilities on the way, of images that are looked at whole; nothing: they are not read.
     """
-    cut = [file.image for case in cases for file in case.files if is_cut(segmenter, file.image)]
-    for path in cut:
-        check_refiner(segmenter.refiner, path, glance(path)[0])
+    segmenter = replace(segmenter, engine=None, views=1)
+    cut = cut_of(segmenter, cases)
     meta: dict[str, Any] = {"model": segmenter.name, "data": dataset.name, "split": split, "oracle": False}
     if cut:
         meta["by_windows"] = len(cut)

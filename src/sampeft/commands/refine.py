@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from sampeft.commands.evaluate import is_cut, run_config, same_labels
+from sampeft.commands.evaluate import cut_of, run_config, same_labels
 from sampeft.commands.train import parse_map, say
 from sampeft.data import open_dataset
 from sampeft.data.check import check_dataset
@@ -29,7 +30,8 @@ class Config:
 
     Args:
         data: folder of the data set that the run was trained on.
-        refiner: components, crf, level-set or outline-points; nothing: all are tried and the best is kept.
+        refiner: components, crf, level-set or outline-points; nothing: all are tried and the best is kept; of
+            pictures that are cut into windows components alone.
         cases: cases to fit on instead of those that the run held out, such as [P03,P07]; never cases that are scored later.
         layout: layout of the data set; nothing: found by looking.
         map: label ids to change on reading, such as 4:3.
@@ -69,13 +71,12 @@ def run(config: Config) -> int:
     cases = [known[name] for name in ids]
     check_dataset(dataset, cases).raise_on_errors()
     names = [config.refiner] if config.refiner else list(REFINERS)
-    if cut := next((file.image for case in cases for file in case.files if is_cut(segmenter, file.image)), None):
-        if config.refiner:
-            check_refiner(REFINERS[config.refiner](), cut, glance(cut)[0])
-        names = [name for name in names if not REFINERS[name].looks_at_slices()]
-        say(
-            f"note      {cut} is cut into windows, so only {', '.join(names)} can be fitted; the others look at whole images"
-        )
+    if cut := cut_of(segmenter, cases):
+        if not config.refiner:
+            names = [name for name in names if not REFINERS[name].looks_at_slices()]
+            say(f"note      {cut[0]} is cut into windows; the refiners that look at whole images are left out")
+        for name, path in product(names, cut):
+            check_refiner(REFINERS[name](), path, glance(path)[0])
     with bar("rough maps", len(cases)) as shown:
         rough = Rough.of(segmenter, dataset, cases, shown)
     tried: dict[str, Any] = {}

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sampeft.commands.evaluate import evaluate_segmenter, run_config
+from sampeft.commands.evaluate import cut_of, evaluate_segmenter, run_config
 from sampeft.commands.reproduction import Place, Row, counted, scored_before, trained, write_json
 from sampeft.commands.train import say, versions
 from sampeft.errors import UsageError
@@ -33,16 +33,20 @@ def reproduce(place: Place, row: Row) -> Path:
     cases = [known[name] for name in held_out if name in known]
     if not cases:
         raise UsageError(f"{run}: held no cases out to fit refiners on; give a larger --held_out")
+    kinds = dict(REFINERS)
+    if cut := cut_of(segmenter, [*cases, *place.cases]):
+        kinds = {name: kind for name, kind in kinds.items() if not kind.looks_at_slices()}
+        say(f"note      {cut[0]} is cut into windows; the refiners that look at whole images are left out")
     with bar("rough maps", len(cases)) as shown:
         rough = Rough.of(segmenter, place.dataset, cases, shown)
     fits: dict[str, Fitted] = {}
     found: dict[str, Evaluation] = {"none": _scored(place, run, None, "none")}
-    for name, kind in REFINERS.items():
+    for name, kind in kinds.items():
         with bar(f"fitting {name}") as shown:
             fits[name] = fit_refiner(name, rough, shown)
         # What does not help the held-out cases is scored with its defaults, so that its effect is known all the same.
         found[name] = _scored(place, run, fits[name].refiner or kind(), name)
-    return _write(place, row, found, fits, len(cases))
+    return _write(place, row, found, fits, len(cases), len(cut))
 
 
 def _scored(place: Place, run: Path, refiner: Refiner | None, name: str) -> Evaluation:
@@ -78,7 +82,9 @@ def change_text(interval: Interval, left_out: int) -> str:
     return f"{interval.mean:+.4f}{limits}{more}"
 
 
-def _write(place: Place, row: Row, found: dict[str, Evaluation], fits: dict[str, Fitted], n_fit: int) -> Path:
+def _write(
+    place: Place, row: Row, found: dict[str, Evaluation], fits: dict[str, Fitted], n_fit: int, n_cut: int
+) -> Path:
     before = found["none"]
     metrics = [m for m in ("dsc", "nsd", "nsd_px", "hd95_mm", "hd95_px") if m in before.metrics]
     header = ["refiner", "held-out DSC before", "after fitting", "test DSC"]
@@ -110,7 +116,13 @@ def _write(place: Place, row: Row, found: dict[str, Evaluation], fits: dict[str,
         "that does not help the held-out cases is not kept; it is shown with its defaults.\n"
         "- Changes are means over classes of the mean over cases, with 95 % interval over cases; a lower HD95 is better. Pairs "
         "are left out where a score is infinite or there is none, before or after.\n"
-        "- missed and false: classes of cases of which not one pixel was found, and that are predicted without being there.\n"
+        + (
+            f"- {counted(n_cut, 'picture')} larger than those of training were looked at by windows; refiners that look "
+            "at whole images were left out.\n"
+            if n_cut
+            else ""
+        )
+        + "- missed and false: classes of cases of which not one pixel was found, and that are predicted without being there.\n"
     )
     place.out.mkdir(parents=True, exist_ok=True)
     write_atomically(place.out / "refinement.md", text.encode())

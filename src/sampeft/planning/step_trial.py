@@ -274,7 +274,7 @@ class _Trial:
             if number == 0:
                 is_small = took * most < _ENOUGH_SECONDS / 2 and done[0].growth * most < limit / 2
                 many = most if is_small else min(most, 2)
-            elif number % 2 and took > _ENOUGH_SECONDS:
+            elif took > _ENOUGH_SECONDS and number >= (2 if many > 1 else 1):  # one slice once cold, once warm
                 break
             count = 1 if number % 2 else many
         return done

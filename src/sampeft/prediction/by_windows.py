@@ -60,7 +60,7 @@ def check_refiner(refiner: Refiner | None, path: Path, size: tuple[int, int]) ->
     if refiner.looks_at_slices():
         raise UsageError(
             f"{path}: the refiner {refiner.name} looks at whole images, this one is larger than training's and is cut into "
-            "windows; take components, or look at it whole with `sampeft predict --tile off`"
+            "windows; take components; only `sampeft predict --tile off` looks at it whole"
         )
     needed, free = _REFINED_BYTES * size[0] * size[1], free_bytes(torch.device("cpu"))
     if needed > free:
@@ -124,7 +124,7 @@ def _rough_rows(
         frame,
         views(segmenter.views),
         reader.temperature if reader else 1.0,
-        reader is not None and reader.disagreement,
+        reader is not None and reader.uncertainty and segmenter.views > 1,
     )
     together = _TOGETHER if batch == "auto" else BatchSize(batch).now
     prepared, bands = [view.windowed(shared) for view in look.shown], segmenter.preparation.intensity.bands

@@ -218,7 +218,7 @@ def _raster(
         record.add(stem, BEGUN, **origin)
         each = None if progress is None else _of_case(progress, image)
         with stages.of("network"):
-            reader = RowReader(segmenter.labels, job.temperature, job.probabilities, job.uncertainty, segmenter.views)
+            reader = RowReader(segmenter.labels, job.temperature, job.probabilities, job.uncertainty)
             files = predict_raster(segmenter, image, job.out, job.rasters, job.batch, each, reader)
         measured = _square_metres(files.map, segmenter)
     except (SampeftError, MemoryError) as error:

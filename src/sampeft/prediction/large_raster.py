@@ -78,8 +78,9 @@ def predict_raster(
 
     progress: (windows done, all). reader: reads the probabilities of what is cut into windows, and nothing else.
     Memory holds rows of windows: of a GeoTIFF W x (classes x overlapping rows x 4 bytes + window rows x bands), whatever
-    its height; other pictures are read whole.
-    Raises UsageError when no window can be chosen, DataError as `read_volume`, OSError when it cannot be written.
+    its height; other pictures are read whole. A refiner gets the whole map, see `check_refiner`.
+    Raises UsageError when no window can be chosen or a refiner does not go with windows, DataError as `read_volume`,
+    OSError when it cannot be written.
     """
     options = options or RasterOptions()
     window = chosen_window(segmenter, path, options)
@@ -92,7 +93,7 @@ def predict_raster(
     else:
         with opened(path) as source:
             written = stem.with_name(stem.name + (".png" if source.header is None else ".tif"))
-            maps = reader.writing(out, stem.name, source) if reader else nullcontext()
+            maps = reader.writing(out, stem.name, source, segmenter.views) if reader else nullcontext()
             with MapWriter(written, source, Ids(segmenter.labels)) as writer:
                 with maps:
                     rows = channels_by_rows(segmenter, source, window, options.overlap, batch, progress, reader)

@@ -34,14 +34,12 @@ class RowReader:
     of its tiles, of a picture of the whole.
 
     temperature: what the logits are divided by, before they are blended; so it can move borders between classes a little.
-    views: how many of each window are averaged; with more than one the uncertainty has a map of their disagreement, too.
     """
 
     labels: LabelSet
     temperature: float = 1.0
     probabilities: bool = False
     uncertainty: bool = False
-    views: int = 1
     sureness: Sureness = field(default_factory=Sureness, init=False)
     _writers: dict[str, MapWriter] = field(default_factory=dict, init=False)
     _rows: dict[str, npt.NDArray[np.uint8]] = field(default_factory=dict, init=False)
@@ -52,21 +50,17 @@ class RowReader:
 
     @property
     def confidence(self) -> float | None:
-        """Mean probability of the class shown, over the pixels shown as foreground; None without any."""
+        """Mean probability of the class shown, over the pixels shown as foreground before any refiner; None without any."""
         return self.sureness.mean
 
-    @property
-    def disagreement(self) -> bool:
-        """Whether `see` wants it as the last plane."""
-        return self.uncertainty and self.views > 1
-
     @contextmanager
-    def writing(self, out: Path, stem: str, source: Source) -> Iterator[None]:
-        """Maps are made while rows come; at the end each is there, whole or not at all."""
+    def writing(self, out: Path, stem: str, source: Source, views: int = 1) -> Iterator[None]:
+        """Maps are made while rows come; at the end each is there, whole or not at all. views: how many of each window are
+        averaged; of more than one the uncertainty has a map of their disagreement, too."""
         suffix = ".png" if source.header is None else ".tif"
         kinds = {name: PROBABILITIES for name in self.labels.names if self.probabilities}
         kinds |= {ENTROPY: UNCERTAINTY} if self.uncertainty else {}
-        kinds |= {DISAGREEMENT: UNCERTAINTY} if self.disagreement else {}
+        kinds |= {DISAGREEMENT: UNCERTAINTY} if self.uncertainty and views > 1 else {}
         with ExitStack() as stack:
             for name, kind in kinds.items():
                 path = map_path(out / kind, stem, name)
@@ -78,7 +72,8 @@ class RowReader:
         self._writers.clear()
 
     def see(self, width: int, left: int, blended_Pnw: Probabilities) -> None:
-        """Some columns, from `left` on, of rows that are `width` wide: P planes, one of each class and `disagreement`."""
+        """Some columns, from `left` on, of rows that are `width` wide: P planes, one of each class, and perhaps the views'
+        disagreement."""
         total_nw = blended_Pnw[: len(self.labels)].sum(axis=0)
         shares_Pnw = blended_Pnw / np.where(total_nw > 0, total_nw, 1)
         shares_Knw = shares_Pnw[: len(self.labels)]
@@ -87,14 +82,14 @@ class RowReader:
             self._highest = np.zeros((rows, width), dtype=np.float32)
             self._rows = {name: np.zeros((rows, width), dtype=np.uint8) for name in self._writers}
         self._highest[:, columns] = shares_Knw.max(axis=0)
-        if self.probabilities:
+        if self.probabilities and self._rows:
             for name, share_nw in zip(self.labels.names, shares_Knw, strict=True):
                 self._rows[name][:, columns] = _as_bytes(share_nw)
-        if self.uncertainty:
+        if ENTROPY in self._rows:
             logs = np.log(np.where(shares_Knw > 0, shares_Knw, 1))
             self._rows[ENTROPY][:, columns] = _as_bytes(-(shares_Knw * logs).sum(axis=0) / math.log(len(shares_Knw)))
 
-        if self.disagreement:
+        if DISAGREEMENT in self._rows:
             self._rows[DISAGREEMENT][:, columns] = _as_bytes(shares_Pnw[-1])
 
     def end_rows(self, channels_nW: npt.NDArray[Any], missing_nW: npt.NDArray[np.bool_]) -> None:

@@ -17,7 +17,8 @@ from sampeft.labels import LabelSet
 
 Channels = npt.NDArray[np.uint8]
 UNMEASURED = 255
-"""Channel of pixels where nothing was measured: of no class, and no refiner gives or takes them one."""
+"""Channel of pixels where nothing was measured: of no class, and what refines class maps gives or takes them none. What
+refines slices sees the network's word on them, as of any pixel."""
 
 
 @dataclass(frozen=True, eq=False)
