@@ -63,7 +63,7 @@ def run(config: Config) -> int:
 
     say(f"\n2/5  training for {config.minutes:g} minutes")
     run_folder = out / "run"
-    training = Training(minutes=config.minutes, seed=config.seed, head_first=0.8, validations=1)
+    training = Training(minutes=config.minutes, lr=2e-3, seed=config.seed, head_first=0.8, validations=1)
     result = train(
         TrainConfig(
             data=data,
