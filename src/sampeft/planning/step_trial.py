@@ -43,9 +43,9 @@ def measure_costs(
     slices: Slices | None = None,
 ) -> Costs:
     """Run one forward pass that keeps nothing, then, if one slice fits into the room, a step of one slice and, where more go
-    through the model at a time, one of all these or, where that would take long or half of the room, of two; then the same
-    again, up to four times or ten seconds: it takes some steps until the process has its memory and the kernels of a size
-    are ready. They are those of `fit`, but without an update.
+    through the model at a time, one of all these or, where that would take long or half of the room, of two; then one slice
+    again and, for ten seconds, the rest, up to four times: it takes some steps until the process has its memory and the
+    kernels of a size are ready. They are those of `fit`, but without an update.
 
     precision: accelerate's name, see `training.precision_for`. room: bytes of main memory that this process may fill.
     slices: to draw from; None: noise of the right size.
