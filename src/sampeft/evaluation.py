@@ -71,7 +71,7 @@ def telling_slice(dataset: Dataset, case: Case, preparation: Preparation) -> Tel
     """The same slice as that of every `Look`, found without predicting anything."""
     slices = (
         TellingSlice(case.id, file.id, s, prepared, truth_HW)
-        for file, prepared, _, truth in _read(dataset, case, preparation)
+        for file, prepared, _, truth in read_case(dataset, case, preparation)
         for s, truth_HW in enumerate(truth)
     )
     return max(slices, key=lambda one: _richness(one.truth_HW, dataset))
@@ -217,7 +217,7 @@ def _predict_case(
     """Predict the files of a case, hand each with its truth to `score`, and pick the telling slice."""
     telling: tuple[TellingSlice, Array] | None = None
     richest = -1.0
-    for file, prepared, label, truth in _read(dataset, case, preparation):
+    for file, prepared, label, truth in read_case(dataset, case, preparation):
         volume = prepared.volume
         result = np.zeros(truth.shape, dtype=np.int16)
         for s, channels_HW in predict(prepared, truth):
@@ -233,7 +233,7 @@ def _predict_case(
     return telling[0].look(telling[1])
 
 
-def _read(
+def read_case(
     dataset: Dataset, case: Case, preparation: Preparation
 ) -> Iterator[tuple[ImageFile, PreparedVolume, LabelVolume, Array]]:
     """Each file of the case, prepared, with its truth on its own grid and as upright slices (S, H, W)."""

@@ -79,7 +79,7 @@ def export(
     if format == "merged":
         save_whole(out, segmenter.model, segmenter.description)
         side = segmenter.preparation.side
-        other = load_whole(out, read_description(out), segmenter.labels, side)
+        other = load_whole(out, read_description(out), segmenter.labels)
         parity = Parity.between(inferred(segmenter.model.cpu()), inferred(other), side, seen.images)
     else:
         parity = _write_graph(segmenter, run, out, format, precision, seen)

@@ -1,12 +1,12 @@
-"""image_B3HW -> logits_BKHW: a promptable Segment Anything model with a default prompt and a class-aware mask head.
+"""image_B3HW -> logits_BKHW: a promptable Segment Anything model with a default prompt and a class-aware head.
 
 The promptable model stays whole beside the new head: points and boxes keep working, with the adapter on or off.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,7 +18,9 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from sampeft.backbones import Features, LoadedBackbone, set_side
-from sampeft.errors import UsageError
+from sampeft.errors import UsageError, WeightsError
+from sampeft.heads import Setting, build_head
+from sampeft.heads.given import Given, Output, Window
 from sampeft.labels import LabelSet
 
 
@@ -31,65 +33,6 @@ class DefaultPrompt(nn.Module):
 
     def forward(self, embedding_BCHW: torch.Tensor) -> torch.Tensor:
         return embedding_BCHW + self.dense
-
-
-class Detail(nn.Module):
-    """Lets the head draw on the input's own grid: early tokens of a ViT, which still hold the pixels of their patch, are
-    unfolded and added to the upscaled embedding, and the sum is unfolded once more. Both steps start as nothing added.
-
-    width: channels of the early tokens. channels: of the upscaled embedding.
-    """
-
-    def __init__(self, width: int, channels: int) -> None:
-        super().__init__()
-        self.early = nn.Conv2d(width, 16 * channels, 1)
-        self.finest = nn.Conv2d(channels, 16 * channels, 1)
-        for layer in (self.early, self.finest):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(cast(torch.Tensor, layer.bias))
-
-    def forward(self, features_BCHW: torch.Tensor, early_BDhw: torch.Tensor) -> torch.Tensor:
-        """(B, C, 4g, 4g) and (B, D, g, g) -> (B, C, 16g, 16g)."""
-        features = features_BCHW + F.pixel_shuffle(self.early(early_BDhw), 4)
-        smooth = F.interpolate(features, scale_factor=4, mode="bilinear", align_corners=False)
-        return smooth + F.pixel_shuffle(self.finest(features), 4)
-
-
-class ClassHead(nn.Module):
-    """One token and one hypernetwork per class over the upscaled image embedding (the paper's section 3.1).
-
-    Everything starts as a copy of the pretrained head of SAM's single-mask token, so all classes begin equal and the
-    truth tells them apart. The copy leaves the promptable head as it was. SAM 2's finer maps are added on the way up.
-    detail_width: channels of the early tokens for a head on the input's own grid; None: on a grid 4 times as coarse as
-    SAM's patches are wide.
-    """
-
-    def __init__(self, mask_decoder: Any, classes: int, detail_width: int | None = None) -> None:
-        super().__init__()
-        token, network = mask_decoder.mask_tokens.weight[:1], mask_decoder.output_hypernetworks_mlps[0]
-        self.tokens = nn.Parameter(token.detach().repeat(classes, 1))
-        self.hypernetworks = nn.ModuleList(copy.deepcopy(network) for _ in range(classes))
-        self.upscale_conv1 = copy.deepcopy(mask_decoder.upscale_conv1)
-        self.upscale_layer_norm = copy.deepcopy(mask_decoder.upscale_layer_norm)
-        self.upscale_conv2 = copy.deepcopy(mask_decoder.upscale_conv2)
-        channels = self.upscale_conv2.out_channels
-        self.detail = None if detail_width is None else Detail(detail_width, channels)
-        self.requires_grad_(True)
-
-    def forward(
-        self, class_tokens_BKC: torch.Tensor, embedding_BCHW: torch.Tensor, finer: Features = ()
-    ) -> torch.Tensor:
-        """Tokens and embedding after the transformer -> logits_BK,4H,4W, or 16H,16W with detail.
-
-        finer: the encoder's other maps: SAM 2's two, the coarser first, or the early tokens that detail wants.
-        """
-        coarse, fine = finer if self.detail is None and finer else (0.0, 0.0)
-        features = F.gelu(self.upscale_layer_norm(self.upscale_conv1(embedding_BCHW) + coarse))
-        features = F.gelu(self.upscale_conv2(features) + fine)
-        if self.detail is not None:
-            features = self.detail(features, finer[0])
-        weights_BKC = torch.stack([net(class_tokens_BKC[:, k]) for k, net in enumerate(self.hypernetworks)], dim=1)
-        return torch.einsum("bkc,bchw->bkhw", weights_BKC, features)
 
 
 class Regulator(Protocol):
@@ -143,15 +86,26 @@ class SemanticSam(nn.Module):
     """A Segment Anything model that segments its user's classes without a prompt.
 
     sam: the promptable model (transformers' `SamModel` or `Sam2Model`), to which a method attaches. Several models may
-    share one that was loaded once; the one that is used puts its own method in place.
+    share one that was loaded once; the one that is used puts its own method in place. Of the backbone `none` it is empty.
     prompt, head: the trained default prompt and class-aware head.
-    side: pixels of the square input; the logits have 4 positions per position of the embedding (256 of 256 for
-        LiteMedSAM, 112 of 448 for SAM and SAM 2), or with `detail` (SAM's ViT only) one per pixel.
+    side: pixels of the square picture. encoder_side: pixels of what the encoder sees of it, the same by default; smaller, it
+    costs less while a head that reads the picture keeps its detail.
+    gate: a class of a lower presence is left out of the class maps, unless it is the likeliest; 0: none is.
+    The logits of the head `mask` have 4 positions per position of the embedding (256 of 256 for LiteMedSAM, 112 of 448 for
+    SAM and SAM 2), those of `pixel` one per pixel.
     """
 
     sam: Any
 
-    def __init__(self, loaded: LoadedBackbone, labels: LabelSet, side: int | None = None, detail: bool = False) -> None:
+    def __init__(
+        self,
+        loaded: LoadedBackbone,
+        labels: LabelSet,
+        side: int | None = None,
+        head: str = "mask",
+        head_options: Mapping[str, Any] | None = None,
+        encoder_side: int | None = None,
+    ) -> None:
         super().__init__()
         if loaded.active:
             loaded.active.pop().patch.put(False)
@@ -161,17 +115,24 @@ class SemanticSam(nn.Module):
         self.loaded = loaded
         self.labels = labels
         self.side = side or loaded.spec.side
-        set_side(loaded, self.side)
+        self.encoder_side = encoder_side or self.side
+        if self.encoder_side > self.side:
+            raise UsageError(
+                f"the encoder's side is {self.encoder_side}, that of the picture {self.side}; the encoder sees the whole "
+                "picture at its own size or smaller"
+            )
+        set_side(loaded, self.encoder_side)
         sam: Any = loaded.sam
         self.sam = sam
-        self.prompt = DefaultPrompt(sam.prompt_encoder.no_mask_embed.weight)
-        width = getattr(sam.config.vision_config, "hidden_size", 0)
-        if detail and not hasattr(loaded.spec.family, "early_block"):
-            raise UsageError(
-                f"{loaded.spec.name} has no head of higher resolution: SAM's ViT has one; SAM 2 brings finer maps of its "
-                "own, and for others a larger --side draws finer"
-            )
-        self.head = ClassHead(sam.mask_decoder, len(labels), width if detail else None)
+        self.prompt = DefaultPrompt(sam.prompt_encoder.no_mask_embed.weight) if self.spec.is_sam else None
+        setting = Setting(
+            sam.mask_decoder if self.spec.is_sam else None,
+            len(labels),
+            loaded.spec.family.encoder_maps(sam),
+            self.side / self.encoder_side,
+        )
+        self.head = build_head(head, setting, head_options)
+        self.gate = 0.0
         mean, std = loaded.spec.norm
         self.mean = nn.Buffer(torch.tensor(mean).reshape(1, 3, 1, 1), persistent=False)
         self.std = nn.Buffer(torch.tensor(std).reshape(1, 3, 1, 1), persistent=False)
@@ -181,6 +142,25 @@ class SemanticSam(nn.Module):
         self._after: Callable[..., Features] = loaded.spec.family.after
         self.regulator: Regulator | None = None
         loaded.active.append(self)
+
+    @classmethod
+    def described(cls, loaded: LoadedBackbone, labels: LabelSet, description: Mapping[str, Any]) -> SemanticSam:
+        """The model that a run's adapter.json describes, before its method is attached. Raises WeightsError for a head that
+        is no more."""
+        if description.get("detail"):
+            raise WeightsError(
+                "the run was trained with --detail, which --head pixel has replaced; train it anew, or load it with sampeft 0.1"
+            )
+        model = cls(
+            loaded,
+            labels,
+            description["preparation"]["side"],
+            description.get("head", "mask"),
+            description.get("head_options"),
+            description.get("encoder_side"),
+        )
+        model.gate = description.get("presence_gate", 0.0)
+        return model
 
     def train(self, mode: bool = True) -> SemanticSam:
         """Switch dropout of trained parts; frozen batch norms keep their statistics in either mode."""
@@ -197,24 +177,34 @@ class SemanticSam(nn.Module):
         for other in self.loaded.active:
             other.patch.put(False)
         self.loaded.active[:] = [self]
-        set_side(self.loaded, self.side)
+        set_side(self.loaded, self.encoder_side)
         self.patch.put(True)
         self.train(self.training)
 
     def encode(self, image_B3HW: torch.Tensor) -> Features:
-        """Images in 0..1, side x side -> image embedding and finer maps, if there are any."""
+        """Images in 0..1, side x side -> image embedding and the other maps that the head reads, the images last."""
         return self.encode_rest(self.encode_start(image_B3HW, 0), 0)
 
     def encode_start(self, image_B3HW: torch.Tensor, block: int) -> Features:
-        """Images in 0..1 -> what enters a block of the encoder; frozen up to `frozen_blocks`, so it can be kept."""
+        """Images in 0..1 -> what enters a block of the encoder; frozen up to `frozen_blocks`, so it can be kept. For a head
+        that reads them the images follow, with one channel where all three are one in memory."""
         self.activate()
-        pixels = (image_B3HW - self.mean) / self.std
-        return self._before(self.sam, pixels, block, self.head.detail is not None)
+        seen = image_B3HW
+        if self.encoder_side != self.side:
+            size = self.encoder_side, self.encoder_side
+            seen = F.interpolate(image_B3HW, size, mode="bilinear", align_corners=False, antialias=True)
+        features = self._before(self.sam, (seen - self.mean) / self.std, block, self.head.reads_encoder_maps)
+        if not self.head.reads_encoder_maps:
+            return features
+        return *features, image_B3HW[:, :1] if image_B3HW.stride(1) == 0 else image_B3HW
 
     def encode_rest(self, started: Features, block: int) -> Features:
-        """What `encode_start` gave for that block -> image embedding and finer maps, if there are any."""
+        """What `encode_start` gave for that block -> what `encode` gives."""
         self.activate()
-        return self._after(self.sam, started, block, self.head.detail is not None)
+        if not self.head.reads_encoder_maps:
+            return self._after(self.sam, started, block, False)
+        *features, image = started
+        return *self._after(self.sam, tuple(features), block, True), image
 
     def compile_encoder(self) -> None:
         """Fuse the encoder's operations by `torch.compile`, at its first use with each shape; where there is no compiler,
@@ -237,40 +227,74 @@ class SemanticSam(nn.Module):
         """How many of the encoder's first blocks no training changes, nor anything before them; -1 when something before
         the first block is trained."""
         blocks = self.block_paths()
-        found = 1 + max(blocks.values())
+        found = 1 + max(blocks.values(), default=-1)
         for name, parameter in self.sam.named_parameters():
             if not (parameter.requires_grad and name.startswith("vision_encoder.")) or ".neck." in name:
                 continue
             found = min(found, next((b for path, b in blocks.items() if name.startswith(f"{path}.")), -1))
         return found
 
-    def decode(self, features: Features) -> torch.Tensor:
-        """What `encode` gave -> logits_BKHW by the default prompt and the class-aware head."""
-        embedding_BCHW, *finer = features
-        batch, _, height, width = embedding_BCHW.shape
+    def decode(self, features: Features, windows: Sequence[Window] | None = None, size: int = 0) -> Output:
+        """What `encode` gave -> what the head says by the default prompt.
+
+        windows: a square of `size` pixels of each picture that alone is drawn, at multiples of `window_unit`; what the
+        transformer and the head know of the whole picture stays.
+        """
+        maps, image = list(features), None
+        if self.head.reads_encoder_maps:
+            image = maps.pop()
+            image = (image.float() / 255 if image.dtype == torch.uint8 else image).expand(-1, 3, -1, -1)
+        batch = len(features[0])
+        tokens_BKC, embedding = self.head.tokens.expand(batch, -1, -1), None
+        if self.prompt is not None:
+            tokens_BKC, embedding = self._attend(maps.pop(0), batch)
+        finer = self.spec.family.FINER_MAPS
+        given = Given(self.side, tokens_BKC, embedding, tuple(maps[:finer]), tuple(maps[finer:]), image)
+        if windows is not None:
+            given = self.head.pooled(given).cut(windows, size)
+        return cast(Output, self.head(given))
+
+    def _attend(self, embedding_BCHW: torch.Tensor, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The class tokens and the embedding after the mask decoder's transformer."""
         decoder = self.sam.mask_decoder
         # SAM's own order of tokens, that of quality (and presence) first, so that the transformer sees what it knows.
         lead = [getattr(decoder, name).weight for name in self.spec.family.LEAD_TOKENS]
         tokens = torch.cat([*lead, self.head.tokens])[None, None].expand(batch, 1, -1, -1)
+        assert self.prompt is not None
         queries, keys = decoder.transformer(
             point_embeddings=tokens,
             image_embeddings=self.prompt(embedding_BCHW),
             image_positional_embeddings=self.sam.get_image_wide_positional_embeddings().expand(batch, -1, -1, -1),
             attention_similarity=None,
         )
-        embedding = keys[:, 0].transpose(1, 2).reshape(batch, -1, height, width)
-        return cast(torch.Tensor, self.head(queries[:, 0, len(lead) :], embedding, tuple(finer)))
+        embedding = keys[:, 0].transpose(1, 2).reshape(batch, -1, *embedding_BCHW.shape[-2:])
+        return queries[:, 0, len(lead) :], embedding
+
+    def window_unit(self) -> int:
+        """Pixels of the picture whose multiples are whole cells of all that the encoder gives."""
+        grids = [self.encoder_side // m.stride for m in self.spec.family.encoder_maps(self.sam)]
+        return self.side // math.gcd(self.side, *grids)
 
     def forward(
-        self, image_B3HW: torch.Tensor | None, features: Features | None = None, block: int | None = None
-    ) -> torch.Tensor:
-        """Images -> logits_BKHW; or what `encode` gave for them before, or `encode_start` up to a block."""
+        self,
+        image_B3HW: torch.Tensor | None,
+        features: Features | None = None,
+        block: int | None = None,
+        windows: Sequence[Window] | None = None,
+        size: int = 0,
+        in_full: bool = False,
+    ) -> Any:
+        """Images -> logits_BKHW; or what `encode` gave for them before, or `encode_start` up to a block.
+
+        in_full: the head's `Output` instead, before presence and gate, as losses want it. windows, size: see `decode`.
+        """
         if features is None:
             assert image_B3HW is not None
             features = self.encode(image_B3HW)
         elif block is not None:
             features = self.encode_rest(features, block)
-        return self.decode(features)
+        output = self.decode(features, windows, size)
+        return output if in_full else output.decided(self.gate)
 
     def segment_prompted(
         self,
@@ -285,12 +309,15 @@ class SemanticSam(nn.Module):
 
         The image, or what `encode` gave for it when several prompts share it. Point labels: 1 inside, 0 outside.
         """
+        if self.prompt is None:
+            raise UsageError("the backbone none is no Segment Anything model and cannot be prompted")
         given = self.encode(image_B3HW) if image_B3HW is not None else features
         assert given is not None
+        share = self.encoder_side / self.side
         output = self.sam(
             image_embeddings=self.spec.family.promptable_input(given),
-            input_boxes=boxes_BN4,
-            input_points=points_BNP2,
+            input_boxes=None if boxes_BN4 is None else boxes_BN4 * share,
+            input_points=None if points_BNP2 is None else points_BNP2 * share,
             input_labels=point_labels_BNP,
             multimask_output=False,
         )

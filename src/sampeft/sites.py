@@ -1,4 +1,5 @@
-"""Where a method may attach: attention layers and MLPs that a backbone publishes, with the layout of fused projections.
+"""What a backbone publishes: attention layers and MLPs where a method may attach, with the layout of fused projections, and
+the maps that its encoder has on the way.
 
 A backbone lists its sites; methods (LoRA and its relatives, adapters) read them and never guess channel positions.
 """
@@ -63,3 +64,16 @@ class MlpSite:
 
 
 Site = AttentionSite | MlpSite
+
+
+@dataclass(frozen=True)
+class EncoderMap:
+    """A map that an encoder has on its way, for heads that read it.
+
+    width: channels. stride: pixels of the encoder's input for a cell. spread: cells a side that a head may unfold each cell
+    to, since tokens of a ViT still hold the pixels of their patch.
+    """
+
+    width: int
+    stride: int
+    spread: int = 1

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from sampeft.backbones import sam, sam2, tinyvit
+from sampeft.backbones import none, sam, sam2, tinyvit
 from sampeft.backbones.checkpoints import (
     State,
     content_digest,
@@ -24,16 +24,19 @@ from sampeft.backbones.checkpoints import (
 from sampeft.errors import UsageError, WeightsError, unknown_name
 from sampeft.folders import cache_folder
 from sampeft.io import sha256
-from sampeft.sites import AttentionSite, MlpSite, Site
+from sampeft.sites import AttentionSite, EncoderMap, MlpSite, Site
 
 RANDOM = "random"
+NONE = "none"
+"""The backbone that is no Segment Anything model, and what stands for its weights."""
 Features = tuple[torch.Tensor, ...]
-"""What an image encoder gives: the embedding (B, 256, g, g), then finer maps for the mask head, if there are any."""
+"""What an image encoder gives: the embedding (B, 256, g, g), SAM 2's finer maps for the mask head, the encoder's own maps for
+a head that reads them. A model adds the picture itself at the end for such a head."""
 
 
 class Family(Protocol):
     """A module that knows one architecture. TINY: a small shape for tests, at TINY_SIDE pixels; LEAD_TOKENS: the mask
-    decoder's tokens that come before those of the masks."""
+    decoder's tokens that come before those of the masks; FINER_MAPS: how many maps for the mask head follow the embedding."""
 
     @property
     def TINY(self) -> dict[str, Any]: ...
@@ -45,6 +48,9 @@ class Family(Protocol):
     def LEAD_TOKENS(self) -> tuple[str, ...]: ...
 
     @property
+    def FINER_MAPS(self) -> int: ...
+
+    @property
     def build(self) -> Callable[..., nn.Module]: ...
 
     def convert(self, state: State) -> dict[str, torch.Tensor]: ...
@@ -53,13 +59,17 @@ class Family(Protocol):
 
     def encoder_sites(self, sam: nn.Module) -> list[Site]: ...
 
+    def encoder_maps(self, sam: nn.Module) -> tuple[EncoderMap, ...]:
+        """The encoder's own maps that `after` gives with `maps`; the last is what enters its neck."""
+        ...
+
     def resize(self, sam: Any, side: int) -> None: ...
 
-    def before(self, sam: Any, pixels_B3HW: torch.Tensor, block: int, early: bool = False) -> Features:
+    def before(self, sam: Any, pixels_B3HW: torch.Tensor, block: int, maps: bool = False) -> Features:
         """What enters a block of the encoder, from which `after` goes on."""
         ...
 
-    def after(self, sam: Any, features: Features, block: int, early: bool = False) -> Features: ...
+    def after(self, sam: Any, features: Features, block: int, maps: bool = False) -> Features: ...
 
     def promptable_input(self, features: Features) -> Any: ...
 
@@ -94,6 +104,11 @@ class Backbone:
     norm: tuple[tuple[float, float, float], tuple[float, float, float]] = _SAM
     package: str | None = None
     sha256: str | None = None
+
+    @property
+    def is_sam(self) -> bool:
+        """False for the control without a Segment Anything model."""
+        return self.name != NONE
 
     def build(self) -> nn.Module:
         """The promptable model with random weights."""
@@ -269,6 +284,7 @@ BACKBONES: dict[str, Backbone] = {
             norm=_UNIT,
         ),
         *(_hiera(version, size) for version in ("sam2", "sam2.1") for size in _HIERA),
+        Backbone(NONE, none, {}, file="", source="", native_side=256, side=256, good_multiple=16, norm=_UNIT),
     )
 }
 
@@ -287,7 +303,11 @@ def load_backbone(name: str, weights: str | None = None) -> LoadedBackbone:
     """
     spec = backbone(name)
     model = spec.build()
-    if weights == RANDOM:
+    if not spec.is_sam and weights not in (None, RANDOM):
+        raise WeightsError("backbone none has no weights; leave --weights out")
+    if not spec.is_sam:
+        digest, source = NONE, "no Segment Anything model"
+    elif weights == RANDOM:
         digest, source = RANDOM, RANDOM
     else:
         path = _locate(spec, weights)
@@ -312,7 +332,8 @@ def sketch_backbone(name: str) -> LoadedBackbone:
 
 def _loaded(spec: Backbone, model: nn.Module, digest: str, source: str) -> LoadedBackbone:
     model.requires_grad_(False).eval()
-    return LoadedBackbone(spec, model, (*spec.family.encoder_sites(model), *decoder_sites(model)), digest, source)
+    sites = (*spec.family.encoder_sites(model), *(decoder_sites(model) if spec.is_sam else ()))
+    return LoadedBackbone(spec, model, sites, digest, source)
 
 
 def _locate(spec: Backbone, weights: str | None) -> Path:

@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from sampeft.backbones.checkpoints import SAM_KEYS, State, from_transformers, rename
-from sampeft.sites import AttentionSite, MlpSite, Site
+from sampeft.sites import AttentionSite, EncoderMap, MlpSite, Site
 
 STRIDE = 16
 LEAD_TOKENS: tuple[str, ...] = ("iou_token",)
+FINER_MAPS = 0
 TINY: dict[str, Any] = {
     "hidden_size": 32,
     "num_hidden_layers": 4,
@@ -115,36 +116,42 @@ def resize_prompts(sam: Any, side: int, grid: int) -> None:
     sam.config.prompt_encoder_config.image_size = side
 
 
-def early_block(sam: Any) -> int:
-    """The block whose output still holds fine detail: the first with global attention."""
-    return next(i for i, layer in enumerate(sam.vision_encoder.layers) if layer.window_size == 0)
+def encoder_maps(sam: Any) -> tuple[EncoderMap, ...]:
+    """Tokens of three of the blocks with global attention: the earlier, the finer they are spread, as UNETR does."""
+    width = sam.config.vision_config.hidden_size
+    return tuple(EncoderMap(width, STRIDE, spread) for spread in (4, 2, 1)[-len(_shown_blocks(sam)) :])
 
 
-def before(sam: Any, pixels_B3HW: torch.Tensor, block: int, early: bool = False) -> tuple[torch.Tensor, ...]:
-    """Tokens (B, g, g, C) that enter a block, and with `early` those of `early_block` once that is passed."""
+def _shown_blocks(sam: Any) -> list[int]:
+    """The first, a middle and the last of the blocks with global attention."""
+    found = [i for i, layer in enumerate(sam.vision_encoder.layers) if layer.window_size == 0]
+    return sorted({found[0], found[(len(found) - 1) // 2], found[-1]})
+
+
+def before(sam: Any, pixels_B3HW: torch.Tensor, block: int, maps: bool = False) -> tuple[torch.Tensor, ...]:
+    """Tokens (B, g, g, C) that enter a block, then with `maps` those of the encoder's maps that are passed by then."""
     encoder = sam.vision_encoder
     tokens = encoder.patch_embed(pixels_B3HW)
     if encoder.pos_embed is not None:
         tokens = tokens + encoder.pos_embed
-    return _through(sam, (tokens,), range(block), early)
+    return _through(sam, (tokens,), range(block), maps)
 
 
-def after(sam: Any, features: tuple[torch.Tensor, ...], block: int, early: bool = False) -> tuple[torch.Tensor, ...]:
-    """What `before` gave -> (embedding_B,256,g,g), and with `early` also the first global block's tokens as an image
-    (B, C, g, g)."""
+def after(sam: Any, features: tuple[torch.Tensor, ...], block: int, maps: bool = False) -> tuple[torch.Tensor, ...]:
+    """What `before` gave -> (embedding_B,256,g,g), then with `maps` the encoder's maps (B, C, g, g)."""
     encoder = sam.vision_encoder
-    tokens, *kept = _through(sam, features, range(block, len(encoder.layers)), early)
-    return encoder.neck(tokens), *(tokens_BHWC.permute(0, 3, 1, 2) for tokens_BHWC in kept)
+    tokens, *shown = _through(sam, features, range(block, len(encoder.layers)), maps)
+    return encoder.neck(tokens), *shown
 
 
-def _through(sam: Any, features: tuple[torch.Tensor, ...], blocks: range, early: bool) -> tuple[torch.Tensor, ...]:
-    keep = early_block(sam) if early else None
-    tokens, *kept = features
+def _through(sam: Any, features: tuple[torch.Tensor, ...], blocks: range, maps: bool) -> tuple[torch.Tensor, ...]:
+    shown_blocks = _shown_blocks(sam) if maps else []
+    tokens, *shown = features
     for i in blocks:
         tokens = sam.vision_encoder.layers[i](tokens)
-        if i == keep:
-            kept = [tokens]
-    return tokens, *kept
+        if i in shown_blocks:
+            shown.append(tokens.permute(0, 3, 1, 2))
+    return tokens, *shown
 
 
 def promptable_input(features: tuple[torch.Tensor, ...]) -> torch.Tensor:

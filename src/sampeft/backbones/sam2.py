@@ -14,10 +14,11 @@ from torch import nn
 
 from sampeft.backbones.checkpoints import SAM_KEYS, State, from_transformers, rename
 from sampeft.backbones.sam import block_sites, resize_prompts, tie_position
-from sampeft.sites import Site
+from sampeft.sites import EncoderMap, Site
 
 STRIDE = 16
 LEAD_TOKENS: tuple[str, ...] = ("obj_score_token", "iou_token")
+FINER_MAPS = 2
 TINY: dict[str, Any] = {
     "hidden_size": 16,
     "num_attention_heads": 1,
@@ -95,15 +96,22 @@ def resize(sam: Any, side: int) -> None:
     sam.backbone_feature_sizes = [[side // s, side // s] for s in (4, 8, 16)]
 
 
-def before(sam: Any, pixels_B3HW: torch.Tensor, block: int, early: bool = False) -> tuple[torch.Tensor, ...]:
-    """Tokens (B, h, w, C) that enter a block, then the outputs of the stages before it. early: has no meaning here."""
+def encoder_maps(sam: Any) -> tuple[EncoderMap, ...]:
+    """The outputs of Hiera's four stages."""
+    widths = sam.config.vision_config.backbone_config.embed_dim_per_stage
+    return tuple(EncoderMap(width, 4 * 2**stage) for stage, width in enumerate(widths))
+
+
+def before(sam: Any, pixels_B3HW: torch.Tensor, block: int, maps: bool = False) -> tuple[torch.Tensor, ...]:
+    """Tokens (B, h, w, C) that enter a block, then the outputs of the stages before it, which the neck needs as well."""
     backbone = sam.vision_encoder.backbone
     tokens = backbone.patch_embed(pixels_B3HW)
     return _through(backbone, (tokens + backbone._get_pos_embed(tokens.shape[1:3]),), range(block))
 
 
-def after(sam: Any, features: tuple[torch.Tensor, ...], block: int, early: bool = False) -> tuple[torch.Tensor, ...]:
-    """What `before` gave -> (embedding_B,256,g,g), then finer maps for the mask head: (B, 64, 2g, 2g) and (B, 32, 4g, 4g).
+def after(sam: Any, features: tuple[torch.Tensor, ...], block: int, maps: bool = False) -> tuple[torch.Tensor, ...]:
+    """What `before` gave -> (embedding_B,256,g,g), then finer maps for the mask head: (B, 64, 2g, 2g) and (B, 32, 4g, 4g),
+    then with `maps` the outputs of the stages, the finest first.
 
     As the authors do, the finer maps are projected to the head's width here, once per image.
     """
@@ -112,7 +120,8 @@ def after(sam: Any, features: tuple[torch.Tensor, ...], block: int, early: bool 
     levels, _ = encoder.neck(tuple(stages))
     finest, finer, embedding = levels[-encoder.num_feature_levels :][::-1]
     embedding = embedding + sam.no_memory_embedding.reshape(1, -1, 1, 1)
-    return embedding, decoder.conv_s1(finer), decoder.conv_s0(finest)
+    shown = (stage.permute(0, 3, 1, 2) for stage in stages) if maps else ()
+    return embedding, decoder.conv_s1(finer), decoder.conv_s0(finest), *shown
 
 
 def _through(backbone: Any, features: tuple[torch.Tensor, ...], blocks: range) -> tuple[torch.Tensor, ...]:
@@ -126,4 +135,4 @@ def _through(backbone: Any, features: tuple[torch.Tensor, ...], blocks: range) -
 
 def promptable_input(features: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
     """What `Sam2Model` takes as `image_embeddings`: finest first."""
-    return list(features[::-1])
+    return list(features[: 1 + FINER_MAPS][::-1])

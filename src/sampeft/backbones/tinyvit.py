@@ -16,9 +16,10 @@ from torch import nn
 from sampeft.backbones.checkpoints import SAM_KEYS, State, from_transformers, rename
 from sampeft.backbones.sam import promptable_input, resize_prompts, tie_position
 from sampeft.errors import WeightsError
-from sampeft.sites import AttentionSite, MlpSite, Site
+from sampeft.sites import AttentionSite, EncoderMap, MlpSite, Site
 
 __all__ = [
+    "FINER_MAPS",
     "LEAD_TOKENS",
     "TINY",
     "TINY_SIDE",
@@ -26,6 +27,7 @@ __all__ = [
     "before",
     "build",
     "convert",
+    "encoder_maps",
     "encoder_sites",
     "promptable_input",
     "read_folder",
@@ -34,6 +36,7 @@ __all__ = [
 
 WINDOW = 14  # largest attention window on the embedding grid; a grid of its multiples pads nothing
 LEAD_TOKENS: tuple[str, ...] = ("iou_token",)
+FINER_MAPS = 0
 TINY: dict[str, Any] = {"widths": (8, 16, 24, 32), "depths": (1, 1, 2, 1), "heads": (1, 2, 3, 4)}
 TINY_SIDE = 64
 
@@ -144,32 +147,48 @@ def resize(sam: Any, side: int) -> None:
     resize_prompts(sam, side, side // sam.vision_encoder.stride)
 
 
-def before(sam: Any, pixels_B3HW: torch.Tensor, block: int, early: bool = False) -> tuple[torch.Tensor, ...]:
-    """(B, h, w, C) that enters a block: the convolutions before it, those that make a stage coarser among them. early: has
-    no meaning here."""
+def encoder_maps(sam: Any) -> tuple[EncoderMap, ...]:
+    """The outputs of stages 1 to 3, the last of them what enters the neck. Stage 0 has the same grid as a convolution of
+    the picture itself and four times the values of all others together."""
+    stride = sam.vision_encoder.stride
+    stages = sam.vision_encoder.trunk.stages[1:]
+    widths = [stage.blocks[-1].dim for stage in stages]
+    return tuple(EncoderMap(w, s) for w, s in zip(widths, (stride // 2, stride, stride), strict=True))
+
+
+def before(sam: Any, pixels_B3HW: torch.Tensor, block: int, maps: bool = False) -> tuple[torch.Tensor, ...]:
+    """(B, h, w, C) that enters a block: the convolutions before it, those that make a stage coarser among them; then with
+    `maps` the outputs of the stages that are passed by then."""
     trunk = sam.vision_encoder.trunk
     features_BCHW = trunk.stages[0](trunk.patch_embed(pixels_B3HW))
-    return (_through(trunk, _enter(trunk.stages[1], features_BCHW), 0, block),)
+    return _through(trunk, (_enter(trunk.stages[1], features_BCHW),), 0, block, maps)
 
 
-def after(sam: Any, features: tuple[torch.Tensor, ...], block: int, early: bool = False) -> tuple[torch.Tensor, ...]:
-    """What `before` gave -> (embedding_B,256,g,g)."""
+def after(sam: Any, features: tuple[torch.Tensor, ...], block: int, maps: bool = False) -> tuple[torch.Tensor, ...]:
+    """What `before` gave -> (embedding_B,256,g,g), then with `maps` the encoder's maps."""
     encoder = sam.vision_encoder
-    return (encoder.neck(_through(encoder.trunk, features[0], block, None)),)
+    tokens, *shown = _through(encoder.trunk, features, block, None, maps)
+    return encoder.neck(tokens), *shown
 
 
 def _enter(stage: Any, features_BCHW: torch.Tensor) -> torch.Tensor:
     return cast(torch.Tensor, stage.downsample(features_BCHW).permute(0, 2, 3, 1))
 
 
-def _through(trunk: Any, tokens_BHWC: torch.Tensor, first: int, last: int | None) -> torch.Tensor:
+def _through(
+    trunk: Any, features: tuple[torch.Tensor, ...], first: int, last: int | None, maps: bool
+) -> tuple[torch.Tensor, ...]:
     """From the input of block `first` to that of block `last`, or to the end; blocks are counted over the stages."""
+    tokens_BHWC, *shown = features
     number = 0
     for stage, following in zip(trunk.stages[1:], [*trunk.stages[2:], None], strict=True):
         for block in stage.blocks:
             if first <= number and (last is None or number < last):
                 tokens_BHWC = block(tokens_BHWC)
-                if block is stage.blocks[-1] and following is not None:
-                    tokens_BHWC = _enter(following, tokens_BHWC.permute(0, 3, 1, 2))
+                if block is stage.blocks[-1]:
+                    if maps:
+                        shown.append(tokens_BHWC.permute(0, 3, 1, 2))
+                    if following is not None:
+                        tokens_BHWC = _enter(following, tokens_BHWC.permute(0, 3, 1, 2))
             number += 1
-    return tokens_BHWC
+    return tokens_BHWC, *shown

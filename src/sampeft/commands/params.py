@@ -27,7 +27,7 @@ class Config:
         options: options of the method; with several methods, of each that has them.
         classes: foreground classes; the background is added.
         side: pixels of the square input, on which SAM's table of positions depends; nothing: that of the weights.
-        detail: with the head on the input's own grid (SAM's ViT only).
+        head: mask or pixel; head_options: its options.
         json: print one JSON object instead of a table.
     """
 
@@ -36,7 +36,8 @@ class Config:
     options: dict[str, Any] = field(default_factory=dict)
     classes: int = 13
     side: int | None = None
-    detail: bool = False
+    head: str = "pixel"
+    head_options: dict[str, Any] = field(default_factory=dict)
     json: bool = False
 
 
@@ -45,7 +46,7 @@ def count(config: Config, method: str, options: dict[str, Any]) -> dict[str, Any
     names = (BACKGROUND, *(f"class {k}" for k in range(1, config.classes + 1)))
     loaded = sketch_backbone(config.backbone)
     side = config.side or loaded.spec.native_side
-    model = SemanticSam(loaded, LabelSet(names, tuple(range(len(names)))), side, config.detail)
+    model = SemanticSam(loaded, LabelSet(names, tuple(range(len(names)))), side, config.head, config.head_options)
     attached = attach(model, method, options)
     parts = count_parameters(model)
     return {

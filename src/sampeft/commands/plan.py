@@ -9,11 +9,10 @@ from pathlib import Path
 from sampeft.backbones import backbone, load_backbone
 from sampeft.backbones.checkpoints import load_state
 from sampeft.commands.train import Config as TrainConfig
-from sampeft.commands.train import chosen_denoiser, chosen_intensity, parse_map, say, split_cases
+from sampeft.commands.train import chosen_denoiser, chosen_intensity, model_of, parse_map, say, split_cases
 from sampeft.data import open_dataset
 from sampeft.data.cache import Preparation
 from sampeft.errors import UsageError
-from sampeft.model import SemanticSam
 from sampeft.peft import attach
 from sampeft.peft.state import WEIGHTS, load_trained
 from sampeft.planning.planner import Plan
@@ -59,7 +58,7 @@ def plan_command(config: Config) -> Plan:
     import torch
 
     torch.manual_seed(config.training.seed)
-    model = SemanticSam(load_backbone(config.backbone, config.weights), dataset.labels, side, config.detail)
+    model = model_of(config, load_backbone(config.backbone, config.weights), dataset.labels, side)
     attach(model, config.method, config.options)
     if config.start_from:
         start = config.start_from / WEIGHTS

@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from sampeft.backbones import RANDOM, backbone, load_backbone
+from sampeft.backbones import RANDOM, LoadedBackbone, backbone, load_backbone
 from sampeft.backbones.checkpoints import load_state
 from sampeft.data import open_dataset
 from sampeft.data.cache import Preparation, fingerprint, prepare
@@ -29,6 +29,7 @@ from sampeft.denoise.dncnn import FILE as DENOISER
 from sampeft.denoise.training import Denoising
 from sampeft.errors import UsageError
 from sampeft.io import read_volume, sha256, write_atomically
+from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
 from sampeft.peft import attach, count_parameters
 from sampeft.peft.state import WEIGHTS, load_trained
@@ -53,7 +54,10 @@ class Config:
         weights: its weights: a file, a `transformers` folder, a hub id, 'random', or nothing: found by name.
         method: what is trained; `sampeft info` lists methods and their options.
         options: options of the method, such as --options.rank 8.
-        detail: draw the class maps on the input's own grid instead of one 4 times as coarse (SAM's ViT only).
+        head: what draws the class maps: pixel, on the picture's own grid, or mask, SAM's own way up, as in the paper.
+        head_options: options of the head, such as --head_options.presence false.
+        encoder_side: pixels of what the encoder sees of the square input; nothing: as many as `side`. A smaller one costs less,
+            and the head pixel still draws at `side`.
         start_from: run whose trained weights are the start, such as one of `decoder` for a `lora` with whole_decoder; what it
             did not train starts as usual, and its side may be another.
         layout: layout of the data set; nothing: found by looking.
@@ -86,7 +90,9 @@ class Config:
     weights: str | None = None
     method: str = "lora"
     options: dict[str, Any] = field(default_factory=dict)
-    detail: bool = False
+    head: str = "pixel"
+    head_options: dict[str, Any] = field(default_factory=dict)
+    encoder_side: int | None = None
     start_from: Path | None = None
     layout: str | None = None
     split: str = "auto"
@@ -243,7 +249,7 @@ def train(config: Config, dataset: Dataset | None = None) -> Result:
 
     torch.manual_seed(config.training.seed)
     loaded = load_backbone(config.backbone, config.weights)
-    model = SemanticSam(loaded, dataset.labels, side, config.detail)
+    model = model_of(config, loaded, dataset.labels, side)
     attached = attach(model, config.method, config.options)
     if config.start_from and not resumed:
         start = config.start_from / WEIGHTS
@@ -281,7 +287,9 @@ def train(config: Config, dataset: Dataset | None = None) -> Result:
     description = {
         "backbone": config.backbone,
         "weights_sha256": loaded.digest,
-        "detail": config.detail,
+        "head": config.head,
+        "head_options": config.head_options,
+        "encoder_side": config.encoder_side,
         "method": attached.method,
         "options": attached.options,
         "trainable": attached.trainable,
@@ -322,6 +330,11 @@ def train(config: Config, dataset: Dataset | None = None) -> Result:
     return result
 
 
+def model_of(config: Config, loaded: LoadedBackbone, labels: LabelSet, side: int) -> SemanticSam:
+    """The model that a configuration asks for, before its method is attached."""
+    return SemanticSam(loaded, labels, side, config.head, config.head_options, config.encoder_side)
+
+
 def what_goes_on(config: Config) -> Checkpoint | None:
     """The state that a run goes on from; None: it starts anew. Raises UsageError rather than overwrite a run unasked or
     start anew when it was to go on."""
@@ -350,7 +363,9 @@ def known_settings(config: Config, dataset: Dataset, cases: list[Case], held_out
     training = {name: value for name, value in asdict(config.training).items() if name not in FREE}
     content = {
         "backbone": config.backbone,
-        "detail": config.detail,
+        "head": config.head,
+        "head_options": config.head_options,
+        "encoder_side": config.encoder_side,
         "method": config.method,
         "start_from": sha256(config.start_from / WEIGHTS) if config.start_from else None,
         "training": training,

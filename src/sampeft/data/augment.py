@@ -20,6 +20,10 @@ class Augmentation:
 
     shift: of the side. scale: factor 1 - scale .. 1 + scale. rotation_deg: degrees each way. contrast: gain 1 +- this,
     about mid-grey. brightness: added, of the full range. gamma: exponent exp(+- this). noise: standard deviation at most.
+    elastic: largest local displacement, of the side, bent smoothly between a grid of 5 x 5 points.
+    inverted_gamma: probability that gamma acts on the negative instead, which changes bright tones where it else changes
+    dark ones. blur: standard deviation of a Gaussian at most, of the side in thousandths. low_resolution: factor by which
+    the picture is made coarser and drawn up again at most, such as 2. Each of the two is drawn for half of the slices.
     mirror: probability of a left-right flip, with the ids of left/right pairs swapped; off by default, since organs
     that are no pairs (a liver) would still change sides.
     unchanged: probability that a slice stays as it is, apart from noises. A model that never meets one as users have
@@ -35,6 +39,10 @@ class Augmentation:
     brightness: float = 0.08
     gamma: float = 0.2
     noise: float = 0.03
+    elastic: float = 0.0
+    inverted_gamma: float = 0.0
+    blur: float = 0.0
+    low_resolution: float = 1.0
     mirror: float = 0.0
     unchanged: float = 0.25
     noises: tuple[str, ...] = ()
@@ -45,12 +53,57 @@ class Augmentation:
         for name in self.noises:
             if name not in NOISES:
                 raise unknown_name("noise", name, NOISES)
-        for name in ("mirror", "unchanged", "noise_probability"):
+        for name in ("mirror", "unchanged", "noise_probability", "inverted_gamma"):
             if not 0 <= (probability := getattr(self, name)) <= 1:
                 raise UsageError(f"{name} is {probability:g}; give 0 to 1")
+        if not (self.elastic >= 0 and self.blur >= 0 and self.low_resolution >= 1):
+            raise UsageError(
+                f"elastic {self.elastic:g}, blur {self.blur:g}, low_resolution {self.low_resolution:g}: give 0 or more of "
+                "the first two, 1 or more of the third"
+            )
         if self.noise_strength is not None and not 0 <= self.noise_strength[0] <= self.noise_strength[1]:
             low, high = self.noise_strength
             raise UsageError(f"noise_strength goes from low to high, got {low:g} to {high:g}")
+
+
+@dataclass(frozen=True)
+class Symmetry:
+    """One of the eight symmetries of the square, acting on the last two axes: mirrored left to right, then top to bottom,
+    then rows and columns exchanged."""
+
+    sideways: bool = False
+    upside_down: bool = False
+    exchanged: bool = False
+
+    @classmethod
+    def drawn(cls, config: Augmentation, generator: torch.Generator) -> Symmetry:
+        """One of those that an augmentation makes anyway: all eight where it turns pictures to any direction and mirrors
+        them, mirror images where it only mirrors, otherwise none."""
+        if not config.mirror:
+            return cls()
+        sideways, upside_down, exchanged = (torch.rand(3, generator=generator) < 0.5).tolist()
+        turns = config.rotation_deg >= 180
+        return cls(sideways, upside_down and turns, exchanged and turns)
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether left and right change sides, as seen in the picture's own frame."""
+        return (self.sideways + self.upside_down + self.exchanged) % 2 == 1
+
+    def on(self, values: torch.Tensor) -> torch.Tensor:
+        if self.sideways:
+            values = values.flip(-1)
+        if self.upside_down:
+            values = values.flip(-2)
+        return values.transpose(-1, -2) if self.exchanged else values
+
+    def back(self, values: torch.Tensor) -> torch.Tensor:
+        """Undoes `on`."""
+        if self.exchanged:
+            values = values.transpose(-1, -2)
+        if self.upside_down:
+            values = values.flip(-2)
+        return values.flip(-1) if self.sideways else values
 
 
 def augment(
@@ -80,6 +133,8 @@ def augment(
         [torch.stack([cos * flip, -sin * flip, shift_x * flip], -1), torch.stack([sin, cos, shift_y], -1)], dim=1
     )
     grid = F.affine_grid(theta, list(known.shape), align_corners=False)
+    if config.elastic:
+        grid = grid + _bent(count, known.shape[-1], config.elastic, generator)
     images = F.grid_sample(known, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     shifted = (channels_BHW - IGNORE).to(images.dtype)[:, None]  # so that the zeros from outside mean IGNORE
     channels = (
@@ -93,8 +148,10 @@ def augment(
     def per_image(values: torch.Tensor) -> torch.Tensor:
         return values[:, None, None, None]
 
-    images = images.clamp(0, 1) ** per_image(torch.exp(draw(config.gamma)))
+    images = _gamma(images.clamp(0, 1), per_image(torch.exp(draw(config.gamma))), config.inverted_gamma, generator)
     images = (images - 0.5) * per_image(1 + draw(config.contrast)) + 0.5 + per_image(draw(config.brightness))
+    if config.blur or config.low_resolution > 1:
+        images = torch.stack([_softened(image_CHW, config, generator) for image_CHW in images])
     sigma = per_image(draw(config.noise).abs())
     white = torch.randn(images[:, :1].shape, generator=generator)
     images = (images + sigma * white).clamp(0, 1)
@@ -102,6 +159,39 @@ def augment(
     images = torch.where(still[:, None, None, None], known, images).expand(-1, 3, -1, -1)
     channels = torch.where(still[:, None, None], channels_BHW, channels)
     return (_spoilt(images, config, generator) if config.noises else images), channels
+
+
+def _bent(count: int, side: int, elastic: float, generator: torch.Generator) -> torch.Tensor:
+    """(B, side, side, 2) smooth displacements in units of half a side, up to `elastic` sides at the grid's 5 x 5 points."""
+    points = (torch.rand(count, 2, 5, 5, generator=generator) * 2 - 1) * 2 * elastic
+    return F.interpolate(points, (side, side), mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
+
+
+def _gamma(
+    images_BCHW: torch.Tensor, exponents_B111: torch.Tensor, inverted: float, generator: torch.Generator
+) -> torch.Tensor:
+    """Values to their exponents, or with the given probability those of the negative."""
+    if not inverted:
+        return images_BCHW**exponents_B111
+    negative = (torch.rand(len(images_BCHW), generator=generator) < inverted)[:, None, None, None]
+    return torch.where(negative, 1 - (1 - images_BCHW) ** exponents_B111, images_BCHW**exponents_B111)
+
+
+def _softened(image_CHW: torch.Tensor, config: Augmentation, generator: torch.Generator) -> torch.Tensor:
+    """The image blurred, made coarser, both, or as it is."""
+    blurs, coarsens, blur_share, coarse_share = torch.rand(4, generator=generator).tolist()
+    side = image_CHW.shape[-1]
+    if config.blur and blurs < 0.5 and (sigma := blur_share * config.blur * side / 1000) > 0.05:
+        reach = math.ceil(3 * sigma)
+        kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma) ** 2)
+        kernel = (kernel / kernel.sum())[None, None]
+        rows = F.pad(image_CHW[:, None], (reach, reach, reach, reach), mode="replicate")
+        image_CHW = F.conv2d(F.conv2d(rows, kernel[..., None]), kernel[..., None, :])[:, 0]
+    if config.low_resolution > 1 and coarsens < 0.5:
+        small = max(1, round(side / (1 + coarse_share * (config.low_resolution - 1))))
+        coarse = F.interpolate(image_CHW[None], (small, small), mode="bilinear", antialias=True, align_corners=False)
+        image_CHW = F.interpolate(coarse, (side, side), mode="bilinear", align_corners=False)[0]
+    return image_CHW
 
 
 def _spoilt(images_B3HW: torch.Tensor, config: Augmentation, generator: torch.Generator) -> torch.Tensor:

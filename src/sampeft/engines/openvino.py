@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from threading import local
 from typing import Any, cast
@@ -12,7 +14,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from sampeft.backbones import Features
 from sampeft.engines.graph import INPUT, LOGITS, example, tracing
+from sampeft.engines.parity import MOST_DIFFERENCE, pictures
 from sampeft.errors import UsageError
 from sampeft.model import SemanticSam
 
@@ -85,6 +89,48 @@ class OpenVinoEngine:
         return torch.from_numpy(np.stack(made))
 
 
+class _Encoder(nn.Module):
+    """image -> what the encoder gives, without the picture itself."""
+
+    def __init__(self, model: SemanticSam) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: torch.Tensor) -> Features:
+        features = self.model.encode(image)
+        return features[:-1] if self.model.head.reads_encoder_maps else features
+
+
+def encoder_of(model: SemanticSam, threads: int) -> Callable[[torch.Tensor], Features] | None:
+    """What `model.encode` does for one image, by OpenVINO, with the weights that the encoder has now; None where it is not
+    installed, cannot run it, or differs by more than `MOST_DIFFERENCE` of a map's standard deviation."""
+    if find_spec("openvino") is None:
+        return None
+    plain = _Encoder(model)
+    shown = pictures(model.side)[0][None]
+    with tracing(plain):
+        wanted = plain(shown)
+        try:
+            graph = convert(plain, model.side, [f"map{i}" for i in range(len(wanted))], 1)
+            request = _core().compile_model(graph, "CPU", _settings("f32", threads)).create_infer_request()
+        except (RuntimeError, ValueError) as error:  # what tracing and OpenVINO raise
+            logging.getLogger("sampeft").warning("OpenVINO cannot run the encoder (%s); torch is used", error)
+            return None
+
+    def encode(image_B3HW: torch.Tensor) -> Features:
+        found = request.infer([np.ascontiguousarray(image_B3HW.numpy(), dtype=np.float32)])
+        maps = tuple(torch.from_numpy(found[i].copy()) for i in range(len(wanted)))
+        if not model.head.reads_encoder_maps:
+            return maps
+        return *maps, image_B3HW[:, :1] if image_B3HW.stride(1) == 0 else image_B3HW
+
+    off = max(float((a - b).abs().max() / a.std()) for a, b in zip(wanted, encode(shown), strict=False))
+    if off > MOST_DIFFERENCE:
+        logging.getLogger("sampeft").warning("OpenVINO's encoder differs by %.2g from the model; torch is used", off)
+        return None
+    return encode
+
+
 def open(file: Path, precision: str, threads: int, cache: Path | None = None) -> OpenVinoEngine:
     return OpenVinoEngine(compiled(file, precision, threads, cache))
 
@@ -92,13 +138,16 @@ def open(file: Path, precision: str, threads: int, cache: Path | None = None) ->
 def compiled(file: Path, precision: str, threads: int, cache: Path | None = None) -> Any:
     """A graph ready to run on the processor. cache: folder for its compiled form, which then need not be made again on this
     machine."""
-    settings = {
+    settings = {**_settings(precision, threads), **({"CACHE_DIR": str(cache)} if cache else {})}
+    return _core().compile_model(str(file), "CPU", settings)
+
+
+def _settings(precision: str, threads: int) -> dict[str, Any]:
+    return {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
-        **({"CACHE_DIR": str(cache)} if cache else {}),
     }
-    return _core().compile_model(str(file), "CPU", settings)
 
 
 def _library() -> Any:

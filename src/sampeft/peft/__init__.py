@@ -55,7 +55,7 @@ class Attached:
 
 def attach(model: SemanticSam, name: str, options: Mapping[str, Any] | None = None) -> Attached:
     """Attach a method by name. The model's output is the same as before; prompt and class head are trained whole, unless
-    options say otherwise.
+    options say otherwise. With the backbone `none` these are all there is.
 
     Raises UsageError for an unknown method or option.
     """
@@ -69,8 +69,9 @@ def attach(model: SemanticSam, name: str, options: Mapping[str, Any] | None = No
     given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in (options or {}).items()}
     chosen = method.options(**given)
     before = dict(model.sam.named_modules())
-    sites = method.attach(model, chosen)
-    model.prompt.requires_grad_(chosen.prompt)
+    sites = method.attach(model, chosen) if model.spec.is_sam else []
+    if model.prompt is not None:
+        model.prompt.requires_grad_(chosen.prompt)
     model.head.requires_grad_(chosen.head)
     model.patch = Patch.between(before, model.sam)
     model.patch.values = {

@@ -36,11 +36,11 @@ def save_whole(folder: Path, model: SemanticSam, description: dict[str, Any]) ->
     write_atomically(folder / "adapter.json", json_text(content).encode())
 
 
-def load_whole(folder: Path, description: dict[str, Any], labels: LabelSet, side: int) -> SemanticSam:
+def load_whole(folder: Path, description: dict[str, Any], labels: LabelSet) -> SemanticSam:
     """The model that `save_whole` wrote, in prediction mode. Raises WeightsError when the file does not fit."""
     loaded = load_backbone(description["backbone"], RANDOM)
     loaded = replace(loaded, digest=description["weights_sha256"], source=str(folder / WHOLE))
-    model = SemanticSam(loaded, labels, side, description.get("detail", False))
+    model = SemanticSam.described(loaded, labels, description)
     if description["method_kept"]:
         attach(model, description["method"], description["options"])
     path = folder / WHOLE

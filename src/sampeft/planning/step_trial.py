@@ -16,12 +16,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from sampeft.backbones import Features
 from sampeft.data.cache import Slices
 from sampeft.errors import UsageError
-from sampeft.losses import segmentation_loss
+from sampeft.heads.given import Output, cut
 from sampeft.model import SemanticSam
 from sampeft.planning.memory_counts import Place, Saved
 from sampeft.planning.step_costs import Costs, Line
@@ -241,8 +240,9 @@ class _Trial:
             with alone.autocast(), torch.autograd.graph.saved_tensors_hooks(counted.pack, counted.unpack):
                 features = self._features(images, started)
                 encoder_saved = counted.bytes
-                self._loss(self.model.decode(features), truth)
+                self._loss(self._output(features), truth)
         truth_bytes = 2 * truth.numel()
+        banked, viewed = (self.batches.bank.as_stored(_first(f)) for f in (features, started or ()))
         ordered = [before.get(number, (0, 0, 0)) for number in sorted(set(paths.values()))]
         return _Dry(
             counted.bytes,
@@ -251,10 +251,10 @@ class _Trial:
             tuple(entering for _, entering, _ in ordered),
             tuple(kept for _, _, kept in ordered),
             self.place.growth(),
-            sum(2 * f.numel() for f in features) + truth_bytes,
-            sum(2 * f.numel() for f in started or ()) + truth_bytes,
-            self.batches.bank.already(_first(features)),
-            self.batches.kept.already(_first(started)) if self.batches.kept and started else 0,
+            sum(_stored_bytes(f) for f in banked) + truth_bytes,
+            sum(_stored_bytes(f) for f in viewed) + truth_bytes,
+            self.batches.bank.already(banked),
+            self.batches.kept.already(viewed) if self.batches.kept and started else 0,
         )
 
     def steps(self, most: int, first_bytes: int, limit: int) -> list[_Step]:
@@ -297,9 +297,9 @@ class _Trial:
             encoder_saved = counted.bytes
             with self.alone.autocast():
                 entering = tuple(f.detach().requires_grad_(f.requires_grad) for f in features)
-                logits = self.model.decode(entering)
+                output = self._output(entering)
             times.append(now())
-            self._loss(logits, truth).backward()  # type: ignore[no-untyped-call]
+            self._loss(output, truth).backward()  # type: ignore[no-untyped-call]
         times.append(now())
         reached = [(f, e.grad) for f, e in zip(features, entering, strict=True) if e.grad is not None]
         if reached:
@@ -355,11 +355,19 @@ class _Trial:
     def _features(self, images: torch.Tensor, started: Features | None) -> Features:
         return self.model.encode(images) if started is None else self.model.encode_rest(started, self.block)
 
-    def _loss(self, logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-        truth = truth.to(self.alone.device).long()
-        logits = F.interpolate(logits.float(), truth.shape[-2:], mode="bilinear", align_corners=False)
+    def _output(self, features: Features) -> Output:
+        size = self.config.patch
+        return self.model.decode(features, [(0, 0)] * len(features[0]) if size else None, size)
+
+    def _loss(self, output: Output, truth: torch.Tensor) -> torch.Tensor:
+        whole = truth.to(self.alone.device).long()
+        truth = cut(whole, [(0, 0)] * len(whole), self.config.patch) if self.config.patch else whole
         penalty = self.model.regulator.penalty() if self.model.regulator else 0.0
-        return segmentation_loss(logits, truth).total + penalty
+        return self.config.objective(output, truth, whole).total + penalty
+
+
+def _stored_bytes(values: torch.Tensor) -> int:
+    return values.numel() * (1 if values.dtype == torch.uint8 else 2)
 
 
 def _first(features: Features) -> Features:

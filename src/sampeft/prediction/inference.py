@@ -60,7 +60,7 @@ def load(
     preparation = Preparation.from_json(description["preparation"], folder)
 
     def make() -> SemanticSam:
-        return _made(folder, description, labels, preparation.side, weights, merged, beside)
+        return _made(folder, description, labels, weights, merged, beside)
 
     if engine == "torch" and precision == "f32":
         return Segmenter(make(), labels, preparation, description, refiner, None, views)
@@ -93,13 +93,12 @@ def _made(
     folder: Path,
     description: dict[str, Any],
     labels: LabelSet,
-    side: int,
     weights: str | None,
     merged: bool,
     beside: Segmenter | None,
 ) -> SemanticSam:
     if is_whole(folder):
-        model = load_whole(folder, description, labels, side)
+        model = load_whole(folder, description, labels)
         return model.cuda() if torch.cuda.is_available() else model
     wanted = description["weights_sha256"]
     if beside is not None:
@@ -115,7 +114,7 @@ def _made(
             f"{loaded.spec.name} with {loaded.digest[:8]}...; give the right weights with --weights"
         )
     with lock_of(beside.model) if beside else nullcontext():
-        model = SemanticSam(loaded, labels, side, description.get("detail", False))
+        model = SemanticSam.described(loaded, labels, description)
         attach(model, description["method"], description["options"])
         path = folder / WEIGHTS
         load_trained(model, load_state(path), path)

@@ -15,9 +15,10 @@ import numpy.typing as npt
 import torch
 
 from sampeft.backbones import Features
-from sampeft.data.augment import augment
+from sampeft.data.augment import Symmetry, augment
 from sampeft.data.cache import Slices
 from sampeft.errors import UsageError
+from sampeft.heads.given import Window
 from sampeft.model import SemanticSam
 from sampeft.training.settings import Training
 from sampeft.training.views import Views
@@ -80,6 +81,14 @@ class Batches:
                 )
             kept = views(index=np.tile(np.arange(len(slices)), config.cached_views), block=block, start="")
         bank = views(index=drawn, block=None, start=start)
+        if config.patch:
+            unit = model.window_unit()
+            if config.patch % unit or config.patch > model.side:
+                near = min(model.side, max(unit, round(config.patch / unit) * unit))
+                raise UsageError(
+                    f"training.patch is {config.patch}; with pictures of {model.side} pixels and this encoder it is a multiple "
+                    f"of {unit} up to {model.side}, such as {near}"
+                )
         if accelerator.process_index == 0:
             _tell_idle("batch", config.batch, accelerator.num_processes)
             if config.head_first:
@@ -124,9 +133,33 @@ class Batches:
         return self._share(self.kept.get, (view * len(self.slices) + index).tolist())
 
     def encoded(self, generator: torch.Generator) -> tuple[Features, torch.Tensor]:
-        """What the untouched encoder gives for `head_batch` of the bank, and channels_BHW."""
+        """What the untouched encoder gives for `head_batch` of the bank, and channels_BHW; turned or mirrored, all alike, where
+        the augmentation does that, so that a kept view is more than one."""
         numbers = torch.randint(len(self.bank.index), (self.config.head_batch,), generator=generator)
-        return self._share(self.bank.get, numbers.tolist())
+        features, truth = self._share(self.bank.get, numbers.tolist())
+        symmetry = Symmetry.drawn(self.config.augmentation, generator)
+        swapped = symmetry.on(truth)
+        if symmetry.mirrors:
+            swap = torch.as_tensor(self.model.labels.mirror_channels, dtype=truth.dtype)
+            swapped = torch.where(swapped == IGNORE, swapped, swap[swapped.long().clamp_min(0)])
+        return tuple(map(symmetry.on, features)), swapped
+
+    def windows(self, step: int, count: int, truth_BHW: torch.Tensor) -> list[Window]:
+        """Of each slice of this process's share of `count`: where the part lies that `patch` asks for. Each is drawn for the
+        slice's place in the batch, so that it is the same whoever takes it."""
+        config, side = self.config, truth_BHW.shape[-1]
+        unit = self.model.window_unit()
+        first = count * self.accelerator.process_index // self.accelerator.num_processes
+        found = []
+        for place, truth_HW in enumerate(truth_BHW.numpy(), first):
+            random = np.random.default_rng([config.seed, step, place])
+            corner = random.integers(0, (side - config.patch) // unit + 1, size=2) * unit
+            if random.random() < config.forced and (middle := _piece(truth_HW, self.model.labels.foreground, random)):
+                # The piece's pixel lies anywhere in the part's inner three quarters.
+                wanted = np.array(middle) - random.integers(config.patch // 8, config.patch - config.patch // 8, size=2)
+                corner = np.clip(wanted, 0, side - config.patch) // unit * unit
+            found.append((int(corner[0]), int(corner[1])))
+        return found
 
     def _index(self, generator: torch.Generator) -> torch.Tensor:
         return torch.multinomial(self.probabilities_N, self.config.batch, replacement=True, generator=generator)
@@ -149,6 +182,20 @@ class Batches:
             pairs.append(augment(*pictures, self.model.labels, self.config.augmentation, generator))
         images, truth = map(torch.cat, zip(*pairs, strict=True))
         return images.to(self.accelerator.device), truth
+
+
+def _piece(
+    truth_HW: npt.NDArray[Any], foreground: Sequence[int], random: np.random.Generator
+) -> tuple[int, int] | None:
+    """A pixel of a connected piece of the foreground, large and small pieces alike; None without any."""
+    from scipy.ndimage import label
+
+    pieces_HW, number = label(np.isin(truth_HW, foreground), np.ones((3, 3)))
+    if not number:
+        return None
+    rows, columns = np.nonzero(pieces_HW == 1 + random.integers(number))
+    at = random.integers(len(rows))
+    return int(rows[at]), int(columns[at])
 
 
 def shares(batch: Sequence[Drawn], processes: int) -> list[Sequence[Drawn]]:

@@ -16,13 +16,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from sampeft.backbones import Features
 from sampeft.data.cache import Preparation, Slices
 from sampeft.data.case import Case, Dataset
 from sampeft.errors import SampeftError, UsageError
-from sampeft.losses import segmentation_loss
+from sampeft.heads.given import Window, cut
 from sampeft.model import SemanticSam
 from sampeft.progress import bar
 from sampeft.training.averaging import Average
@@ -169,8 +168,9 @@ def fit(
 
             wrapped.train()
             count = config.head_batch if progress < head_first else config.batch
+            windows = batches.windows(at.step - 1, count, truth) if config.patch else None
             parts = min(config.accumulate, max(1, count // accelerator.num_processes))  # equal in all processes
-            loss = backward(wrapped, model, accelerator, images, features, block, truth, parts)
+            loss = backward(wrapped, model, accelerator, config, images, features, block, windows, truth, parts)
             norm = accelerator.clip_grad_norm_(trained, config.clip)
             is_finite = math.isfinite(loss[0]) and bool(torch.isfinite(torch.as_tensor(norm)))
             if (
@@ -205,24 +205,31 @@ def backward(
     wrapped: Any,
     model: SemanticSam,
     accelerator: Any,
+    config: Training,
     images_B3HW: torch.Tensor | None,
     features: Features | None,
     block: int | None,
+    windows: Sequence[Window] | None,
     truth_BHW: torch.Tensor,
     parts: int,
 ) -> list[float]:
     """Gradients of a step's mean loss over so many parts of its slices, each of which all processes share. Returns (total,
-    ce, dice), averaged over them."""
+    ce, dice), averaged over them. windows: the part of each slice that is drawn; None: the whole."""
+    objective = config.objective
     sums = torch.zeros(3, device=accelerator.device)
     for number, mine in enumerate(torch.arange(len(truth_BHW)).tensor_split(parts)):
         # Processes average their gradients once, with the last part.
         with accelerator.no_sync(wrapped) if number < parts - 1 else nullcontext():
             truth = truth_BHW[mine].to(accelerator.device).long()
             chosen = tuple(m[mine] for m in features) if features is not None else None
+            whole = truth
+            parts_shown = None if windows is None else [windows[i] for i in mine.tolist()]
+            if parts_shown is not None:
+                truth = cut(truth, parts_shown, config.patch)
             with accelerator.autocast():
-                logits = wrapped(None if images_B3HW is None else images_B3HW[mine], chosen, block)
-            logits = F.interpolate(logits.float(), truth.shape[-2:], mode="bilinear", align_corners=False)
-            loss = segmentation_loss(logits, truth, reduce=partial(over_processes, accelerator))
+                given = None if images_B3HW is None else images_B3HW[mine]
+                output = wrapped(given, chosen, block, parts_shown, config.patch, in_full=True)
+            loss = objective(output, truth, whole, partial(over_processes, accelerator))
             penalty = model.regulator.penalty() if model.regulator else 0.0
             accelerator.backward((loss.total + penalty) / parts)
             sums += torch.stack([part.detach() for part in loss]) / parts

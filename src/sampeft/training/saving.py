@@ -14,30 +14,63 @@ from typing import Any
 
 import torch
 
-from sampeft.data.cache import Preparation, PreparedVolume
+from sampeft.data.cache import Preparation
 from sampeft.data.case import Case, Dataset
-from sampeft.evaluation import score_case
+from sampeft.evaluation import read_case
 from sampeft.io import write_atomically
+from sampeft.metrics.counts import Counts, count
 from sampeft.metrics.scores import Evaluation
 from sampeft.model import SemanticSam
 from sampeft.peft.state import save_trained
-from sampeft.prediction.inference import predict_slices
 from sampeft.training.checkpoint import Checkpoint, Learner, Position, remove_leftovers
+
+GATES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
+"""Presences below which a class may be left out of the class maps; which of them, held-out cases decide."""
+_TOGETHER = 4  # slices that go through the model at a time
 
 
 def validate(
-    model: SemanticSam, dataset: Dataset, cases: Sequence[Case], preparation: Preparation, accelerator: Any = None
-) -> Evaluation:
-    """Score a model on whole cases, on the files' own grids; processes share the cases."""
+    model: SemanticSam,
+    dataset: Dataset,
+    cases: Sequence[Case],
+    preparation: Preparation,
+    accelerator: Any = None,
+    gates: Sequence[float] | None = None,
+) -> dict[float, Evaluation]:
+    """Gate -> scores of whole cases, on the files' own grids; processes share the cases. gates: None: those of a model that
+    tells presence, of another 0 alone."""
     from accelerate.utils import gather_object
 
-    def predict(prepared: PreparedVolume, _: Any) -> Iterator[tuple[int, Any]]:
-        return predict_slices(model.eval(), prepared)
-
+    if gates is None:
+        gates = GATES if model.head.tells_presence else (0.0,)
     rank, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
-    mine = [(case.id, score_case(predict, dataset, case, preparation)[0]) for case in cases[rank::processes]]
-    scored = gather_object(mine) if processes > 1 else mine
-    return Evaluation(dict(scored), dataset.labels, {"protocol": "default"})
+    mine = [(case.id, _counts(model.eval(), dataset, case, preparation, gates)) for case in cases[rank::processes]]
+    scored = dict(gather_object(mine) if processes > 1 else mine)
+    meta = {"protocol": "default"}
+    return {
+        gate: Evaluation({case: counts[i] for case, counts in scored.items()}, dataset.labels, meta)
+        for i, gate in enumerate(gates)
+    }
+
+
+def _counts(
+    model: SemanticSam, dataset: Dataset, case: Case, preparation: Preparation, gates: Sequence[float]
+) -> list[Counts]:
+    """Of a case at each gate, pooled over its files and slices."""
+    totals = [Counts.zeros(len(dataset.labels)) for _ in gates]
+    device = model.mean.device
+    for _, prepared, _, truth_SHW in read_case(dataset, case, preparation):
+        for first in range(0, len(prepared), _TOGETHER):
+            places = range(first, min(first + _TOGETHER, len(prepared)))
+            with torch.inference_mode():
+                images_B3HW = torch.stack([prepared.image(s) for s in places]).to(device)
+                output = model(images_B3HW, in_full=True)
+                for i, gate in enumerate(gates):
+                    logits_BKhw = output.decided(gate).float().cpu()
+                    for s, logits_Khw in zip(places, logits_BKhw, strict=True):
+                        channels_HW = prepared.frame.class_map(logits_Khw)
+                        totals[i] = totals[i] + count(channels_HW, truth_SHW[s], len(dataset.labels))
+    return totals
 
 
 @dataclass
@@ -129,47 +162,44 @@ class Saver:
         if not self.held_out or self.preparation is None:
             return
         model = self.learner.model
-        known = _is_untrained(model) and model.labels.has_background
-        at.start_dsc = 0.0 if known else self._score(at)
+        known = model.head.is_untrained() and model.labels.has_background
+        at.start_dsc = 0.0 if known else self._score(at)[0]
 
     def save(self, at: Position, score: bool) -> None:
         state: dict[str, Any] = {"step": at.step, "minutes": round(at.seconds / 60, 3)}
         is_best = not self.held_out
         with self.learner.average.in_use():
             if self.held_out and self.preparation and score:
-                dsc = self._score(at)
+                dsc, gate = self._score(at)
                 at.waited += 1
                 is_best = dsc is not None and (at.best_dsc is None or dsc > at.best_dsc)
                 if is_best:
                     at.best_dsc, at.best_step, at.waited = dsc, at.step, 0
                 state |= {"val_dsc": dsc, "start_dsc": at.start_dsc}
+                at.gate = gate
                 if dsc is not None and (alarm := alarm_of(dsc, at.start_dsc)):
                     state["alarm"] = alarm
             if self.accelerator.is_main_process:
-                content = {**self.description, "trained": state}
+                content = {**self.description, "presence_gate": at.gate, "trained": state}
                 save_trained(self.out / "last", self.learner.model, content)
                 if is_best or at.best_dsc is None:
                     save_trained(self.out, self.learner.model, content)
 
-    def _score(self, at: Position) -> float | None:
-        """Mean foreground DSC of the held-out cases, None without any foreground; logged with that of each class."""
+    def _score(self, at: Position) -> tuple[float | None, float]:
+        """Mean foreground DSC of the held-out cases, None without any foreground, at the gate that is best for it; logged with
+        that of each class."""
         assert self.preparation is not None
-        evaluation = validate(self.learner.model, self.dataset, self.held_out, self.preparation, self.accelerator)
-        per_class = {c.name: _number(c.interval.mean) for c in evaluation.per_class()}
-        dsc = _number(evaluation.headline().mean)
-        self.log.record(at.step, at.seconds / 60, val_dsc=dsc, val_per_class=per_class)
-        return dsc
+        by_gate = validate(self.learner.model, self.dataset, self.held_out, self.preparation, self.accelerator)
+        scores = {gate: _number(evaluation.headline().mean) for gate, evaluation in by_gate.items()}
+        gate = max(scores, key=lambda gate: scores[gate] or 0.0)
+        per_class = {c.name: _number(c.interval.mean) for c in by_gate[gate].per_class()}
+        gated = {"presence_gate": gate} if len(by_gate) > 1 else {}
+        self.log.record(at.step, at.seconds / 60, val_dsc=scores[gate], **gated, val_per_class=per_class)
+        return scores[gate], gate
 
 
 def _number(value: float) -> float | None:
     return None if math.isnan(value) else value
-
-
-def _is_untrained(model: SemanticSam) -> bool:
-    """Whether the head is as it was made: all classes are copies of one."""
-    first, *others = (list(network.parameters()) for network in model.head.hypernetworks)
-    equal = all(torch.equal(p, q) for other in others for p, q in zip(first, other, strict=True))
-    return equal and bool((model.head.tokens == model.head.tokens[:1]).all())
 
 
 def alarm_of(dsc: float, start_dsc: float | None) -> str | None:

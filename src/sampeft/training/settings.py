@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from sampeft.data.augment import Augmentation
 from sampeft.errors import UsageError, unknown_name
+from sampeft.losses import LOSSES, Objective
 
 _MINUTES = 30.0  # where no end is given; no default of the field, which would also end a run that is given steps
 
@@ -35,6 +36,12 @@ class Training:
     the whole; the Dice term is then pooled over each part.
     recompute: keep less for the backward pass and compute the encoder's blocks once more: less memory, a fifth more time.
     compile: fuse the encoder's operations with `torch.compile`; takes minutes at the start, on a CPU.
+    patch: side in pixels of the square part of each picture that a step draws, for targets of a few pixels: a step then
+    costs what the part costs, while encoder and decoder see the whole picture. 0: the whole picture.
+    forced: share of these parts that hold a piece of the foreground, large or small ones alike.
+    loss: ce+dice (the paper's), focal+dice, ce+tversky or ce+iou; loss_weights: of its two terms.
+    class_weights: of the classes in the first term, in the order of the label map; none: 1 for all.
+    presence_weight: of the loss of which classes a picture holds, for a head that decides that.
     precision: auto, fp32, bf16 or fp16.
     max_bad_steps: non-finite steps in a row that end the training.
     ema: decay of the average of the trained weights that is scored and saved, such as 0.99; 0: the weights themselves.
@@ -63,6 +70,12 @@ class Training:
     accumulate: int = 1
     recompute: bool = False
     compile: bool = False
+    patch: int = 0
+    forced: float = 0.5
+    loss: str = "ce+dice"
+    loss_weights: tuple[float, float] = (0.3, 0.7)
+    class_weights: tuple[float, ...] = ()
+    presence_weight: float = 0.1
     precision: str = "auto"
     seed: int = 0
     max_bad_steps: int = 20
@@ -75,6 +88,17 @@ class Training:
     def __post_init__(self) -> None:
         if self.precision not in ("auto", "fp32", "bf16", "fp16"):
             raise UsageError(f"unknown precision '{self.precision}'; known: auto, fp32, bf16, fp16")
+        if self.loss not in LOSSES:
+            raise unknown_name("loss", self.loss, LOSSES)
+        if self.patch < 0 or not 0 <= self.forced <= 1:
+            raise UsageError(
+                f"training.patch and forced are {self.patch} and {self.forced:g}; give pixels, or 0 for whole pictures, and a "
+                "share of 0 to 1"
+            )
+        if min((*self.loss_weights, *self.class_weights, self.presence_weight)) < 0 or not any(self.loss_weights):
+            raise UsageError(
+                "training.loss_weights, class_weights and presence_weight are 0 or more, not all of them 0"
+            )
         if self.cached_views < 0 or self.cache_mib < 0:
             raise UsageError(
                 f"training.cached_views and cache_mib are {self.cached_views} and {self.cache_mib}; give 0 or more"
@@ -89,6 +113,11 @@ class Training:
             raise UsageError(f"training.ema is {self.ema:g}; give a decay from 0 (off) to below 1, such as 0.99")
         if self.trackers:
             _check_trackers(self.trackers)
+
+    @property
+    def objective(self) -> Objective:
+        """The loss as set here."""
+        return Objective(self.loss, self.loss_weights, self.class_weights, self.presence_weight, self.patch > 0)
 
     def progress(self, step: int, seconds: float) -> float:
         """0..1: the share of the run that is over."""

@@ -9,8 +9,9 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,20 +19,23 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sampeft.backbones import RANDOM, Features
+from sampeft.backbones import NONE, RANDOM, Features
 from sampeft.data.augment import Augmentation, augment
 from sampeft.data.cache import Slices
 from sampeft.data.kept import LOCK, MAKING, cache_limit, held, hold, make_room
+from sampeft.engines.openvino import encoder_of
 from sampeft.model import SemanticSam
 
 FOLDER = "views"
-_VERSION = 1  # part of every key; raise it when a view of the same key would be another
+_VERSION = 2  # part of every key; raise it when a view of the same key would be another
+_WORTH_A_GRAPH = 64  # views for which a graph of the encoder, which takes seconds to make, pays
 _SEED = 0x5A3  # of all views: they do not depend on a training's seed, so that trainings share them
 
 
 @dataclass
 class Rows:
-    """Rows of tensors of one shape in bfloat16, with their class channels, in a folder or, without one, in memory.
+    """Rows of tensors of one shape, in bfloat16 but for pictures, which have 8 bits, with their class channels; in a folder or,
+    without one, in memory. The last tensor is the picture where `pictured`.
 
     Each row has a checksum, written last: 0 for one that is not there. Several processes may write the same rows, since
     what they write is equal. A row that cannot be written, for want of disk, is not kept.
@@ -41,12 +45,15 @@ class Rows:
     shapes: list[list[int]]
     side: int
     folder: Path | None
+    pictured: bool = False
     lock: IO[bytes] | None = None
     values: npt.NDArray[np.uint8] = field(init=False)
     checks: npt.NDArray[np.uint32] = field(init=False)
 
     def __post_init__(self) -> None:
         self.sizes = [2 * int(np.prod(shape)) for shape in self.shapes] + [2 * self.side**2]
+        if self.pictured:
+            self.sizes[-2] //= 2
         if self.folder is None:
             self.values = np.zeros((self.count, sum(self.sizes)), np.uint8)  # memory is taken row by row
             self.checks = np.zeros(self.count, np.uint32)
@@ -68,12 +75,15 @@ class Rows:
         if _check(content) != self.checks[row]:  # the machine went down between the row and the disk
             return None
         parts = np.split(content, np.cumsum(self.sizes)[:-1])
-        maps = (torch.from_numpy(part).view(torch.bfloat16) for part in parts[:-1])
-        features = tuple(m.reshape(shape).float() for m, shape in zip(maps, self.shapes, strict=True))
+        maps = [torch.from_numpy(part) for part in parts[:-1]]
+        picture = [maps.pop()] if self.pictured else []
+        shaped = [*(m.view(torch.bfloat16).float() for m in maps), *picture]
+        features = tuple(m.reshape(shape) for m, shape in zip(shaped, self.shapes, strict=True))
         return features, torch.from_numpy(parts[-1]).view(torch.int16).reshape(self.side, self.side)
 
     def write(self, row: int, features: Features, truth_HW: torch.Tensor) -> None:
-        bits = [m.to(torch.bfloat16).contiguous().view(torch.uint8).numpy().ravel() for m in features]
+        stored = [m if m.dtype == torch.uint8 else m.to(torch.bfloat16) for m in features]
+        bits = [m.contiguous().view(torch.uint8).numpy().ravel() for m in stored]
         content = np.concatenate([*bits, truth_HW.contiguous().view(torch.uint8).numpy().ravel()])
         check = np.uint32(_check(content))
         if self.folder is None:
@@ -114,6 +124,7 @@ class Views:
     start: str
     most_bytes: int
     rows: Rows | None = None
+    _encode: Callable[[torch.Tensor], Features] | None = field(default=None, init=False, repr=False)
 
     def get(self, numbers: Sequence[int]) -> tuple[Features, torch.Tensor]:
         """Features of these views, one behind the other, and channels_BHW."""
@@ -133,7 +144,7 @@ class Views:
         features, truth = computed or self._computed(number)
         if has_room:
             self.rows.write(number, features, truth)
-        return tuple(m.to(torch.bfloat16).float() for m in features), truth
+        return tuple(m if m.dtype == torch.uint8 else m.to(torch.bfloat16).float() for m in features), truth
 
     def already(self, features: Features) -> int:
         """How many of the views lie on disk from earlier trainings, if one looks like these features of one slice."""
@@ -144,7 +155,7 @@ class Views:
             return 0
         with lock:
             side = self.slices.channels.shape[-1]
-            return int(np.count_nonzero(Rows(count, shapes, side, folder).checks))
+            return int(np.count_nonzero(Rows(count, shapes, side, folder, self._pictured).checks))
 
     def _computed(self, number: int) -> tuple[Features, torch.Tensor]:
         """By itself, so that it is the same to the bit whatever it is drawn with."""
@@ -155,15 +166,39 @@ class Views:
         images = images.to(self.accelerator.device)
         self.model.eval()
         with torch.no_grad(), self.accelerator.autocast():
-            maps = self.model.encode(images) if self.block is None else self.model.encode_start(images, self.block)
-        return tuple(m[0].float().cpu() for m in maps), truth[0].short()
+            maps = self._encoder()(images) if self.block is None else self.model.encode_start(images, self.block)
+        return self.as_stored(tuple(m[0] for m in maps)), truth[0].short()
+
+    def _encoder(self) -> Callable[[torch.Tensor], Features]:
+        """The untouched encoder: by OpenVINO where that is installed, the processor does the work and there is enough of it."""
+        if self._encode is None:
+            found = encoder_of(self.model, torch.get_num_threads()) if self._by_openvino else None
+            self._encode = found or self.model.encode
+        return self._encode
+
+    @property
+    def _by_openvino(self) -> bool:
+        is_plain = self.model.spec.is_sam and self.accelerator.mixed_precision in (None, "no")
+        on_processor = self.accelerator.device.type == "cpu" and find_spec("openvino") is not None
+        return is_plain and on_processor and len(self.index) >= _WORTH_A_GRAPH
+
+    def as_stored(self, features: Features) -> Features:
+        """Features of one slice with its picture, where they have one, in the 8 bits that are kept of it."""
+        if not features:
+            return ()
+        *maps, last = (m.float().cpu() for m in features)
+        return *maps, (last * 255).round().to(torch.uint8) if self._pictured else last
+
+    @property
+    def _pictured(self) -> bool:
+        return bool(self.model.head.reads_encoder_maps)
 
     def _opened(self, features: Features) -> Rows:
         """Room for as many views as may be kept: in the cache, or in memory where others have no use for them."""
         count, shapes, row_bytes = self._layout(features)
         side = self.slices.channels.shape[-1]
         if (folder := self._folder(count, shapes)) is None:
-            return Rows(count, shapes, side, None)
+            return Rows(count, shapes, side, None, self._pictured)
         lock = held(folder)
         if lock is None:
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -180,17 +215,20 @@ class Views:
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
             make_room(folder.parent, cache_limit())
-        return Rows(count, shapes, side, folder if lock else None, lock)
+        return Rows(count, shapes, side, folder if lock else None, self._pictured, lock)
 
     def _layout(self, features: Features) -> tuple[int, list[list[int]], int]:
         """How many views are kept, the shapes of one, and its bytes."""
         shapes = [list(m.shape) for m in features]
-        row_bytes = sum(2 * m.numel() for m in features) + 2 * self.slices.channels.shape[-1] ** 2
+        row_bytes = (
+            sum((1 if m.dtype == torch.uint8 else 2) * m.numel() for m in features)
+            + 2 * self.slices.channels.shape[-1] ** 2
+        )
         return min(len(self.index), self.most_bytes // row_bytes), shapes, row_bytes
 
     def _folder(self, count: int, shapes: list[list[int]]) -> Path | None:
         """In the cache; None where none are kept, or others have no use for them."""
-        if not count or self.slices.folder is None or self.model.digest == RANDOM:
+        if not count or self.slices.folder is None or self.model.digest in (RANDOM, NONE):
             return None
         return self.slices.folder.parent.parent / FOLDER / self._key(count, shapes)
 
@@ -199,8 +237,9 @@ class Views:
         described = [
             _VERSION,
             self.slices.folder.name,
-            [self.model.spec.name, self.model.digest, self.model.side, self.model.head.detail is not None],
+            [self.model.spec.name, self.model.digest, self.model.side, self.model.encoder_side, self._pictured],
             [self.block, self.start, self.accelerator.mixed_precision, self.accelerator.device.type],
+            self.block is None and self._by_openvino,
             asdict(self.augmentation),
             [hashlib.sha256(self.index.tobytes()).hexdigest(), count, shapes],
         ]

@@ -1,0 +1,80 @@
+"""Name -> head: what turns the encoder's maps and the class tokens into class logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
+
+import torch
+
+from sampeft.errors import unknown_name
+from sampeft.heads import mask, pixel
+from sampeft.heads.given import Given, Output
+from sampeft.sites import EncoderMap
+
+
+class Head(Protocol):
+    """A module of class tokens and what follows the mask decoder's transformer.
+
+    reads_encoder_maps: whether it wants the encoder's own maps and the picture beside the embedding.
+    tells_presence: whether it decides which classes the whole picture holds.
+    """
+
+    @property
+    def reads_encoder_maps(self) -> bool: ...
+
+    @property
+    def tells_presence(self) -> bool: ...
+
+    @property
+    def tokens(self) -> torch.nn.Parameter: ...
+
+    def pooled(self, given: Given) -> Given:
+        """With what the head takes from the whole picture, before windows of it are cut out."""
+        ...
+
+    def __call__(self, given: Given) -> Output: ...
+
+    def is_untrained(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a head is made for.
+
+    mask_decoder: the pretrained one; None without a Segment Anything model. maps: the encoder's. scale: pixels of the
+    picture for one of the encoder's input.
+    """
+
+    mask_decoder: Any
+    classes: int
+    maps: tuple[EncoderMap, ...]
+    scale: float
+
+
+@dataclass(frozen=True)
+class HeadKind:
+    """options: a frozen dataclass. build: of a setting and options, everything to be trained."""
+
+    options: type[Any]
+    build: Callable[[Setting, Any], Any]
+
+
+HEADS: dict[str, HeadKind] = {
+    "mask": HeadKind(mask.MaskOptions, mask.build),
+    "pixel": HeadKind(pixel.PixelOptions, pixel.build),
+}
+
+
+def build_head(name: str, setting: Setting, options: Mapping[str, Any] | None = None) -> Any:
+    """A head by name. Raises UsageError for an unknown one or an unknown option, or where it cannot be built."""
+    if name not in HEADS:
+        raise unknown_name("head", name, HEADS)
+    kind = HEADS[name]
+    known = {field.name for field in fields(kind.options)}
+    for key in options or {}:
+        if key not in known:
+            raise unknown_name(f"option of {name}", key, known)
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in (options or {}).items()}
+    return kind.build(setting, kind.options(**given))

@@ -1,0 +1,80 @@
+"""What a head works on, and what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+Window = tuple[int, int]
+"""Top and left pixel of a square part of the picture."""
+
+
+ABSENT = -1e4
+"""Added to the logits of a class that a picture does not hold; a probability of 0 in any precision."""
+
+
+class Output(NamedTuple):
+    """logits_BKHW: of the classes. presence_BK: logits of which classes the whole picture holds, from a head that tells.
+    coarser: class logits at coarser grids, finest first, for losses of their own; of a head in training alone."""
+
+    logits_BKHW: torch.Tensor
+    presence_BK: torch.Tensor | None = None
+    coarser: tuple[torch.Tensor, ...] = ()
+
+    def decided(self, gate: float = 0.0) -> torch.Tensor:
+        """Class logits to which the logarithm of each class's presence is added. gate: classes of a lower presence get
+        `ABSENT`, but for the likeliest."""
+        if self.presence_BK is None:
+            return self.logits_BKHW
+        presence_BK = self.presence_BK.float()
+        log_BK = F.logsigmoid(presence_BK)
+        if gate:
+            is_absent_BK = (presence_BK.sigmoid() < gate) & (presence_BK < presence_BK.amax(dim=1, keepdim=True))
+            log_BK = log_BK.masked_fill(is_absent_BK, ABSENT)
+        return self.logits_BKHW + log_BK[:, :, None, None]
+
+
+@dataclass(frozen=True)
+class Given:
+    """What is known of a batch of pictures when the head begins.
+
+    side: pixels of the square picture. tokens_BKC: of the classes, after the mask decoder's transformer. embedding_BCHW:
+    after the transformer; None without a Segment Anything model. finer: SAM 2's two maps for its mask head, the coarser
+    first. maps: the encoder's own, as `EncoderMap` lists them. image_B3HW: the pictures in 0..1, for a head that reads them.
+    pooled_BD: what is known of each whole picture; the head fills it before windows are cut.
+    """
+
+    side: int
+    tokens_BKC: torch.Tensor
+    embedding_BCHW: torch.Tensor | None
+    finer: tuple[torch.Tensor, ...]
+    maps: tuple[torch.Tensor, ...] = ()
+    image_B3HW: torch.Tensor | None = None
+    pooled_BD: torch.Tensor | None = None
+
+    def cut(self, windows: Sequence[Window], size: int) -> Given:
+        """The same of one window of `size` pixels of each picture; windows lie where all maps have whole cells."""
+
+        def part(maps_BCHW: torch.Tensor) -> torch.Tensor:
+            cells = maps_BCHW.shape[-1]
+            corners = [(top * cells // self.side, left * cells // self.side) for top, left in windows]
+            return cut(maps_BCHW, corners, size * cells // self.side)
+
+        return replace(
+            self,
+            side=size,
+            embedding_BCHW=None if self.embedding_BCHW is None else part(self.embedding_BCHW),
+            finer=tuple(map(part, self.finer)),
+            maps=tuple(map(part, self.maps)),
+            image_B3HW=None if self.image_B3HW is None else part(self.image_B3HW),
+        )
+
+
+def cut(maps: torch.Tensor, corners: Sequence[Window], length: int) -> torch.Tensor:
+    """A square of each of the maps (B, ..., H, W)."""
+    parts = zip(maps, corners, strict=True)
+    return torch.stack([m[..., top : top + length, left : left + length] for m, (top, left) in parts])
