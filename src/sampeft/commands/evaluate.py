@@ -35,7 +35,10 @@ from sampeft.report.figures import Example, figure_examples, figure_learning_cur
 from sampeft.report.page import write_page
 from sampeft.report.tables import table_csv, table_md
 
-POSITIONAL = {"run": {"type": Path, "nargs": "?", "help": "folder of a trained run; or give --pred and --truth"}}
+POSITIONAL = {
+    "run": {"type": Path, "nargs": "?", "help": "folder of a trained run; or give --pred and --truth"},
+    "others": {"type": Path, "nargs": "*", "help": "further runs (folds, seeds); the mean of all is scored"},
+}
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Config:
         tolerances: JSON of class names and the NSD's tolerance in mm, instead of the protocol's.
         processes: how many share the cases of --pred; the result is the same.
         beside: folders of other evaluations of the same cases, shown beside this one.
+        views: average so many views of each slice; mirrored and turned ones where the run was trained on such.
         maps: also write the predicted label maps.
         calibrate: also compare the probabilities with the truth; a temperature is fitted on the run's held-out cases.
         refine: refiner of the class maps: components, crf, level-set, outline-points, or `fitted`: what
@@ -67,6 +71,7 @@ class Config:
 
     run: Path | None
     out: Path
+    others: list[Path] = field(default_factory=list)
     data: Path | None = None
     split: str = "test"
     layout: str | None = None
@@ -78,6 +83,7 @@ class Config:
     tolerances: Path | None = None
     processes: int = 1
     beside: list[Path] = field(default_factory=list)
+    views: int = 1
     maps: bool = False
     calibrate: bool = True
     refine: str | None = None
@@ -124,15 +130,16 @@ def evaluate_run(config: Config, protocol: Protocol = PROTOCOLS["default"]) -> E
     assert config.run is not None
     assert config.data is not None
     refiner = chosen(config.run, config.refine, config.refine_options)
-    segmenter = load(config.run, weights=config.weights, last=config.last, refiner=refiner)
+    runs = [config.run, *config.others]
+    segmenter = load(runs, weights=config.weights, last=config.last, refiner=refiner, views=config.views)
     dataset = open_dataset(config.data, config.layout, parse_map(config.map))
     same_labels(segmenter.labels, dataset, config.run)
     cases = checked_cases(dataset, config.split)
     cut_of(segmenter, cases)  # what is refused is refused before anything is looked at
     predictor = None
     if config.calibrate:
-        temperatures = held_out_temperature(segmenter, dataset, cases, config.run)
-        predictor = CalibratedPredictor(segmenter.model, temperatures, refiner=refiner)
+        temperatures = held_out_temperature(segmenter, dataset, cases, runs)
+        predictor = CalibratedPredictor(segmenter.model, temperatures, refiner=refiner, shown=segmenter.shown)
     maps = config.out / "maps" if config.maps else None
     evaluation, looks = evaluate_segmenter(segmenter, dataset, cases, config.split, maps, protocol, predictor)
     beside = [(path, Evaluation.read(path)) for path in config.beside]
@@ -141,19 +148,22 @@ def evaluate_run(config: Config, protocol: Protocol = PROTOCOLS["default"]) -> E
     return evaluation
 
 
-def held_out_temperature(segmenter: Segmenter, dataset: Dataset, scored: Sequence[Case], run: Path) -> dict[str, float]:
+def held_out_temperature(
+    segmenter: Segmenter, dataset: Dataset, scored: Sequence[Case], runs: Sequence[Path]
+) -> dict[str, float]:
     """Readings for `CalibratedPredictor`: as trained, and with the temperature of the run's held-out cases, if this
     data set has them and none of them is scored."""
     readings = {AS_TRAINED: 1.0}
     known, scored_ids = {case.id: case for case in dataset.cases}, {case.id for case in scored}
-    held_out = run_config(run).get("held_out_cases", [])
+    held_out_of_all = [set(run_config(run).get("held_out_cases", [])) for run in runs]
+    held_out = sorted(set.intersection(*held_out_of_all))
     if not all(name in known and name not in scored_ids for name in held_out):
         return readings
     # What `predict` cuts into windows is not looked at whole anywhere.
     cases = [known[name] for name in held_out if not any(is_cut(segmenter, file.image) for file in known[name].files)]
     if cases:
         with bar("temperature", len(cases)) as shown:
-            fitted = temperature_on(segmenter.model, dataset, cases, segmenter.preparation, shown)
+            fitted = temperature_on(segmenter.model, dataset, cases, segmenter.preparation, shown, segmenter.shown)
         readings[f"temperature {fitted:.2f}"] = fitted
     return readings
 
@@ -210,20 +220,23 @@ def evaluate_segmenter(
     protocol: Protocol = PROTOCOLS["default"],
     predictor: CalibratedPredictor | None = None,
 ) -> tuple[Evaluation, list[Look]]:
-    """Score a loaded run on cases by the maps that `predict` writes of them, by torch and as one view: large pictures are cut
-    into windows.
+    """Score a loaded run on cases by the maps that `predict` writes of them, by torch: large pictures are cut into windows.
 
     predictor: what reads its probabilities on the way, of images that are looked at whole; nothing: they are not read.
     """
-    segmenter = replace(segmenter, engine=None, views=1)
+    segmenter = replace(segmenter, engine=None)
     cut = cut_of(segmenter, cases)
     meta: dict[str, Any] = {"model": segmenter.name, "data": dataset.name, "split": split, "oracle": False}
     if cut:
         meta["by_windows"] = len(cut)
+    if segmenter.views > 1:
+        meta["views"] = segmenter.views
     if segmenter.refiner:
         meta["refiner"] = {"name": segmenter.refiner.name, **asdict(segmenter.refiner)}
     started = time.monotonic()
-    whole = predictor or (lambda prepared, _: predict_slices(segmenter.model, prepared, refiner=segmenter.refiner))
+    whole = predictor or (
+        lambda prepared, _: predict_slices(segmenter.model, prepared, refiner=segmenter.refiner, shown=segmenter.shown)
+    )
     with bar("scoring", len(cases)) as shown:
         evaluation, looks = score_cases(
             as_predicted(segmenter, whole),

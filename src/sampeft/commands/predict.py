@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import json
 import os
 import sys
@@ -25,7 +26,7 @@ from sampeft.progress import Bar, bar
 from sampeft.refine.stored import chosen
 
 POSITIONAL = {
-    "run": {"type": Path, "help": "folder of a trained run"},
+    "run": {"type": Path, "help": "folder of a trained run; several (folds, seeds) segment by their mean"},
     "inputs": {
         "type": Path,
         "nargs": "+",
@@ -52,8 +53,8 @@ class Config:
         engine: what runs the network: auto, torch, openvino, onnx (docs/export.md). `auto`: OpenVINO on a processor where
             it is installed and computes the same, else torch; for images of under 16 MiB only when the graph is there.
         precision: numbers the engine computes with: f32, bf16 or int8.
-        views: average so many slightly moved, scaled and windowed views of each slice (never mirrored); costs as many times
-            the network's time.
+        views: average so many views of each slice, moved, scaled and windowed, mirrored and turned ones where the run was
+            trained on such; costs as many times the network's time.
         refine: refiner of the class maps: components, crf, level-set, outline-points, or `fitted`: what
             `sampeft refine` kept in the run.
         refine_options: its options, such as --refine_options.smooth 2.
@@ -132,7 +133,10 @@ def all_files(inputs: list[Path]) -> list[Path]:
 
 
 def run(config: Config) -> int:
-    files = all_files(config.inputs)
+    runs = [config.run, *itertools.takewhile(_is_run, config.inputs)]
+    if len(runs) > len(config.inputs):
+        raise UsageError(f"{', '.join(map(str, runs))}: are runs; give an image to segment, too")
+    files = all_files(config.inputs[len(runs) - 1 :])
     if config.out.resolve() in {(path if path.is_dir() else path.parent).resolve() for path in files}:
         raise UsageError(f"{config.out}: holds the images themselves; choose another --out")
     rasters = RasterOptions(
@@ -141,7 +145,7 @@ def run(config: Config) -> int:
     refiner = chosen(config.run, config.refine, config.refine_options)
     rank, world = _process()
     segmenter = load(
-        config.run,
+        runs,
         weights=config.weights,
         last=config.last,
         refiner=refiner,
@@ -155,10 +159,10 @@ def run(config: Config) -> int:
     job = Job(
         config.out, config.batch, config.probabilities, config.uncertainty, config.temperature, config.nifti, rasters
     )
-    settings = job.settings(segmenter, config.run / "last" if config.last else config.run)
+    settings = job.settings(segmenter, [run / "last" if config.last else run for run in runs])
     key = key_of(settings)
     versions = {name: version(name) for name in ("sampeft", "torch", "numpy")}
-    header = {"run": str(config.run), "settings": settings, "key": key, "versions": versions}
+    header = {"run": " ".join(map(str, runs)), "settings": settings, "key": key, "versions": versions}
     written: list[str] = []
     failed: dict[str, str] = {}
     with RunRecord(config.out, header, rank, world) as record:
@@ -177,6 +181,10 @@ def run(config: Config) -> int:
             write_volumes(config.out, record.cases, segmenter.labels)
     _say(config, len(own), written, failed, finished)
     return 1 if failed else 0
+
+
+def _is_run(path: Path) -> bool:
+    return (path / "adapter.json").is_file()
 
 
 def _size(image: Path) -> int:

@@ -278,7 +278,7 @@ def _scored_run(place: Place, row: Row, seed: int) -> Evaluation:
     if known := scored_before(folder, place.cases, {"data": place.dataset.name}):
         return known
     segmenter = load(run, weights=place.weights)
-    temperatures = held_out_temperature(segmenter, place.dataset, place.cases, run)
+    temperatures = held_out_temperature(segmenter, place.dataset, place.cases, [run])
     reader = CalibratedPredictor(segmenter.model, temperatures)
     say(f"scoring   {row.heading}, seed {seed}")
     rules = SCORING[_RULES[place.data]]

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from sampeft.backbones import RANDOM, LoadedBackbone, backbone, load_backbone
 from sampeft.backbones.checkpoints import load_state
 from sampeft.data import open_dataset
+from sampeft.data.augment import symmetries_of
 from sampeft.data.cache import Preparation, fingerprint, prepare
 from sampeft.data.case import Case, Dataset
 from sampeft.data.check import check_dataset
@@ -290,6 +291,7 @@ def train(config: Config, dataset: Dataset | None = None) -> Result:
         "head": config.head,
         "head_options": config.head_options,
         "encoder_side": config.encoder_side,
+        "symmetries": symmetries_of(config.training.augmentation, dataset.labels),
         "method": attached.method,
         "options": attached.options,
         "trainable": attached.trainable,

@@ -106,6 +106,22 @@ class Symmetry:
         return values.flip(-1) if self.sideways else values
 
 
+SYMMETRIES = tuple(
+    Symmetry(sideways, upside_down, exchanged)
+    for exchanged in (False, True)
+    for upside_down in (False, True)
+    for sideways in (False, True)
+)
+"""All eight; the first is none, the second the mirror image."""
+
+
+def symmetries_of(config: Augmentation, labels: LabelSet) -> int:
+    """How many of `SYMMETRIES` pictures are seen in by such a training: 1, 2 or 8; 1 where classes are left and right."""
+    if labels.pairs or not config.mirror:
+        return 1
+    return 8 if config.rotation_deg >= 180 else 2
+
+
 def augment(
     images_B3HW: torch.Tensor,
     channels_BHW: torch.Tensor,

@@ -22,7 +22,7 @@ from sampeft.prediction.batch_size import Batch, BatchSize, free_bytes, memory_i
 from sampeft.prediction.inference import Segmenter
 from sampeft.prediction.model_lock import lock_of
 from sampeft.prediction.raster_reading import RowReader
-from sampeft.prediction.test_time import View, mean_of_views, views
+from sampeft.prediction.test_time import View, mean_of_views
 from sampeft.prediction.tiles import Axis, Probabilities, class_rows
 from sampeft.refine import Channels, Refiner
 from sampeft.volume import Volume
@@ -122,7 +122,7 @@ def _rough_rows(
     look = _Look(
         network_of(segmenter),
         frame,
-        views(segmenter.views),
+        segmenter.shown,
         reader.temperature if reader else 1.0,
         reader is not None and reader.uncertainty and segmenter.views > 1,
     )

@@ -45,11 +45,15 @@ class Job:
     nifti: bool = False
     rasters: RasterOptions = field(default_factory=RasterOptions)
 
-    def settings(self, segmenter: Segmenter, folder: Path) -> dict[str, Any]:
-        """All that the written files depend on beside the image; cases of other settings are not mixed in a folder."""
+    def settings(self, segmenter: Segmenter, folders: Sequence[Path]) -> dict[str, Any]:
+        """All that the written files depend on beside the image; cases of other settings are not mixed in a folder.
+
+        folders: of the runs.
+        """
         refiner = segmenter.refiner
+        digests = [sha256(folder / WEIGHTS) for folder in folders]
         return {
-            "adapter_sha256": sha256(folder / WEIGHTS),
+            "adapter_sha256": digests[0] if len(digests) == 1 else digests,
             "weights_sha256": segmenter.description["weights_sha256"],
             "engine": segmenter.engine.name if segmenter.engine else "torch",
             "views": segmenter.views,

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import torch
 
-from sampeft.backbones import RANDOM, load_backbone
+from sampeft.backbones import RANDOM, LoadedBackbone, load_backbone
 from sampeft.backbones.checkpoints import load_state
 from sampeft.data.cache import Preparation
 from sampeft.errors import WeightsError
@@ -19,6 +20,7 @@ from sampeft.model import SemanticSam
 from sampeft.peft import attach
 from sampeft.peft.state import WEIGHTS, load_trained, merge, read_description
 from sampeft.peft.whole import is_whole, load_whole
+from sampeft.prediction.ensemble import EnsembleEngine, joined
 from sampeft.prediction.model_lock import lock_of
 from sampeft.prediction.prompting import Prompter as Prompter
 from sampeft.prediction.segmenter import Segmenter as Segmenter
@@ -31,7 +33,7 @@ from sampeft.refine import Refiner
 
 
 def load(
-    run: Path | str,
+    run: Path | str | Sequence[Path | str],
     *,
     weights: str | None = None,
     last: bool = False,
@@ -43,36 +45,56 @@ def load(
     precision: str = "f32",
     make_graph: bool = True,
 ) -> Segmenter:
-    """Load a trained run: its best model, or its `last`.
+    """Load a trained run: its best model, or its `last`. Several runs (folds, seeds) segment by the mean of their
+    probabilities.
 
     weights: base weights, when they are not where they were at training; they must have the same sha256.
-    merged: fold the adapter into the weights (no extra cost at prediction).
+    merged: fold the adapter into the weights (no extra cost at prediction); of several runs never, so that they share a base.
     beside: a loaded run of the same base, whose weights are then shared; whichever of the two is used puts its own adapter
     in place, so that several runs take the memory of one.
     views: how many views of each slice are averaged.
     engine, precision, make_graph: what runs the network, see `engine_for` (there `make`); with a kept graph the model is not
     made before it is needed.
-    Raises WeightsError when something is missing or belongs to another base.
+    Raises WeightsError when something is missing or belongs to another base, UsageError for runs that do not go together.
     """
-    folder = Path(run) / "last" if last else Path(run)
-    description = read_description(folder)
-    labels = LabelSet.from_json(description["label_map"], folder / "adapter.json")
-    preparation = Preparation.from_json(description["preparation"], folder)
+    runs = [run] if isinstance(run, (str, Path)) else list(run)
+    folders = [Path(one) / "last" if last else Path(one) for one in runs]
+    descriptions = [read_description(folder) for folder in folders]
+    description = descriptions[0]
+    labels = LabelSet.from_json(description["label_map"], folders[0] / "adapter.json")
+    preparation = Preparation.from_json(description["preparation"], folders[0])
 
-    def make() -> SemanticSam:
-        return _made(folder, description, labels, weights, merged, beside)
+    def make_all() -> list[SemanticSam]:
+        made: list[SemanticSam] = []
+        for folder, described in zip(folders, descriptions, strict=True):
+            base = made[0].loaded if made else None if beside is None else beside.model.loaded
+            made.append(_made(folder, described, labels, weights, merged and len(folders) == 1, base, beside))
+        return made
 
+    make: Callable[[], Any] = lambda: make_all()[0]  # noqa: E731
+    if len(runs) > 1:
+        description, make = joined([str(one) for one in runs], descriptions, make_all)
     if engine == "torch" and precision == "f32":
         return Segmenter(make(), labels, preparation, description, refiner, None, views)
     from sampeft.engines import engine_for
     from sampeft.engines.graph import Identity
 
-    model = _Once(make)
-    running = engine_for(engine, model, Identity.of(folder, description), precision, make=make_graph)
+    network = _Once(make)
+    running = []
+    for number, (folder, described) in enumerate(zip(folders, descriptions, strict=True)):
+        one = network if len(runs) == 1 else _Once(partial(_merged_alone, make_all, number))
+        identity = Identity.of(folder, described)
+        running.append(engine_for(engine, one, identity, precision, make=make_graph))
     # The model itself goes the usual way, which shares it between threads and runs.
-    return Segmenter(
-        model, labels, preparation, description, refiner, None if running.name == "torch" else running, views
-    )
+    chosen: Any = None if any(one.name == "torch" for one in running) else running[0]
+    if chosen is not None and len(runs) > 1:
+        chosen = EnsembleEngine(running, preparation.side)
+    return Segmenter(network, labels, preparation, description, refiner, chosen, views)
+
+
+def _merged_alone(make_all: Callable[[], list[SemanticSam]], number: int) -> SemanticSam:
+    """One of several models over one base, merged, for the graph of it."""
+    return merge(make_all()[number]).eval()
 
 
 class _Once:
@@ -95,14 +117,16 @@ def _made(
     labels: LabelSet,
     weights: str | None,
     merged: bool,
+    base: LoadedBackbone | None,
     beside: Segmenter | None,
 ) -> SemanticSam:
+    """base: loaded before, to be shared. beside: the segmenter that may be using it."""
     if is_whole(folder):
         model = load_whole(folder, description, labels)
         return model.cuda() if torch.cuda.is_available() else model
     wanted = description["weights_sha256"]
-    if beside is not None:
-        loaded = beside.model.loaded
+    if base is not None:
+        loaded = base
     else:
         if wanted == RANDOM:
             torch.manual_seed(description["seed"])

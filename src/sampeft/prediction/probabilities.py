@@ -17,6 +17,7 @@ from sampeft.io import read_volume
 from sampeft.metrics.calibration import Calibration, fit_temperature, sample_pixels
 from sampeft.model import SemanticSam
 from sampeft.prediction.inference import predict_slices, slice_logits
+from sampeft.prediction.test_time import View
 from sampeft.refine import Refiner
 
 Array = npt.NDArray[Any]
@@ -31,13 +32,14 @@ class CalibratedPredictor:
 
     temperatures: reading -> what the logits are divided by. found: reading -> sums over a sample of the pixels seen so
     far, inside the part of each slice that the network sees. refiner: what mends the class maps; it does not change the
-    probabilities that are read.
+    probabilities that are read. shown: the views of each slice that are averaged.
     """
 
     model: SemanticSam
     temperatures: dict[str, float] = field(default_factory=lambda: {AS_TRAINED: 1.0})
     found: dict[str, Calibration] = field(default_factory=dict)
     refiner: Refiner | None = None
+    shown: Sequence[View] = (View(),)
 
     def __call__(self, prepared: PreparedVolume, truth_SHW: Array) -> Iterator[tuple[int, Array]]:
         from scipy.special import softmax
@@ -51,7 +53,7 @@ class CalibratedPredictor:
                 found = Calibration.of(softmax(logits_KN / temperature, axis=0), truth_N)
                 self.found[reading] = self.found[reading] + found if reading in self.found else found
 
-        yield from predict_slices(self.model.eval(), prepared, refiner=self.refiner, read=read)
+        yield from predict_slices(self.model.eval(), prepared, refiner=self.refiner, read=read, shown=self.shown)
 
 
 def temperature_on(
@@ -60,6 +62,7 @@ def temperature_on(
     cases: Sequence[Case],
     preparation: Preparation,
     progress: Callable[[int, int], None] | None = None,
+    shown: Sequence[View] = (View(),),
 ) -> float:
     """The temperature that fits a sample of the pixels of these cases best; never give the cases that are scored.
 
@@ -71,7 +74,7 @@ def temperature_on(
             prepared = PreparedVolume.of(read_volume(file.image), preparation)
             truth_SHW = prepared.view.slices(read_labels(file, dataset, prepared.volume).array)
             top, left, bottom, right = prepared.frame.box
-            for s, logits_Khw in slice_logits(model.eval(), prepared):
+            for s, logits_Khw in slice_logits(model.eval(), prepared, shown=shown):
                 truth = truth_SHW[s, top:bottom, left:right]
                 sample = sample_pixels(
                     prepared.frame.logits(logits_Khw).numpy(), truth, PIXELS // 10, np.random.default_rng(s)

@@ -27,6 +27,7 @@ from sampeft.prediction.prompting import Prompter
 from sampeft.prediction.reading import Reader
 from sampeft.prediction.slice_maps import Channels, Place, Said, evidence, said_of
 from sampeft.prediction.stages import Stages
+from sampeft.prediction.test_time import View, views
 from sampeft.refine import Refiner
 from sampeft.volume import Volume
 
@@ -42,14 +43,14 @@ Image = Path | str | Volume | npt.NDArray[Any]
 class Way:
     """How slices go through the network and what follows it.
 
-    batch: slices at a time, or `auto` by the free memory. engine: what runs the network instead of the model. views: how
-    many pictures of each slice are averaged (`test_time`), 1 the slice as it is. refiner: what mends the class maps.
+    batch: slices at a time, or `auto` by the free memory. engine: what runs the network instead of the model. shown:
+    the views of each slice that are averaged. refiner: what mends the class maps.
     reader: what looks at the logits on the way. stages: what adds up the seconds.
     """
 
     batch: Batch = "auto"
     engine: Engine | None = None
-    views: int = 1
+    shown: Sequence[View] = (View(),)
     refiner: Refiner | None = None
     reader: Reader | None = None
     stages: Stages | None = None
@@ -98,7 +99,7 @@ def predict_volumes(
             assert model is not None, "a refiner goes with a model"
             return said, way.refiner.refine_slice(evidence(model, said.prepared, said.slice, scaled, rough))
 
-    found = said_of(model.eval() if model is not None else None, places(), way.batch, way.engine, way.views, stages)
+    found = said_of(model.eval() if model is not None else None, places(), way.batch, way.engine, way.shown, stages)
     for said, channels_HW in behind(mapped, found):
         prepared, s = said.prepared, said.slice
         if s == 0:
@@ -147,7 +148,13 @@ class Segmenter:
         """What tables call it, such as `lite-medsam lora r=4`."""
         rank = self.description["options"].get("rank")
         words = [self.description["backbone"], self.description["method"], *([f"r={rank}"] if rank else [])]
+        words += [f"x {len(runs)}"] if (runs := self.description.get("ensemble")) else []
         return " ".join(words + ([f"+ {self.refiner.name}"] if self.refiner else []))
+
+    @property
+    def shown(self) -> tuple[View, ...]:
+        """The views of each slice that are averaged: mirrored and turned ones first, where the run was trained on such."""
+        return views(self.views, self.description.get("symmetries", 1))
 
     @property
     def has_random_weights(self) -> bool:
@@ -155,7 +162,7 @@ class Segmenter:
 
     def way(self, batch: Batch = "auto", reader: Reader | None = None, stages: Stages | None = None) -> Way:
         """How this segmenter's own predictions go."""
-        return Way(batch, self.engine, self.views, self.refiner, reader, stages)
+        return Way(batch, self.engine, self.shown, self.refiner, reader, stages)
 
     def predict(
         self,

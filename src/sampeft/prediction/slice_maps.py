@@ -4,7 +4,7 @@ run beside each other, and no more than a few slices are held.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,7 +19,7 @@ from sampeft.prediction.model_lock import lock_of
 from sampeft.prediction.overlap import ahead, behind
 from sampeft.prediction.prompting import Prompter
 from sampeft.prediction.stages import Stages
-from sampeft.prediction.test_time import mean_of_views, views
+from sampeft.prediction.test_time import View, mean_of_views
 from sampeft.refine import Evidence, Refiner
 
 if TYPE_CHECKING:
@@ -46,24 +46,23 @@ def said_of(
     places: Iterable[Place],
     batch: Batch = "auto",
     engine: Engine | None = None,
-    count: int = 1,
+    shown: Sequence[View] = (View(),),
     stages: Stages | None = None,
 ) -> Iterator[Said]:
     """What the network says of slices, which may be of several volumes, in their order; at most two batches wait.
 
     batch: slices that go through the network together; `auto`: what the free memory allows. engine: what runs the network
-    instead of the model, which may then be None. count: of views, see `test_time`.
+    instead of the model, which may then be None. shown: views of each slice, whose mean counts.
     Raises SampeftError when the memory does not suffice.
     """
     stages = stages or Stages()
     size = BatchSize(batch if engine is None or batch != "auto" else 4)
-    shown = views(count)
     network = cast(torch.nn.Module, model if model is not None else engine)
 
     def prepare(places: list[Place]) -> tuple[list[Place], list[torch.Tensor]]:
         with stages.of("prepare"), torch.inference_mode():
             windows = {id(p): [view.windowed(p) for view in shown] for p, _ in places}
-            images = [torch.stack([windows[id(p)][v].image(s) for p, s in places]) for v in range(count)]
+            images = [torch.stack([windows[id(p)][v].image(s) for p, s in places]) for v in range(len(shown))]
             return places, [view.moved(images_B3HW) for view, images_B3HW in zip(shown, images, strict=True)]
 
     def grouped() -> Iterator[list[Place]]:
@@ -91,10 +90,10 @@ def said_of(
 
 
 def slice_logits(
-    model: torch.nn.Module, prepared: PreparedVolume, batch: Batch = 4, engine: Engine | None = None
+    model: torch.nn.Module, prepared: PreparedVolume, batch: Batch = 4, shown: Sequence[View] = (View(),)
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """(slice index, logits (K, h, w) of the square) of one slice after another; see `said_of`."""
-    for said in said_of(model, ((prepared, s) for s in range(len(prepared))), batch, engine):
+    for said in said_of(model, ((prepared, s) for s in range(len(prepared))), batch, shown=shown):
         yield said.slice, said.logits_Khw
 
 
@@ -104,9 +103,10 @@ def predict_slices(
     batch: Batch = 4,
     refiner: Refiner | None = None,
     read: Callable[[int, torch.Tensor], None] | None = None,
+    shown: Sequence[View] = (View(),),
 ) -> Iterator[tuple[int, Channels]]:
     """(slice index, class channels (H, W)) of one slice after another, as `class_maps` makes them."""
-    return class_maps(model, prepared, slice_logits(model, prepared, batch), refiner, read)
+    return class_maps(model, prepared, slice_logits(model, prepared, batch, shown), refiner, read)
 
 
 def class_maps(

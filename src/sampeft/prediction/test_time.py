@@ -1,7 +1,8 @@
 """A number of views in, slightly other pictures of each slice and the mean of what a network says of them out.
 
-Views are shifted, larger or smaller, or seen through another window of levels; never mirrored, since left and right are
-classes of their own. Which they are depends on their number alone, and the first is the slice as it is.
+Views are shifted, larger or smaller, or seen through another window of levels. Mirrored or turned they are only where the run
+was trained on such pictures and no classes are left and right. Which they are depends on their number alone, and the first
+is the slice as it is.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
+from sampeft.data.augment import SYMMETRIES, Symmetry
 from sampeft.data.cache import PreparedVolume
 from sampeft.errors import UsageError
 
@@ -28,12 +30,13 @@ _STEPS = tuple(1.1347241**-power for power in range(1, 6))  # x^6 = x + 1: point
 @dataclass(frozen=True)
 class View:
     """shift: (down, right) in sides of the square. scale: above 1 shows things larger. width: factor on the window of
-    levels. level: how far its middle moves up, in widths."""
+    levels. level: how far its middle moves up, in widths. symmetry: how the moved picture is mirrored and turned."""
 
     shift: tuple[float, float] = (0.0, 0.0)
     scale: float = 1.0
     width: float = 1.0
     level: float = 0.0
+    symmetry: Symmetry = SYMMETRIES[0]
 
     def windowed(self, prepared: PreparedVolume) -> PreparedVolume:
         """The same volume through this view's window."""
@@ -49,20 +52,25 @@ class View:
     def moved(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """Images as this view shows them; what comes in from outside is 0."""
         down, right = self.shift
-        return _sampled(images_BCHW, 1 / self.scale, (-2 * down / self.scale, -2 * right / self.scale))
+        moved = _sampled(images_BCHW, 1 / self.scale, (-2 * down / self.scale, -2 * right / self.scale))
+        return self.symmetry.on(moved)
 
     def moved_back(self, maps_BCHW: torch.Tensor) -> torch.Tensor:
         """Maps of this view, of any resolution, where the slice has them; 0 where this view did not look."""
         down, right = self.shift
-        return _sampled(maps_BCHW, self.scale, (2 * down, 2 * right))
+        return _sampled(self.symmetry.back(maps_BCHW), self.scale, (2 * down, 2 * right))
 
 
-def views(count: int) -> tuple[View, ...]:
-    """The first is the slice as it is; the views of a smaller number are among those of a larger one."""
+def views(count: int, symmetries: int = 1) -> tuple[View, ...]:
+    """The first is the slice as it is; the views of a smaller number are among those of a larger one.
+
+    symmetries: how many of `SYMMETRIES` a run was trained on; those views come first.
+    """
     if not 1 <= count <= MOST_VIEWS:
         raise UsageError(f"--views is {count}; give 1 (the slice as it is) to {MOST_VIEWS}")
     found = [View()]
-    for number in range(1, count):
+    found += [View(symmetry=symmetry) for symmetry in SYMMETRIES[1 : min(count, symmetries)]]
+    for number in range(1, count - len(found) + 1):
         down, right, scale, width, level = (2 * ((0.5 + number * step) % 1.0) - 1 for step in _STEPS)
         found.append(View((_SHIFT * down, _SHIFT * right), 1 + _SCALE * scale, 1 + _WIDTH * width, _LEVEL * level))
     return tuple(found)
