@@ -245,9 +245,12 @@ class SemanticSam(nn.Module):
             image = maps.pop()
             image = (image.float() / 255 if image.dtype == torch.uint8 else image).expand(-1, 3, -1, -1)
         batch = len(features[0])
-        tokens_BKC, embedding = self.head.tokens.expand(batch, -1, -1), None
+        tokens = self.head.tokens
+        tokens_BKC, embedding = None if tokens is None else tokens.expand(batch, -1, -1), None
         if self.prompt is not None:
-            tokens_BKC, embedding = self._attend(maps.pop(0), batch)
+            plain = maps.pop(0)
+            if tokens is not None:
+                tokens_BKC, embedding = self._attend(plain, batch)
         finer = self.spec.family.FINER_MAPS
         given = Given(self.side, tokens_BKC, embedding, tuple(maps[:finer]), tuple(maps[finer:]), image)
         if windows is not None:

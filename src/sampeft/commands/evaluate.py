@@ -54,7 +54,7 @@ class Config:
         pred: folder of label maps made by anything, instead of a run.
         truth: folder of the true label maps that go with --pred.
         labels: label map (labels.json or dataset.json) for --pred and --truth.
-        protocol: rules to score by: default, flare22, flare22-package, paper, pixels, targets, land-cover.
+        protocol: rules to score by: default, flare22, flare22-package, paper, pixels, targets, targets-256, land-cover.
         tolerances: JSON of class names and the NSD's tolerance in mm, instead of the protocol's.
         processes: how many share the cases of --pred; the result is the same.
         beside: folders of other evaluations of the same cases, shown beside this one.

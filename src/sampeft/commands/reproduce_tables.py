@@ -16,13 +16,12 @@ import numpy as np
 from sampeft.commands.reproduction import Place, Row, counted, looks, scored, write_json
 from sampeft.commands.train import versions
 from sampeft.io import write_atomically
-from sampeft.metrics.landcover import land_cover
 from sampeft.metrics.measures import MEASURES
 from sampeft.metrics.scores import Evaluation
 from sampeft.metrics.statistics import Interval, Scores, bootstrap_interval, bootstrap_per_class, mean_of_means
 from sampeft.report.figures import Example, figure_examples
 from sampeft.report.paper import BACKGROUND, PAPER, PaperTable, our_name
-from sampeft.report.tables import ORACLE, interval_text, markdown_table
+from sampeft.report.tables import ORACLE, interval_text, land_cover_table, markdown_table, targets_table
 
 SAM = Row("zero-shot, best automatic masks", "SAM", "oracle")
 SAM2 = Row("SAM 2 zero-shot, best automatic masks", "SAM 2", "oracle", second=True)
@@ -157,9 +156,9 @@ def _table(what: str, place: Place, found: dict[Row, list[Evaluation]], titled: 
              else "## Undefined pixels are left out\n\n") if titled else ""  # fmt: skip
     text = title + markdown_table(header, lines) + "\n" + "".join(f"- {note}\n" for note in notes)
     if place.data == "sirst":
-        text += "\n" + _targets(found)
+        text += "\n" + targets_table(_evaluation_names(found))
     if place.data == "gid5":
-        text += "\n" + _land_cover(found)
+        text += "\n" + land_cover_table(_evaluation_names(found))
     _write_csv(place.runs / f"{what}.csv", ours)
     return text
 
@@ -183,32 +182,6 @@ def _evaluation_names(found: dict[Row, list[Evaluation]]) -> list[tuple[str, Eva
         for row, evaluations in found.items()
         for seed, evaluation in enumerate(evaluations)
     ]
-
-
-def _targets(found: dict[Row, list[Evaluation]]) -> str:
-    """IoU, nIoU, Pd, Fa and F1 as papers on small targets define them."""
-    rows = []
-    for name, evaluation in _evaluation_names(found):
-        target = evaluation.labels.foreground[0]
-        pooled = land_cover(evaluation.pooled(), [target])
-        single = next(iter(evaluation.targets().values()))
-        niou = mean_of_means(evaluation.matrix("iou")[:, [target]])
-        shares = [_number(value) for value in (pooled.mean_iou, niou, single.pd)]
-        rest = [_number(pooled.mean_f1), _number(evaluation.headline().mean)]
-        rows.append([name, *shares, _number(1e6 * single.fa, 1), *rest])
-    header = ["row", "IoU (all pixels)", "nIoU", "Pd", "Fa (1e-6)", "F1 (all pixels)", "DSC (mean over images)"]
-    return markdown_table(header, rows)
-
-
-def _land_cover(found: dict[Row, list[Evaluation]]) -> str:
-    headings = {"overall_accuracy": "OA", "mean_iou": "mIoU", "mean_f1": "mean F1", "kappa": "kappa"}
-    rows = []
-    for name, evaluation in _evaluation_names(found):
-        figures = evaluation.summary()["all_pixels"]
-        rows.append([name, *(_number(figures[key]) for key in headings)])
-    return markdown_table(["row", *headings.values()], rows) + (
-        "\nOf all pixels of all crops together; mIoU and mean F1 over the foreground classes.\n"
-    )
 
 
 def _write_csv(path: Path, ours: dict[Row, SeedMean]) -> None:

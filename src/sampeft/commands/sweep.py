@@ -42,7 +42,7 @@ class Config(TrainConfig):
         folds: so many folds, each scored by the models that did not see it; nothing: the held-out cases are scored.
         seeds: how many trainings of each, from training.seed on; their scores are averaged.
         only: a share of the runs such as 3/8, the third of eight, for job arrays.
-        protocol: rules to score by: default, flare22, flare22-package, paper, pixels, targets, land-cover.
+        protocol: rules to score by: default, flare22, flare22-package, paper, pixels, targets, targets-256, land-cover.
         dry_run: print the runs as a table and do nothing.
         json: print the ranking as one JSON object on stdout.
     """

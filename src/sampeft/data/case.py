@@ -30,6 +30,10 @@ class Case:
     files: tuple[ImageFile, ...]
 
 
+TRAINVAL = "trainval"
+"""The split of all that a final model may be trained on."""
+
+
 @dataclass(frozen=True)
 class Dataset:
     """A data set.
@@ -51,9 +55,12 @@ class Dataset:
     label_colors: dict[tuple[int, int, int], int] | None = None
 
     def split(self, name: str) -> tuple[Case, ...]:
-        """The cases of a split, in the split's order; `all` is every case. Raises UsageError for an unknown name."""
+        """The cases of a split, in the split's order; `all` is every case, `trainval` those of train and val. Raises UsageError
+        for an unknown name."""
         if name == "all":
             return self.cases
+        if name == TRAINVAL and name not in self.splits and {"train", "val"} <= self.splits.keys():
+            return (*self.split("train"), *self.split("val"))
         if name not in self.splits:
             raise unknown_name("split", name, [*self.splits, "all"])
         by_id = {case.id: case for case in self.cases}

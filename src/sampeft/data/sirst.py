@@ -21,7 +21,7 @@ _FOLDERS = (
     ("mixed", "annotations/masks"),  # SIRST v2
     ("images/targets", "annotations/masks"),  # SIRST v2, later
 )
-_LISTS = ("idx_427", "img_idx", "splits", "50_50", "80_20", "10000_100", ".")
+_LISTS = ("idx_427", "img_idx", "idx_320", "splits", "50_50", "80_20", "10000_100", ".")
 """Folders of the lists; the first that has one of the test images is taken."""
 
 
@@ -63,13 +63,20 @@ def _folders(root: Path) -> tuple[Path, Path] | None:
 
 
 def _lists(root: Path) -> dict[str, Path]:
-    """Split -> list file. `trainval` is `train` where there is no list of that name."""
-    for folder in (root / name for name in _LISTS):
-        found = {split: _list(folder, split) for split in ("train", "val", "test", "trainval")}
-        if found["test"]:
-            found["train"] = found["train"] or found["trainval"]
-            return {split: path for split, path in found.items() if path and split != "trainval"}
-    return {}
+    """Split -> list file: of the first folder that has a test list by the split's name, of each by the folder's, too, such as
+    `img_idx/test`. `trainval` is `train` where there is no list of that name."""
+    named: dict[str, Path] = {}
+    first: dict[str, Path] = {}
+    for name in _LISTS:
+        found = {split: _list(root / name, split) for split in ("train", "val", "test", "trainval")}
+        if not found["test"]:
+            continue
+        found["train"] = found["train"] or found["trainval"]
+        lists = {split: path for split, path in found.items() if path}
+        first = first or lists
+        if name != ".":
+            named |= {f"{name}/{split}": path for split, path in lists.items()}
+    return {**first, **named}
 
 
 def _list(folder: Path, split: str) -> Path | None:

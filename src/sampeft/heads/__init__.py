@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 
 from sampeft.errors import unknown_name
-from sampeft.heads import mask, pixel
+from sampeft.heads import mask, pixel, probe
 from sampeft.heads.given import Given, Output
 from sampeft.sites import EncoderMap
 
@@ -17,8 +17,9 @@ from sampeft.sites import EncoderMap
 class Head(Protocol):
     """A module of class tokens and what follows the mask decoder's transformer.
 
-    reads_encoder_maps: whether it wants the encoder's own maps and the picture beside the embedding.
-    tells_presence: whether it decides which classes the whole picture holds.
+    reads_encoder_maps: whether it wants the encoder's own maps and the picture beside the embedding. tokens: (K, 256) of the
+    classes; None: the head needs no mask decoder, which then does not run. tells_presence: whether it decides which classes
+    the whole picture holds.
     """
 
     @property
@@ -28,7 +29,7 @@ class Head(Protocol):
     def tells_presence(self) -> bool: ...
 
     @property
-    def tokens(self) -> torch.nn.Parameter: ...
+    def tokens(self) -> torch.nn.Parameter | None: ...
 
     def pooled(self, given: Given) -> Given:
         """With what the head takes from the whole picture, before windows of it are cut out."""
@@ -64,6 +65,7 @@ class HeadKind:
 HEADS: dict[str, HeadKind] = {
     "mask": HeadKind(mask.MaskOptions, mask.build),
     "pixel": HeadKind(pixel.PixelOptions, pixel.build),
+    "probe": HeadKind(probe.ProbeOptions, probe.build),
 }
 
 

@@ -42,14 +42,15 @@ class Output(NamedTuple):
 class Given:
     """What is known of a batch of pictures when the head begins.
 
-    side: pixels of the square picture. tokens_BKC: of the classes, after the mask decoder's transformer. embedding_BCHW:
+    side: pixels of the square picture. tokens_BKC: of the classes, after the mask decoder's transformer; None for a
+    head that has none. embedding_BCHW:
     after the transformer; None without a Segment Anything model. finer: SAM 2's two maps for its mask head, the coarser
     first. maps: the encoder's own, as `EncoderMap` lists them. image_B3HW: the pictures in 0..1, for a head that reads them.
     pooled_BD: what is known of each whole picture; the head fills it before windows are cut.
     """
 
     side: int
-    tokens_BKC: torch.Tensor
+    tokens_BKC: torch.Tensor | None
     embedding_BCHW: torch.Tensor | None
     finer: tuple[torch.Tensor, ...]
     maps: tuple[torch.Tensor, ...] = ()
@@ -72,6 +73,12 @@ class Given:
             maps=tuple(map(part, self.maps)),
             image_B3HW=None if self.image_B3HW is None else part(self.image_B3HW),
         )
+
+
+def moments(maps_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation (B, C) of each channel over the picture."""
+    flat = maps_BCHW.flatten(2)
+    return flat.mean(dim=2), flat.std(dim=2, correction=0)
 
 
 def cut(maps: torch.Tensor, corners: Sequence[Window], length: int) -> torch.Tensor:

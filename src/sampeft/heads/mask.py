@@ -56,6 +56,7 @@ class MaskHead(nn.Module):
     def forward(self, given: Given) -> Output:
         """Tokens and embedding after the transformer -> logits (B, K, 4h, 4w)."""
         assert given.embedding_BCHW is not None
+        assert given.tokens_BKC is not None
         coarse, fine = given.finer or (0.0, 0.0)
         features = F.gelu(self.upscale_layer_norm(self.upscale_conv1(given.embedding_BCHW) + coarse))
         features = F.gelu(self.upscale_conv2(features) + fine)

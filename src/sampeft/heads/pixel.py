@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sampeft.heads.given import Given, Output
+from sampeft.heads.given import Given, Output, moments
 from sampeft.heads.mask import MaskHead
 from sampeft.sites import EncoderMap
 
@@ -120,9 +120,9 @@ class PixelHead(nn.Module):
     def pooled(self, given: Given) -> Given:
         """With mean and spread of the colours and of the encoder's last map over each whole picture."""
         assert given.image_B3HW is not None
-        found = [*_moments((given.image_B3HW - 0.5) / 0.25)]
+        found = [*moments((given.image_B3HW - 0.5) / 0.25)]
         if self.pool_norm is not None:
-            found.append(self.pool_norm(torch.cat(_moments(given.maps[-1]), dim=1)))
+            found.append(self.pool_norm(torch.cat(moments(given.maps[-1]), dim=1)))
         return replace(given, pooled_BD=torch.cat(found, dim=1))
 
     def forward(self, given: Given) -> Output:
@@ -130,6 +130,7 @@ class PixelHead(nn.Module):
         if given.pooled_BD is None:
             given = self.pooled(given)
         assert given.pooled_BD is not None
+        assert given.tokens_BKC is not None
         assert given.image_B3HW is not None
         maps = [*given.maps[: len(self.taken) - (given.embedding_BCHW is not None)]] + (
             [] if given.embedding_BCHW is None else [given.embedding_BCHW]
@@ -206,11 +207,6 @@ class _Taken(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.pixel_shuffle(self.layer(self.norm(x)), self.spread) if self.spread > 1 else self.layer(self.norm(x))
-
-
-def _moments(maps_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    flat = maps_BCHW.flatten(2)
-    return flat.mean(dim=2), flat.std(dim=2)
 
 
 def _sized(maps_BCHW: torch.Tensor, size: Sequence[int]) -> torch.Tensor:

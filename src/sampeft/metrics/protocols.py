@@ -78,6 +78,8 @@ class Protocol:
     about: the rules in a sentence or two. elements: what a surface is made of; None: no surfaces. tolerances: NSD's,
     class name -> mm (pixels for pictures without a pixel size), over the defaults. with_background: *the* number is
     the mean over all classes. flare22: whose copy of the challenge's rules. targets: also count single targets in pictures.
+    grid: prediction and truth are first drawn on a square of so many pixels (the nearest pixel), as papers do that scale their
+    images to one size; None: on the files' own grids.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Protocol:
     with_background: bool = False
     flare22: Literal["repository", "package"] | None = None
     targets: bool = False
+    grid: int | None = None
 
     def tolerance(self, name: str, unit: Unit) -> float:
         """NSD's tolerance of a class: as given, else FLARE22's of an organ of that name, else 2 mm (1 pixel)."""
@@ -135,6 +138,9 @@ class Protocol:
         axes = axes if len(axes) == 2 else list(range(truth.ndim))
         shape, size = [truth.shape[a] for a in axes], [float(spacing[a]) for a in axes]
         prediction, truth = prediction.reshape(shape), truth.reshape(shape)
+        if self.grid and len(axes) == 2:
+            rows, columns = (_nearest(length, self.grid) for length in shape)
+            prediction, truth = prediction[rows][:, columns], truth[rows][:, columns]
         if self.targets and len(axes) != 2:
             raise UsageError(f"protocol '{self.name}' counts targets in pictures, not in volumes; use 'default'")
         found = (
@@ -213,6 +219,11 @@ class Protocol:
         return CaseScore(tally.counts, Measures({"dsc": overlap_K.round(4), "nsd": near_K.round(4)}))
 
 
+def _nearest(length: int, wanted: int) -> npt.NDArray[np.int64]:
+    """Index of the pixel that each of the wanted ones shows."""
+    return np.minimum((np.arange(wanted) + 0.5) * length / wanted, length - 1).astype(np.int64)
+
+
 def _boxes(
     prediction: Array, truth: Array, classes: int, background: bool = True
 ) -> tuple[Array, Array, list[tuple[slice, ...]], Counts]:
@@ -249,6 +260,12 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol("paper", f"averages are over all classes, background among them; {POLICY}", with_background=True),
         Protocol("pixels", f"{POLICY}; surfaces by border pixels of equal weight (MONAI, medpy)", elements="pixels"),
         Protocol("targets", f"{POLICY}; single targets in pictures, matched within 3 pixels", targets=True),
+        Protocol(
+            "targets-256",
+            f"{POLICY}; single targets, matched within 3 pixels, in maps scaled to 256 x 256 as DNANet scores",
+            targets=True,
+            grid=256,
+        ),
         Protocol("land-cover", f"{POLICY}; figures of all pixels together, no surfaces", elements=None),
     )
 }

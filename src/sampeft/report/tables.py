@@ -7,9 +7,10 @@ import io
 import math
 from collections.abc import Sequence
 
+from sampeft.metrics.landcover import land_cover
 from sampeft.metrics.measures import MEASURES
 from sampeft.metrics.scores import ClassScore, Evaluation
-from sampeft.metrics.statistics import FEW, METHOD, Interval
+from sampeft.metrics.statistics import FEW, METHOD, Interval, mean_of_means
 
 ORACLE = "oracle (uses the truth)"
 WITH_BACKGROUND = "with background (as the paper averages)"
@@ -111,7 +112,8 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def table_md(evaluations: dict[str, Evaluation], metric: str = "dsc") -> str:
-    """Scores per class, one group of columns per evaluation, the foreground mean last; what they mean is below."""
+    """Scores per class, one group of columns per evaluation, the foreground mean last; what they mean is below. Above it the
+    figures that the field of the protocol goes by."""
     header = ["class"]
     for name, evaluation in evaluations.items():
         header += [f"{column_name(name, evaluation)}: {metric_name(metric)}", "n", "missed", "false"]
@@ -138,7 +140,52 @@ def table_md(evaluations: dict[str, Evaluation], metric: str = "dsc") -> str:
     lines = [f"- {line}" for line in legend(evaluations, metric)]
     if beside:
         lines.insert(0, f"- {WITH_BACKGROUND}: {beside}. Shown for comparison only.")
-    return markdown_table(header, [*rows, last]) + "\n" + "\n".join(lines) + "\n"
+    named = [(column_name(name, evaluation), evaluation) for name, evaluation in evaluations.items()]
+    first = headline_table(named) if metric == "dsc" else ""
+    return (first and first + "\n") + markdown_table(header, [*rows, last]) + "\n" + "\n".join(lines) + "\n"
+
+
+def headline_table(evaluations: Sequence[tuple[str, Evaluation]]) -> str:
+    """The figures over all cases together that a field goes by, of evaluations by its protocol; empty for others."""
+    names = {evaluation.protocol.name for _, evaluation in evaluations}
+    if names == {"land-cover"}:
+        return land_cover_table(evaluations)
+    if names and all(evaluation.targets() for _, evaluation in evaluations):
+        return targets_table(evaluations)
+    return ""
+
+
+def targets_table(evaluations: Sequence[tuple[str, Evaluation]]) -> str:
+    """IoU, nIoU, Pd, Fa and F1 of the first foreground class, as papers on small targets define them."""
+    rows = []
+    for name, evaluation in evaluations:
+        target = evaluation.labels.foreground[0]
+        pooled = land_cover(evaluation.pooled(), [target])
+        single = next(iter(evaluation.targets().values()))
+        niou = mean_of_means(evaluation.matrix("iou")[:, [target]])
+        shares = [_number(value) for value in (pooled.mean_iou, niou, single.pd)]
+        rest = [_number(pooled.mean_f1), _number(evaluation.headline().mean)]
+        rows.append([name, *shares, _number(1e6 * single.fa, 1), *rest])
+    header = ["method", "IoU (all pixels)", "nIoU", "Pd", "Fa (1e-6)", "F1 (all pixels)", "DSC (mean over images)"]
+    return markdown_table(header, rows)
+
+
+def land_cover_table(evaluations: Sequence[tuple[str, Evaluation]]) -> str:
+    """F1, mIoU, overall accuracy and kappa over all pixels, then DSC per image, which classes that fill whole images make
+    a matter of their presence."""
+    rows = []
+    for name, evaluation in evaluations:
+        cover = land_cover(evaluation.pooled(), evaluation.labels.foreground)
+        figures = (cover.mean_f1, cover.mean_iou, cover.overall_accuracy, cover.kappa, evaluation.headline().mean)
+        rows.append([name, *map(_number, figures)])
+    header = ["method", "F1 (all pixels)", "mIoU", "OA", "kappa", "DSC (mean over images)"]
+    return markdown_table(header, rows) + (
+        "\nF1 and mIoU: mean over the foreground classes of all pixels of all images together.\n"
+    )
+
+
+def _number(value: float, digits: int = 3) -> str:
+    return "" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def table_csv(evaluations: dict[str, Evaluation], metric: str = "dsc") -> str:

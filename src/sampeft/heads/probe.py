@@ -1,0 +1,84 @@
+"""A linear classifier of what the frozen encoder has at each place and over the whole picture: the two-minute baseline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from sampeft.heads.given import Given, Output, moments
+from sampeft.sites import EncoderMap
+
+if TYPE_CHECKING:
+    from sampeft.heads import Setting
+
+_COLOURS = 6  # mean and spread of the three channels
+
+
+@dataclass(frozen=True)
+class ProbeOptions:
+    """presence: decide from the whole picture which classes it holds."""
+
+    presence: bool = True
+
+
+def build(setting: Setting, options: ProbeOptions) -> ProbeHead:
+    return ProbeHead(setting.classes, setting.maps, options.presence)
+
+
+class ProbeHead(nn.Module):
+    """Class logits on the grid of the encoder's last map, linear in the encoder's maps there, in mean and spread of the colours
+    there, and in the means and spreads of all of these over the whole picture. The mask decoder does not run.
+
+    Every map is normalised over the channels of each place; nothing else bends. Of a backbone without maps colours are left.
+    """
+
+    reads_encoder_maps = True
+    tokens = None
+
+    def __init__(self, classes: int, maps: tuple[EncoderMap, ...], presence: bool = True) -> None:
+        super().__init__()
+        width = sum(m.width for m in maps) + _COLOURS
+        self.stride = maps[-1].stride if maps else 8
+        self.here = nn.Conv2d(width, classes, 1)
+        self.everywhere = nn.Linear(2 * width, classes)
+        self.presence = nn.Linear(2 * width, classes) if presence else None
+        for layer in (self.here, self.everywhere, self.presence):
+            if layer is not None:
+                nn.init.zeros_(layer.weight)
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        self.requires_grad_(True)
+
+    @property
+    def tells_presence(self) -> bool:
+        """Whether the output has a presence."""
+        return self.presence is not None
+
+    def pooled(self, given: Given) -> Given:
+        """With means and spreads of the features over each whole picture."""
+        return replace(given, pooled_BD=torch.cat(moments(self._features(given)), dim=1))
+
+    def forward(self, given: Given) -> Output:
+        """(B, K, h, w) on the grid of the encoder's last map."""
+        features = self._features(given)
+        pooled_BD = given.pooled_BD if given.pooled_BD is not None else torch.cat(moments(features), dim=1)
+        logits = self.here(features) + self.everywhere(pooled_BD)[:, :, None, None]
+        return Output(logits, self.presence(pooled_BD) if self.presence is not None else None)
+
+    def is_untrained(self) -> bool:
+        """Whether all classes are alike."""
+        return not bool(self.here.weight.any())
+
+    def _features(self, given: Given) -> torch.Tensor:
+        """(B, D, h, w): the encoder's maps and the colours on one grid."""
+        assert given.image_B3HW is not None
+        height, width = given.maps[-1].shape[-2:] if given.maps else given.image_B3HW.shape[-2:]
+        size = (height, width) if given.maps else (height // self.stride, width // self.stride)
+        image = (given.image_B3HW - 0.5) / 0.25
+        mean = F.adaptive_avg_pool2d(image, size)
+        spread = (F.adaptive_avg_pool2d(image.square(), size) - mean.square()).clamp_min(1e-6).sqrt()
+        normed = [F.layer_norm(m.movedim(1, -1), m.shape[1:2]).movedim(-1, 1) for m in given.maps]
+        return torch.cat([*(F.adaptive_avg_pool2d(m, size) for m in normed), mean, spread], dim=1)
