@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from fabricate.backbones import architectures, make_tiny, tiny
 from sampeft.backbones import BACKBONES, RANDOM, Backbone, load_backbone, set_side, sketch_backbone
 from sampeft.backbones.checkpoints import content_digest, from_transformers
 from sampeft.errors import UsageError, WeightsError
+from sampeft.heads import HEADS
 from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
 from sampeft.peft import attach
@@ -148,7 +151,7 @@ def test_a_side_that_does_not_fit_names_the_nearest_that_does(name: str, side: i
         BACKBONES[name].check_side(side)
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", [name for name, spec in BACKBONES.items() if spec.is_sam])
 def test_every_backbone_states_its_weights_and_sides(name: str) -> None:
     spec = BACKBONES[name]
     spec.check_side(spec.side)
@@ -193,29 +196,40 @@ def test_finer_maps_of_sam_2_reach_the_class_head(spec: Backbone) -> None:
         embedding, finer, finest = features
         assert finer.shape[-1] == 2 * embedding.shape[-1]
         assert finest.shape[-1] == 4 * embedding.shape[-1]
-        whole = model.decode(features)
+        whole = model.decode(features).logits_BKHW
         for other in ((torch.randn_like(finer), finest), (finer, torch.randn_like(finest))):
-            moved = model.decode((embedding, *other)) - whole
+            moved = model.decode((embedding, *other)).logits_BKHW - whole
             assert float(moved.abs().max()) > 1e-2 * float(whole.abs().max())
 
 
-def test_detail_draws_on_the_inputs_grid_and_starts_as_the_coarse_head(spec: Backbone) -> None:
-    if not hasattr(spec.family, "early_block"):
-        with pytest.raises(UsageError, match="has no head of higher resolution"):
-            make_tiny(spec.name, LABELS, detail=True)
-        return
-    coarse, fine = make_tiny(spec.name, LABELS), make_tiny(spec.name, LABELS, detail=True)
-    image = torch.rand(2, 3, coarse.side, coarse.side)
+def test_a_head_that_reads_them_gets_the_encoders_maps_as_the_family_lists_them(spec: Backbone) -> None:
+    """After what the mask head reads, which is the same as without; the picture is last, one channel where all are one."""
+    plain, reading = make_tiny(spec.name, LABELS), make_tiny(spec.name, LABELS, "pixel")
+    side = reading.side
+    colours = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(3))
+    listed = spec.family.encoder_maps(reading.sam)
+    for picture, channels in ((colours, 3), (colours[:, :1].expand(-1, 3, -1, -1), 1)):
+        with torch.no_grad():
+            known = plain.encode(picture)
+            *features, last = reading.encode(picture)
+        assert len(known) == 1 + spec.family.FINER_MAPS
+        assert all(torch.equal(a, b) for a, b in zip(known, features, strict=False))
+        assert torch.equal(last, picture[:, :channels])
+        maps = features[len(known) :]
+        assert [m.shape for m in maps] == [(2, m.width, side // m.stride, side // m.stride) for m in listed]
+        assert all(float(m.std()) > 0 for m in maps)
+        assert not any(torch.equal(a, b) for a, b in pairwise(maps) if a.shape == b.shape)
+
+
+def test_the_last_of_the_encoders_maps_is_what_enters_its_neck(spec: Backbone) -> None:
+    model = make_tiny(spec.name, LABELS, "pixel")
+    entering: list[Any] = []
+    model.sam.vision_encoder.neck.register_forward_pre_hook(lambda _, given: entering.append(given[0]))
     with torch.no_grad():
-        a, b = coarse(image), fine(image)
-    assert b.shape[-2:] == image.shape[-2:]
-    stretched = torch.nn.functional.interpolate(a, b.shape[-2:], mode="bilinear")
-    assert torch.allclose(stretched, b, atol=1e-5 * float(a.abs().max()))
-    attach(fine, "lora")
-    fine(image).square().mean().backward()
-    detail = fine.head.detail
-    assert detail is not None
-    assert all(p.grad is not None and p.grad.any() for p in (detail.early.weight, detail.finest.weight))
+        features = model.encode(torch.rand(1, 3, model.side, model.side))
+    (tokens,) = entering
+    tokens = tokens[-1] if isinstance(tokens, tuple) else tokens  # Hiera's neck takes all of its stages
+    assert torch.equal(features[-2], tokens.permute(0, 3, 1, 2))
 
 
 def test_a_backbone_of_ones_own_is_a_dict_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,15 +247,17 @@ def test_names_of_transformers_are_told_from_the_authors() -> None:
     assert not from_transformers({"image_encoder.x": torch.zeros(1), "prompt_encoder.y": torch.zeros(1)})
 
 
-def test_an_encoder_stopped_at_any_block_goes_on_bit_for_bit(spec: Backbone) -> None:
-    model = make_tiny(spec.name, LABELS)
+@pytest.mark.parametrize("head", HEADS)
+def test_an_encoder_stopped_at_any_block_goes_on_bit_for_bit(spec: Backbone, head: str) -> None:
+    model = make_tiny(spec.name, LABELS, head)
     picture = torch.rand(2, 3, model.side, model.side, generator=torch.Generator().manual_seed(3))
     blocks = 1 + max(site.block for site in model.sites if site.part == "encoder")
     with torch.no_grad():
         whole = model.encode(picture)
         library = model.sam.vision_encoder((picture - model.mean) / model.std)
         levels = getattr(library, "fpn_hidden_states", None)
-        assert torch.equal(whole[0], library.last_hidden_state) if levels is None else len(levels) == len(whole)
+        known = whole[: 1 + spec.family.FINER_MAPS]
+        assert torch.equal(whole[0], library.last_hidden_state) if levels is None else len(levels) == len(known)
         for block in range(blocks + 1):
             started = model.encode_start(picture, block)
             again = model.encode_rest(started, block)

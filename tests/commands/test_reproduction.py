@@ -177,11 +177,11 @@ def test_the_mean_over_one_seed_is_the_evaluation(cases: int) -> None:
 
 def test_other_settings_are_named_with_both_values() -> None:
     before = {"side": 56, "training": {"steps": 2, "lr": 1.0}, "options": {"rank": 4}}
-    now = {"side": 56, "training": {"steps": 3, "lr": 1.0}, "options": {"rank": 8}, "detail": False}
+    now = {"side": 56, "training": {"steps": 3, "lr": 1.0}, "options": {"rank": 8}, "head": "mask"}
     assert differences(before, now) == [
         "training.steps 2 then, 3 now",
         "options.rank 4 then, 8 now",
-        "detail None then, False now",
+        "head None then, mask now",
     ]
     assert differences(before, before) == []
 

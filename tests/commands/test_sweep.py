@@ -150,12 +150,12 @@ def test_what_looks_at_the_images_is_the_same_for_all_runs(data: Path) -> None:
 
 
 def test_values_are_read_as_train_reads_them(data: Path) -> None:
-    asked = ["options.rank=2", "options.targets=[q,v]", "training.lr=3e-4", "detail=true"]
+    asked = ["options.rank=2", "options.targets=[q,v]", "training.lr=3e-4", "head=mask"]
     common: dict[str, Any] = {"backbone": "tiny", "side": SIDE, "held_out": 1, "options": {"whole_decoder": True}}
     made = planned(Config(data, Path("out"), **common, set=asked))
     config = next(iter(made.configs.values()))
     assert config.options == {"whole_decoder": True, "rank": 2, "targets": ["q", "v"]}
-    assert (config.training.lr, config.detail) == (0.0003, True)
+    assert (config.training.lr, config.head) == (0.0003, "mask")
 
 
 # --- what is done -----------------------------------------------------------------------------------------------------

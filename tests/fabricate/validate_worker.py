@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -12,6 +14,7 @@ from accelerate import Accelerator
 from sampeft.data import open_dataset
 from sampeft.data.cache import Preparation
 from sampeft.data.intensity import Intensity
+from sampeft.heads.given import Output
 from sampeft.training.loop import validate
 
 
@@ -20,17 +23,20 @@ class Threshold(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.head = SimpleNamespace(tells_presence=False)
+        self.mean = torch.nn.Buffer(torch.zeros(1))
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return torch.stack([torch.full_like(images[:, 0], 0.5), images[:, 0]], dim=1)
+    def forward(self, images: torch.Tensor, in_full: bool) -> Output:
+        assert in_full
+        return Output(torch.stack([torch.full_like(images[:, 0], 0.5), images[:, 0]], dim=1))
 
 
 if __name__ == "__main__":
     accelerator = Accelerator(cpu=True)
     dataset = open_dataset(Path(sys.argv[1]))
     preparation = Preparation(Intensity("window", 0, 255), 16)
-    evaluation = validate(Threshold(), dataset, dataset.cases, preparation, accelerator)  # type: ignore[arg-type]
+    model: Any = Threshold()
+    (evaluation,) = validate(model, dataset, dataset.cases, preparation, accelerator).values()
     if accelerator.is_main_process:
         scores = dict(zip(evaluation.cases, evaluation.matrix()[:, 1].tolist(), strict=True))
         print(

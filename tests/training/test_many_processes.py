@@ -24,6 +24,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from fabricate import folder_dataset
 from fabricate.backbones import make_tiny, tiny
+from sampeft import losses
 from sampeft.backbones import BACKBONES
 from sampeft.cli import main
 from sampeft.data.cache import Slices
@@ -32,7 +33,6 @@ from sampeft.labels import LabelSet
 from sampeft.losses import Loss, segmentation_loss
 from sampeft.peft import attach
 from sampeft.peft.state import trained_state
-from sampeft.training import loop as training
 from sampeft.training.batches import Batches, shares
 from sampeft.training.checkpoint import read_checkpoint
 from sampeft.training.loop import Training, fit
@@ -47,6 +47,7 @@ STORIES: dict[str, dict[str, Any]] = {
     # 7 slices are 3 + 4 and 2 + 2 + 3, and 2 slices leave one of three processes without any.
     "head first": {"options": {}, "batch": 7, "head_first": 0.5, "head_batch": 2},
     "kept start": {"options": {"last": 1}, "batch": 2, "head_first": 0.0, "cached_views": 2},
+    "pixel head in windows": {"head": "pixel", "options": {"last": 1}, "batch": 2, "head_first": 0.5, "patch": 32},
 }
 
 
@@ -75,29 +76,29 @@ def worker(root: Path, rank: int, count: int, port: int) -> None:
     BACKBONES[SPEC.name] = SPEC
     os.environ["OMP_NUM_THREADS"] = "1"  # or accelerate takes all cores for each
     torch.set_num_threads(1)
-    losses: list[list[float]] = []
+    found: list[list[float]] = []
 
     def noted(*given: Any, **named: Any) -> Loss:
         loss = segmentation_loss(*given, **named)
-        losses.append([term.item() for term in loss])
+        found.append([term.item() for term in loss])
         return loss
 
     # AdamW divides a gradient by its size: where it is zero but for rounding, rounding becomes a whole step. Not so here.
     changes: list[tuple[Any, str, Any]] = [
-        (training, "segmentation_loss", noted),
+        (losses, "segmentation_loss", noted),
         (torch.optim, "AdamW", partial(torch.optim.AdamW, eps=1e-4)),
     ]
     for owner, name, changed in changes:
         setattr(owner, name, changed)
     no_dataset: Any = None
     for story_name, story in STORIES.items():
-        settings = {key: value for key, value in story.items() if key != "options"}
+        settings = {key: value for key, value in story.items() if key not in ("head", "options")}
         config = Training(steps=8, validations=1, seed=3, precision="fp32", lr=2e-3, **settings)
-        model = make_tiny(SPEC.name, LABELS)
+        model = make_tiny(SPEC.name, LABELS, story.get("head", "mask"))
         attach(model, "lora", story["options"])
-        losses.clear()
+        found.clear()
         fit(model, uneven_slices(model.side), config, root / f"{story_name} {count}", {}, no_dataset)
-        torch.save((losses, trained_state(model)), root / f"{story_name} {count} {rank}.pt")
+        torch.save((found, trained_state(model)), root / f"{story_name} {count} {rank}.pt")
 
 
 def in_processes(target: Any, *arguments: tuple[Any, ...]) -> None:
@@ -130,11 +131,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", STORIES)
 @pytest.mark.parametrize("count", [2, 3])
 def test_losses_and_weights_are_those_of_one_process(trained: Path, name: str, count: int) -> None:
-    losses, weights = torch.load(trained / f"{name} 1 0.pt")
-    assert np.ptp(np.array(losses)[:, 0]) > 0.01
+    expected, weights = torch.load(trained / f"{name} 1 0.pt")
+    assert np.ptp(np.array(expected)[:, 0]) > 0.01
     for rank in range(count):
         found, state = torch.load(trained / f"{name} {count} {rank}.pt")
-        assert np.abs(np.array(found) - np.array(losses)).max() < 1e-5
+        assert np.abs(np.array(found) - np.array(expected)).max() < 1e-5
         assert state.keys() == weights.keys()
         assert max(float((state[key] - weights[key]).abs().max()) for key in weights) < 1e-5
 

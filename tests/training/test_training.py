@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 from fabricate import folder_dataset
 from fabricate.backbones import make_tiny, tiny
+from sampeft import losses
 from sampeft.backbones import BACKBONES, load_backbone
 from sampeft.data import open_dataset
 from sampeft.data.cache import Preparation, Slices
@@ -146,7 +147,7 @@ def terminated() -> None:
 
 
 def test_a_signal_leaves_a_usable_model(make_small: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, calls = training.segmentation_loss, []
+    real, calls = losses.segmentation_loss, []
 
     def signals_in_the_third_step(*arguments: Any, **named: Any) -> Any:
         calls.append(1)
@@ -156,7 +157,7 @@ def test_a_signal_leaves_a_usable_model(make_small: Make, tmp_path: Path, monkey
 
     if threading.current_thread() is not threading.main_thread():
         pytest.skip("signals are taken in the main thread alone, which these tests do not run in")
-    monkeypatch.setattr(training, "segmentation_loss", signals_in_the_third_step)
+    monkeypatch.setattr(losses, "segmentation_loss", signals_in_the_third_step)
     before = signal.getsignal(signal.SIGTERM)
     result = run(make_small(), tmp_path, minutes=10)
     assert result.stopped
@@ -168,14 +169,14 @@ def test_a_signal_leaves_a_usable_model(make_small: Make, tmp_path: Path, monkey
 def test_steps_that_are_not_finite_are_skipped_counted_and_end_a_hopeless_run(
     make_small: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = training.segmentation_loss, []
+    real, calls = losses.segmentation_loss, []
 
     def sometimes(logits: torch.Tensor, truth: torch.Tensor, **named: Any) -> Any:
         calls.append(1)
         loss = real(logits, truth, **named)
         return loss._replace(total=loss.total * math.inf) if len(calls) in bad else loss
 
-    monkeypatch.setattr(training, "segmentation_loss", sometimes)
+    monkeypatch.setattr(losses, "segmentation_loss", sometimes)
     model = make_small()
     bad = {2, 4}
     result = run(model, tmp_path / "some", steps=6)
@@ -190,14 +191,14 @@ def test_a_hopeless_run_names_the_state_that_is_kept(
     make_small: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Case D22: good steps, then only bad ones: what was kept is that of before, and it can be read."""
-    real, calls = training.segmentation_loss, []
+    real, calls = losses.segmentation_loss, []
 
     def spoilt(logits: torch.Tensor, truth: torch.Tensor, **named: Any) -> Any:
         calls.append(1)
         loss = real(logits, truth, **named)
         return loss._replace(total=loss.total * math.nan) if len(calls) > 6 else loss
 
-    monkeypatch.setattr(training, "segmentation_loss", spoilt)
+    monkeypatch.setattr(losses, "segmentation_loss", spoilt)
     model = make_small()
     named = r"step 9: 3 steps in a row were not finite; the state of step 5 is kept in .*checkpoint.safetensors"
     with pytest.raises(SampeftError, match=named):
@@ -219,7 +220,7 @@ def scripted(
 ) -> training.Result:
     """A training with a validation every second step, whose scores are given; another one is an error."""
     given = iter(scores)
-    monkeypatch.setattr(saving.Saver, "_score", lambda self, at: next(given))
+    monkeypatch.setattr(saving.Saver, "_score", lambda self, at: (next(given), 0.0))
     config = Training(**{"steps": 8, "validations": 4, "head_first": 0.0, **settings})
     held_out: Any = ["a case"]
     preparation = Preparation(PRESETS["percentile"], 64)
@@ -283,7 +284,8 @@ def test_a_model_that_is_not_better_than_before_training_says_so(
 def test_an_untrained_head_finds_no_foreground(make_small: Make, tmp_path: Path) -> None:
     dataset = open_dataset(folder_dataset(tmp_path, cases=2, files_per_case=1, classes=4))
     preparation = Preparation(PRESETS["percentile"], SPEC.family.TINY_SIDE)
-    assert training.validate(make_small(), dataset, dataset.cases, preparation).headline().mean == 0.0
+    by_gate = training.validate(make_small(), dataset, dataset.cases, preparation)
+    assert {gate: found.headline().mean for gate, found in by_gate.items()} == {0.0: 0.0}
 
 
 def test_the_average_is_what_is_saved(make_small: Make, tmp_path: Path) -> None:
@@ -373,4 +375,4 @@ def test_two_processes_write_once_and_score_uneven_cases_as_one_process_does(
     dataset, segmenter = open_dataset(data), load(tmp_path / "run", merged=False)
     cases = [case for case in dataset.cases if case.id in held_out]
     alone = training.validate(segmenter.model, dataset, cases, segmenter.preparation)
-    assert scored["val_dsc"] == pytest.approx(alone.headline().mean, abs=1e-6)
+    assert scored["val_dsc"] == pytest.approx(alone[scored["presence_gate"]].headline().mean, abs=1e-6)

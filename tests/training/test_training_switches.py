@@ -54,7 +54,7 @@ def step(
     if equal:
         images, truth = images[:1].expand(slices, -1, -1, -1), truth[:1].expand(slices, -1, -1)
     model.train()
-    losses = backward(model, model, Accelerator(cpu=True), images, None, None, truth, parts)
+    losses = backward(model, model, Accelerator(cpu=True), Training(), images, None, None, None, truth, parts)
     return losses, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
