@@ -33,6 +33,11 @@ def lora(rank: int, whole_decoder: bool) -> Row:
     return Row(heading, f"SAM LoRA r={rank}", "trained", "lora", options)
 
 
+PIXEL = Row("LoRA r=4, head pixel", "", "trained", "lora", {"rank": 4, "whole_decoder": True}, head="pixel")
+CONTROL = replace(PIXEL, heading="head pixel without SAM", control=True)
+PROBE = Row("linear probe of the frozen encoder", "", "trained", "decoder", head="probe")
+MAJORITY = Row("one class a picture: the true majority", "", "baseline", "majority")
+RIDGE = Row("one class a picture: ridge on colour statistics", "", "baseline", "ridge")
 ADAPTER = Row("Adapter", "SAM Adapter", "trained", "adapter")
 
 
@@ -50,10 +55,14 @@ class Plan:
 
 PLANS: dict[str, Plan] = {
     "table1": Plan("flare22", lambda whole: (SAM,)),
-    "table2": Plan("flare22", lambda whole: (SAM, ADAPTER, *(lora(rank, whole) for rank in (1, 4, 8)))),
+    "table2": Plan("flare22", lambda whole: (SAM, ADAPTER, *(lora(rank, whole) for rank in (1, 4, 8)), PIXEL, CONTROL)),
     "table4": Plan("flare22", lambda whole: (SAM, SAM2)),
-    "table5": Plan("gid5", lambda whole: (SAM, SAM2, lora(4, whole)), readings=(True, False)),
-    "table6": Plan("sirst", lambda whole: (SAM, SAM2, lora(4, whole))),
+    "table5": Plan(
+        "gid5",
+        lambda whole: (SAM, SAM2, lora(4, whole), PIXEL, CONTROL, PROBE, MAJORITY, RIDGE),
+        readings=(True, False),
+    ),
+    "table6": Plan("sirst", lambda whole: (SAM, SAM2, lora(4, whole), PIXEL, CONTROL)),
     "figure5": Plan("flare22", lambda whole: (SAM, ADAPTER, lora(4, whole)), figure=3),
     "figure6": Plan("gid5", lambda whole: (SAM, SAM2, lora(4, whole)), readings=(True,), figure=4),
     "figure7": Plan("sirst", lambda whole: (SAM, SAM2, lora(4, whole)), figure=4),
@@ -121,7 +130,7 @@ def _table(what: str, place: Place, found: dict[Row, list[Evaluation]], titled: 
     columns = [column for column in paper.columns if any(row.paper == column for row in ours)]
     header = ["class"]
     for row in ours:
-        oracle = f", {ORACLE}" if row.kind == "oracle" else ""
+        oracle = f", {ORACLE}" if row.is_oracle else ""
         header += ([f"paper: {row.paper}{oracle}"] if row.paper in columns else []) + [f"ours: {row.heading}{oracle}"]
     names = dict.fromkeys(name for mean in ours.values() for name in mean.classes)
     lines: list[list[str]] = []
@@ -177,8 +186,13 @@ def _number(value: float | None, digits: int = 3) -> str:
 
 def _evaluation_names(found: dict[Row, list[Evaluation]]) -> list[tuple[str, Evaluation]]:
     """Each evaluation with its row and seed; an oracle, which has no seed, labelled as one."""
+
+    def named(row: Row, seed: int) -> str:
+        seeded = f", seed {seed}" if row.kind == "trained" else ""
+        return f"{row.heading}{f', {ORACLE}' if row.is_oracle else seeded}"
+
     return [
-        (f"{row.heading}, {ORACLE if row.kind == 'oracle' else f'seed {seed}'}", evaluation)
+        (named(row, seed), evaluation)
         for row, evaluations in found.items()
         for seed, evaluation in enumerate(evaluations)
     ]
@@ -191,9 +205,7 @@ def _write_csv(path: Path, ours: dict[Row, SeedMean]) -> None:
     for row, mean in ours.items():
         for name, interval in [*mean.classes.items(), ("foreground mean", mean.headline)]:
             values = asdict(interval)
-            writer.writerow(
-                [row.heading, row.kind == "oracle", name, *(values[k] for k in ("mean", "low", "high", "n"))]
-            )
+            writer.writerow([row.heading, row.is_oracle, name, *(values[k] for k in ("mean", "low", "high", "n"))])
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, text.getvalue().encode())
 

@@ -12,7 +12,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from sampeft.backbones import RANDOM, backbone, load_backbone
+from sampeft.backbones import NONE, RANDOM, backbone, load_backbone
+from sampeft.baselines import BASELINES
 from sampeft.commands.evaluate import checked_cases, evaluate_segmenter, held_out_temperature
 from sampeft.commands.finished_runs import differences, plain_settings
 from sampeft.commands.finished_runs import finish as finish
@@ -24,8 +25,9 @@ from sampeft.commands.train import chosen_intensity, say, train
 from sampeft.data import open_dataset
 from sampeft.data.cache import Preparation
 from sampeft.data.case import Case, Dataset
+from sampeft.data.folds import fold_of
 from sampeft.errors import UsageError, WeightsError
-from sampeft.evaluation import Look, telling_slice
+from sampeft.evaluation import Look, score_cases, telling_slice
 from sampeft.labels import BACKGROUND, LabelSet
 from sampeft.metrics.protocols import PROTOCOLS as SCORING
 from sampeft.metrics.scores import SUMMARY, Evaluation
@@ -45,6 +47,7 @@ DATA = {
 """Folders below the data root that are looked for, the paper's own data first."""
 
 _FAULTY = "Misc_111"
+_BASELINE_SIDE = 224  # of the pictures that baselines look at
 _RULES = {"flare22": "default", "gid5": "land-cover", "sirst": "targets"}
 _FOLD = "fold1of5"
 """What is scored, the rest being trained on, where a data set ships no test list."""
@@ -56,17 +59,25 @@ class StoppedError(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One method of a table: an oracle on a backbone, or a method that is trained.
+    """One method of a table: an oracle on a backbone, a method that is trained, or a baseline that costs nothing.
 
-    heading: what the table calls it. paper: the paper's column that it stands beside.
+    heading: what the table calls it. paper: the paper's column that it stands beside; empty: none. head: of what is trained;
+    the paper's is `mask`. control: trained without a Segment Anything model. second: on the second backbone (SAM 2).
     """
 
     heading: str
     paper: str
-    kind: Literal["oracle", "trained"]
+    kind: Literal["oracle", "trained", "baseline"]
     method: str = "lora"
     options: Mapping[str, Any] = field(default_factory=dict)
-    second: bool = False  # on the second backbone (SAM 2)
+    second: bool = False
+    head: str = "mask"
+    control: bool = False
+
+    @property
+    def is_oracle(self) -> bool:
+        """Whether the truth that it is scored by was used."""
+        return self.kind == "oracle" or (self.kind == "baseline" and BASELINES[self.method].is_oracle)
 
     @property
     def slug(self) -> str:
@@ -226,8 +237,9 @@ def trained(place: Place, row: Row, seed: int) -> Path:
     config = TrainConfig(
         data=place.root,
         out=run,
-        backbone=place.backbone,
-        weights=place.weights,
+        backbone=NONE if row.control else place.backbone,
+        weights=None if row.control else place.weights,
+        head=row.head,
         method=row.method,
         options=dict(row.options),
         split=place.splits[0],
@@ -259,6 +271,8 @@ def scored(place: Place, row: Row) -> list[Evaluation]:
     if row.kind == "oracle":
         evaluation = _scored_oracle(place, row)
         return [] if evaluation is None else [evaluation]
+    if row.kind == "baseline":
+        return [_scored_baseline(place, row)]
     return [_scored_run(place, row, seed) for seed in range(place.seeds)]
 
 
@@ -283,6 +297,27 @@ def _scored_run(place: Place, row: Row, seed: int) -> Evaluation:
     say(f"scoring   {row.heading}, seed {seed}")
     rules = SCORING[_RULES[place.data]]
     evaluation, _ = evaluate_segmenter(segmenter, place.dataset, place.cases, place.split, None, rules, reader)
+    evaluation.write(folder)
+    return evaluation
+
+
+def _scored_baseline(place: Place, row: Row) -> Evaluation:
+    folder = place.runs / row.slug / "eval"
+    baseline = BASELINES[row.method]
+    if known := scored_before(folder, place.cases, {"data": place.dataset.name, "baseline": row.method}):
+        return known
+    say(f"scoring   {row.heading}")
+    fold = fold_of(place.dataset, place.splits[0])
+    training = fold[0] if fold else place.dataset.split(place.splits[0])
+    _, recipe = chosen_intensity("auto", None, place.cases[0], place.dataset.modality)
+    preparation = Preparation(recipe, _BASELINE_SIDE)
+    meta = {"model": row.heading, "data": place.dataset.name, "split": place.split, "oracle": baseline.is_oracle}
+    meta["baseline"] = row.method
+    predict = baseline.fit(place.dataset, training, preparation)
+    with bar("scoring", len(place.cases)) as shown:
+        evaluation, _ = score_cases(
+            *(predict, place.dataset, place.cases, preparation, meta, shown), protocol=SCORING[_RULES[place.data]]
+        )
     evaluation.write(folder)
     return evaluation
 
