@@ -244,7 +244,7 @@ class SemanticSam(nn.Module):
         if self.head.reads_encoder_maps:
             image = maps.pop()
             image = (image.float() / 255 if image.dtype == torch.uint8 else image).expand(-1, 3, -1, -1)
-        batch = len(features[0])
+        batch = features[0].shape[0]  # not len, which a tracer would take for a constant
         tokens = self.head.tokens
         tokens_BKC, embedding = None if tokens is None else tokens.expand(batch, -1, -1), None
         if self.prompt is not None:

@@ -57,3 +57,12 @@ def make_tiny(
             torch.nn.init.ones_(module.weight)
     side = side or loaded.spec.family.TINY_SIDE
     return SemanticSam(loaded, labels, side, head, head_options, encoder_side).eval()
+
+
+def stirred(model: SemanticSam, seed: int = 3) -> SemanticSam:
+    """The model with a head that does something, as after a training; in place."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.head.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return model
