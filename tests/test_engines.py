@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import torch
 
-from fabricate.backbones import architectures, make_tiny
+from fabricate.backbones import architectures, make_tiny, stirred
 from sampeft import engines
-from sampeft.backbones import BACKBONES
+from sampeft.backbones import BACKBONES, NONE
 from sampeft.data.kept import MAKING
 from sampeft.engines import ENGINES, TorchEngine, engine_for, onnx, openvino
 from sampeft.engines.graph import CLASSES, INPUT, LOGITS, ClassMap, Identity
@@ -35,11 +35,15 @@ def make() -> Iterator[Callable[..., SemanticSam]]:
         for spec in architectures().values():
             patch.setitem(BACKBONES, spec.name, spec)
 
-        def made(architecture: str, detail: bool = False) -> SemanticSam:
-            model = make_tiny(f"tiny {architecture}", LABELS, detail)
-            with torch.no_grad():
-                shape = model.head.tokens.shape
-                model.head.tokens.add_(torch.randn(shape, generator=torch.Generator().manual_seed(3)))
+        def made(architecture: str, head: str = "mask") -> SemanticSam:
+            name = architecture if architecture == NONE else f"tiny {architecture}"
+            model = make_tiny(name, LABELS, head)
+            if head != "mask":
+                stirred(model)
+            if model.head.tokens is not None:
+                with torch.no_grad():
+                    shape = model.head.tokens.shape
+                    model.head.tokens.add_(torch.randn(shape, generator=torch.Generator().manual_seed(3)))
             return model
 
         yield made
@@ -108,13 +112,25 @@ def quiet(text: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [openvino, onnx], ids=["openvino", "onnx"])
-@pytest.mark.parametrize("architecture", ["lite-medsam", "mobile-sam", "sam-vit-b with detail", "sam2-hiera-t"])
+@pytest.mark.parametrize(
+    ("architecture", "head"),
+    [
+        ("lite-medsam", "mask"),
+        ("sam2-hiera-t", "mask"),
+        ("mobile-sam", "pixel"),
+        ("sam-vit-b", "pixel"),
+        ("sam2-hiera-t", "pixel"),
+        (NONE, "pixel"),
+        ("sam-vit-b", "probe"),
+    ],
+)
 def test_an_exported_graph_of_every_architecture_is_its_model_at_any_batch(
-    make: Callable[..., SemanticSam], architecture: str, kind: Any, tmp_path: Path
+    make: Callable[..., SemanticSam], architecture: str, head: str, kind: Any, tmp_path: Path
 ) -> None:
+    """With presence and gate, where the head tells presence."""
     skip_without(kind)
-    name, _, detail = architecture.partition(" with ")
-    whole = ClassMap(make(name, bool(detail))).eval()
+    whole = ClassMap(make(architecture, head)).eval()
+    whole.model.gate = 0.4
     side = whole.model.side
     images = torch.rand(3, 3, side, side, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():

@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 
 from fabricate import write_png
-from fabricate.backbones import architectures, make_tiny
-from sampeft.backbones import BACKBONES
+from fabricate.backbones import architectures, make_tiny, stirred
+from sampeft.backbones import BACKBONES, NONE
 from sampeft.cli import main
 from sampeft.engines import ENGINES
 from sampeft.engines.graph import Identity
@@ -44,20 +44,31 @@ def tiny_backbones() -> Any:
 
 
 def make_run(
-    folder: Path, intensity: dict[str, Any] = WINDOW, method: str = "lora", architecture: str = "sam-vit-b"
+    folder: Path,
+    intensity: dict[str, Any] = WINDOW,
+    method: str = "lora",
+    architecture: str = "sam-vit-b",
+    head: str = "mask",
 ) -> Path:
     """A run whose adapter and head do something, as after a training."""
-    model = make_tiny(f"tiny {architecture}", LABELS)
+    model = make_tiny(f"tiny {architecture}" if architecture != NONE else NONE, LABELS, head)
     attached = attach(model, method)
     generator = torch.Generator().manual_seed(3)
+    if head != "mask":
+        stirred(model)
     with torch.no_grad():
-        model.head.tokens.add_(torch.randn(model.head.tokens.shape, generator=generator))
+        if model.head.tokens is not None:
+            model.head.tokens.add_(torch.randn(model.head.tokens.shape, generator=generator))
         for name, parameter in model.named_parameters():
             if parameter.requires_grad and name.startswith("sam."):
                 parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
     content = {
         "backbone": model.spec.name,
-        "weights_sha256": "random",
+        "weights_sha256": model.digest,
+        "head": head,
+        "head_options": {},
+        "encoder_side": None,
+        "presence_gate": 0.3,
         "seed": 7,
         "method": attached.method,
         "options": attached.options,
@@ -96,12 +107,12 @@ def agreement(found: Path, segmenter: Segmenter, image: Path) -> float:
     return float((np.asarray(Image.open(found)) == ids).mean())
 
 
-@pytest.mark.parametrize("format", ["openvino", "onnx"])
+@pytest.mark.parametrize(("format", "head"), [("openvino", "mask"), ("onnx", "mask"), ("onnx", "pixel")])
 def test_the_program_beside_the_graph_gives_our_map_without_torch_or_us(
-    tmp_path: Path, format: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, format: str, head: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     skip_without(format)
-    run, image = make_run(tmp_path / "run", PERCENTILE), picture(tmp_path / "image.png", colours=True)
+    run, image = make_run(tmp_path / "run", PERCENTILE, head=head), picture(tmp_path / "image.png", colours=True)
     out = tmp_path / "out"
     assert main(["export", str(run), "--format", format, "--out", str(out), "--images", str(image), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
@@ -130,18 +141,19 @@ def test_for_a_body_crop_the_program_takes_the_levels_and_box_that_we_found(tmp_
 
 
 @pytest.mark.parametrize(
-    ("architecture", "method"),
-    [(architecture, "lora") for architecture in ("sam-vit-b", "sam2-hiera-t", "mobile-sam")]
-    + [("sam-vit-b", "adapter"), ("lite-medsam", "full")],
+    ("architecture", "method", "head"),
+    [(architecture, "lora", "mask") for architecture in ("sam-vit-b", "sam2-hiera-t", "mobile-sam")]
+    + [("sam-vit-b", "adapter", "mask"), ("lite-medsam", "full", "mask")]
+    + [("sam2-hiera-t", "lora", "pixel"), ("sam-vit-b", "lora", "probe"), (NONE, "lora", "pixel")],
 )
-def test_a_merged_folder_gives_the_same_logits_without_the_base(tmp_path: Path, architecture: str, method: str) -> None:
-    run = make_run(tmp_path / "run", method=method, architecture=architecture)
+def test_a_merged_folder_gives_the_same_logits_without_the_base(
+    tmp_path: Path, architecture: str, method: str, head: str
+) -> None:
+    run = make_run(tmp_path / "run", method=method, architecture=architecture, head=head)
     assert main(["export", str(run), "--format", "merged", "--out", str(tmp_path / "out")]) == 0
     segmenter = load(run)
     torch.manual_seed(12345)  # nothing may come from what the base's random weights would be
-    whole = load_whole(
-        tmp_path / "out", read_description(tmp_path / "out"), segmenter.labels, segmenter.preparation.side
-    )
+    whole = load_whole(tmp_path / "out", read_description(tmp_path / "out"), segmenter.labels)
     images = torch.rand(2, 3, whole.side, whole.side, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         assert torch.allclose(whole(images), segmenter.model(images), rtol=0, atol=1e-6)

@@ -20,7 +20,7 @@ GOLDEN = Path(__file__).parents[1] / "golden/params.json"
 
 def table3(method: str, **options: object) -> dict[str, object]:
     """The paper has 13 organs and counts 15 tokens, as SAMed does: one more than classes with background."""
-    return count(Config(backbone="sam-vit-b", classes=14), method, dict(options))
+    return count(Config(backbone="sam-vit-b", classes=14, head="mask"), method, dict(options))
 
 
 @pytest.mark.parametrize(("rank", "total", "trainable"), [(1, 95.3, 2.4), (4, 95.5, 2.5), (8, 95.6, 2.7)])
@@ -41,7 +41,7 @@ def test_adapter_has_the_two_adapters_per_block_of_the_text() -> None:
 
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_golden_counts(name: str) -> None:
-    counted = count(Config(backbone="sam-vit-b", classes=13), name, {})
+    counted = count(Config(backbone="sam-vit-b", classes=13, head="mask"), name, {})
     golden = json.loads(GOLDEN.read_text())[name]
     assert {key: counted[key] for key in golden} == golden
 
@@ -64,6 +64,20 @@ def test_sam_vit_b_has_as_many_parameters_as_published() -> None:
     pretrained = ("image encoder", "prompt encoder", "decoder transformer", "promptable mask head")
     table = 2 * 128  # of point positions: a buffer with the authors, a parameter in `transformers`
     assert sum(parts[part]["total"] for part in pretrained) - table == 93_735_472
+
+
+def test_a_head_counts_where_its_weights_are_and_nowhere_else() -> None:
+    """Its options, too; without a Segment Anything model it is all there is."""
+    mask, pixel, bare = (
+        count(Config(backbone="sam-vit-b", head=head, head_options=options), "decoder", {})["parts"]
+        for head, options in (("mask", {}), ("pixel", {}), ("pixel", {"widths": [8]}))
+    )
+    assert {part: mask[part] for part in mask if part != "class head"} == {
+        part: pixel[part] for part in pixel if part != "class head"
+    }
+    assert mask["class head"]["total"] < bare["class head"]["total"] < pixel["class head"]["total"]
+    alone = count(Config(backbone="none"), "lora", {})
+    assert alone["total"] == alone["trainable"] == alone["parts"]["class head"]["total"] > 0
 
 
 def test_several_methods_make_one_row_each(capsys: pytest.CaptureFixture[str]) -> None:

@@ -308,7 +308,7 @@ def test_one_forward_pass_and_a_few_small_steps(make: Make, monkeypatch: pytest.
     sizes: list[int] = []
     decode = SemanticSam.decode
     monkeypatch.setattr(
-        SemanticSam, "decode", lambda self, features: sizes.append(len(features[0])) or decode(self, features)
+        SemanticSam, "decode", lambda self, features, *of: sizes.append(len(features[0])) or decode(self, features, *of)
     )
     measured(make(), batch=16)
     assert sizes == [1, 1, 2, 1]

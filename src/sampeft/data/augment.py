@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy import ndimage
 
 from sampeft.data.noise import NOISES, noise
 from sampeft.errors import UsageError, unknown_name
 from sampeft.labels import LabelSet
 from sampeft.volume import IGNORE
+
+_RING = 3  # pixels round a piece that is pasted, by which its surroundings are compared
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,8 @@ class Augmentation:
     inverted_gamma: probability that gamma acts on the negative instead, which changes bright tones where it else changes
     dark ones. blur: standard deviation of a Gaussian at most, of the side in thousandths. low_resolution: factor by which
     the picture is made coarser and drawn up again at most, such as 2. Each of the two is drawn for half of the slices.
+    copy_paste: probability that the pieces of the foreground of another slice are put into this one, each at a place of its own
+    and as much brighter or darker as the two places are; for targets that lie anywhere, not for organs.
     mirror: probability of a left-right flip, with the ids of left/right pairs swapped; off by default, since organs
     that are no pairs (a liver) would still change sides.
     unchanged: probability that a slice stays as it is, apart from noises. A model that never meets one as users have
@@ -43,6 +49,7 @@ class Augmentation:
     inverted_gamma: float = 0.0
     blur: float = 0.0
     low_resolution: float = 1.0
+    copy_paste: float = 0.0
     mirror: float = 0.0
     unchanged: float = 0.25
     noises: tuple[str, ...] = ()
@@ -53,7 +60,7 @@ class Augmentation:
         for name in self.noises:
             if name not in NOISES:
                 raise unknown_name("noise", name, NOISES)
-        for name in ("mirror", "unchanged", "noise_probability", "inverted_gamma"):
+        for name in ("mirror", "unchanged", "noise_probability", "inverted_gamma", "copy_paste"):
             if not 0 <= (probability := getattr(self, name)) <= 1:
                 raise UsageError(f"{name} is {probability:g}; give 0 to 1")
         if not (self.elastic >= 0 and self.blur >= 0 and self.low_resolution >= 1):
@@ -175,6 +182,38 @@ def augment(
     images = torch.where(still[:, None, None, None], known, images).expand(-1, 3, -1, -1)
     channels = torch.where(still[:, None, None], channels_BHW, channels)
     return (_spoilt(images, config, generator) if config.noises else images), channels
+
+
+def pasted(
+    images_1CHW: torch.Tensor,
+    channels_1HW: torch.Tensor,
+    other_1CHW: torch.Tensor,
+    others_1HW: torch.Tensor,
+    labels: LabelSet,
+    generator: torch.Generator,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A slice with the foreground pieces of another, each moved to a random place of known background where there is one in
+    ten tries; its values change by the difference of what surrounds it there and here."""
+    known = images_1CHW[:, :1] if images_1CHW.stride(1) == 0 else images_1CHW
+    image_CHW, channels_HW = known[0].numpy().copy(), channels_1HW[0].numpy().copy()
+    other_CHW, others_HW = other_1CHW[0, : len(image_CHW)].numpy(), others_1HW[0].numpy()
+    pieces_HW, number = ndimage.label(np.isin(others_HW, labels.foreground), np.ones((3, 3)))
+    height, width = channels_HW.shape
+    for piece in range(1, number + 1 if labels.has_background else 1):
+        mask_HW = pieces_HW == piece
+        rows, columns = np.nonzero(mask_HW)
+        ring = np.stack(np.nonzero(ndimage.binary_dilation(mask_HW, iterations=_RING) & ~mask_HW))
+        for _ in range(10):
+            down = int(torch.randint(-rows.min(), height - rows.max(), (), generator=generator))
+            right = int(torch.randint(-columns.min(), width - columns.max(), (), generator=generator))
+            if (channels_HW[rows + down, columns + right] == 0).all():
+                there = np.clip(ring + np.array([[down], [right]]), 0, np.array([[height - 1], [width - 1]]))
+                change_C = image_CHW[:, there[0], there[1]].mean(axis=1) - other_CHW[:, ring[0], ring[1]].mean(axis=1)
+                moved = other_CHW[:, rows, columns] + change_C[:, None]
+                image_CHW[:, rows + down, columns + right] = moved.clip(0, 1)
+                channels_HW[rows + down, columns + right] = others_HW[rows, columns]
+                break
+    return torch.from_numpy(image_CHW)[None].expand(-1, 3, -1, -1), torch.from_numpy(channels_HW)[None]
 
 
 def _bent(count: int, side: int, elastic: float, generator: torch.Generator) -> torch.Tensor:

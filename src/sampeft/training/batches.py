@@ -15,13 +15,13 @@ import numpy.typing as npt
 import torch
 
 from sampeft.backbones import Features
-from sampeft.data.augment import Symmetry, augment
+from sampeft.data.augment import Symmetry
 from sampeft.data.cache import Slices
 from sampeft.errors import UsageError
 from sampeft.heads.given import Window
 from sampeft.model import SemanticSam
 from sampeft.training.settings import Training
-from sampeft.training.views import Views
+from sampeft.training.views import Views, augmented
 from sampeft.volume import IGNORE
 
 Drawn = TypeVar("Drawn")
@@ -177,9 +177,8 @@ class Batches:
         """Of each pair the slice with that number, changed as that seed says."""
         pairs = []
         for index, seed in drawn:
-            pictures = self.slices.batch(np.array([index]))
             generator = torch.Generator().manual_seed(seed)
-            pairs.append(augment(*pictures, self.model.labels, self.config.augmentation, generator))
+            pairs.append(augmented(self.slices, index, self.model.labels, self.config.augmentation, generator))
         images, truth = map(torch.cat, zip(*pairs, strict=True))
         return images.to(self.accelerator.device), truth
 

@@ -20,10 +20,11 @@ import numpy.typing as npt
 import torch
 
 from sampeft.backbones import NONE, RANDOM, Features
-from sampeft.data.augment import Augmentation, augment
+from sampeft.data.augment import Augmentation, augment, pasted
 from sampeft.data.cache import Slices
 from sampeft.data.kept import LOCK, MAKING, cache_limit, held, hold, make_room
 from sampeft.engines.openvino import encoder_of
+from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
 
 FOLDER = "views"
@@ -106,6 +107,17 @@ def _write_at(path: Path, offset: int, content: bytes) -> None:
         file.write(content)
 
 
+def augmented(
+    slices: Slices, index: int, labels: LabelSet, augmentation: Augmentation, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A slice, changed: images_B3HW and channels_BHW of one."""
+    pictures = slices.batch(np.array([index]))
+    if augmentation.copy_paste and float(torch.rand((), generator=generator)) < augmentation.copy_paste:
+        other = int(torch.randint(len(slices), (), generator=generator))
+        pictures = pasted(*pictures, *slices.batch(np.array([other])), labels, generator)
+    return augment(*pictures, labels, augmentation, generator)
+
+
 @dataclass
 class Views:
     """Augmented slices behind the encoder's first blocks, by number.
@@ -161,8 +173,7 @@ class Views:
         """By itself, so that it is the same to the bit whatever it is drawn with."""
         seed = int(np.random.SeedSequence([_SEED, number]).generate_state(1)[0])
         generator = torch.Generator().manual_seed(seed)
-        pictures = self.slices.batch(self.index[number : number + 1])
-        images, truth = augment(*pictures, self.model.labels, self.augmentation, generator)
+        images, truth = augmented(self.slices, int(self.index[number]), self.model.labels, self.augmentation, generator)
         images = images.to(self.accelerator.device)
         self.model.eval()
         with torch.no_grad(), self.accelerator.autocast():
