@@ -37,6 +37,7 @@ from sampeft.peft.state import WEIGHTS, load_trained
 from sampeft.planning.planner import processes
 from sampeft.planning.trial_run import plan_training, workload_of
 from sampeft.progress import bar
+from sampeft.training.batches import suited_patch
 from sampeft.training.checkpoint import FILE as CHECKPOINT
 from sampeft.training.checkpoint import FREE, Checkpoint, read_checkpoint
 from sampeft.training.loop import Result, Training, fit
@@ -278,9 +279,15 @@ def train(config: Config, dataset: Dataset | None = None) -> Result:
     with bar("preparing slices") as shown:
         slices = prepare(dataset, cases, preparation, fingerprint(cases), shown)
     say(f"slices    {len(slices)} of {slices.images.shape[-1]} x {slices.images.shape[-1]}")
+    training = config.training
+    if training.patch is None and (patch := suited_patch(slices, model)):
+        say(
+            f"patch     {patch} of {side} pixels a step, since the targets are small (--training.patch 0: whole pictures)"
+        )
+        training = replace(training, patch=patch)
     if config.plan and processes() == 1:  # several could come to different answers
         workload = workload_of(dataset, cases, held_out, preparation, slices)
-        expected = plan_training(model, config.training, workload, config.method)
+        expected = plan_training(model, training, workload, config.method)
         expected.refuse()
         for line in expected.lines(short=True):
             say(line)
@@ -314,9 +321,7 @@ def train(config: Config, dataset: Dataset | None = None) -> Result:
     if not resumed:
         (config.out / CHECKPOINT).unlink(missing_ok=True)  # no state of an older run may stand beside the new settings
         write_atomically(config.out / "config.json", (json.dumps(resolved, indent=1) + "\n").encode())
-    result = fit(
-        model, slices, config.training, config.out, description, dataset, held_out, preparation, settings, resumed
-    )
+    result = fit(model, slices, training, config.out, description, dataset, held_out, preparation, settings, resumed)
     if result.stopped:
         say(f"stopped after {result.steps} steps; the model so far is in {config.out}; go on with --resume")
     else:

@@ -356,7 +356,7 @@ class _Trial:
         return self.model.encode(images) if started is None else self.model.encode_rest(started, self.block)
 
     def _output(self, features: Features) -> Output:
-        size = self.config.patch
+        size = self.config.patch or 0
         return self.model.decode(features, [(0, 0)] * len(features[0]) if size else None, size)
 
     def _loss(self, output: Output, truth: torch.Tensor) -> torch.Tensor:

@@ -24,6 +24,7 @@ from sampeft.training.settings import Training
 from sampeft.training.views import Views, augmented
 from sampeft.volume import IGNORE
 
+_LOOKED_AT = 200  # slices whose pieces are measured
 Drawn = TypeVar("Drawn")
 Given = TypeVar("Given")
 
@@ -147,17 +148,17 @@ class Batches:
     def windows(self, step: int, count: int, truth_BHW: torch.Tensor) -> list[Window]:
         """Of each slice of this process's share of `count`: where the part lies that `patch` asks for. Each is drawn for the
         slice's place in the batch, so that it is the same whoever takes it."""
-        config, side = self.config, truth_BHW.shape[-1]
+        config, side, length = self.config, truth_BHW.shape[-1], self.config.patch or 0
         unit = self.model.window_unit()
         first = count * self.accelerator.process_index // self.accelerator.num_processes
         found = []
         for place, truth_HW in enumerate(truth_BHW.numpy(), first):
             random = np.random.default_rng([config.seed, step, place])
-            corner = random.integers(0, (side - config.patch) // unit + 1, size=2) * unit
+            corner = random.integers(0, (side - length) // unit + 1, size=2) * unit
             if random.random() < config.forced and (middle := _piece(truth_HW, self.model.labels.foreground, random)):
                 # The piece's pixel lies anywhere in the part's inner three quarters.
-                wanted = np.array(middle) - random.integers(config.patch // 8, config.patch - config.patch // 8, size=2)
-                corner = np.clip(wanted, 0, side - config.patch) // unit * unit
+                wanted = np.array(middle) - random.integers(length // 8, length - length // 8, size=2)
+                corner = np.clip(wanted, 0, side - length) // unit * unit
             found.append((int(corner[0]), int(corner[1])))
         return found
 
@@ -181,6 +182,24 @@ class Batches:
             pairs.append(augmented(self.slices, index, self.model.labels, self.config.augmentation, generator))
         images, truth = map(torch.cat, zip(*pairs, strict=True))
         return images.to(self.accelerator.device), truth
+
+
+def suited_patch(slices: Slices, model: SemanticSam) -> int:
+    """The `patch` for these slices where none is asked for: half of the side, to whole cells, where nine tenths of the pieces
+    of the foreground are smaller than an eighth of the side; else 0, as without a background or for a head that does not
+    read pictures."""
+    from scipy.ndimage import find_objects, label
+
+    if not model.labels.has_background or not model.head.reads_encoder_maps:
+        return 0
+    extents = []
+    for index in np.linspace(0, len(slices) - 1, min(len(slices), _LOOKED_AT)).astype(int):
+        pieces_HW, _ = label(np.isin(slices.channels[index], model.labels.foreground), np.ones((3, 3)))
+        extents += [max(s.stop - s.start for s in box) for box in find_objects(pieces_HW)]
+    if not extents or np.quantile(extents, 0.9) > model.side / 8:
+        return 0
+    unit = model.window_unit()
+    return max(unit, model.side // 2 // unit * unit)
 
 
 def _piece(

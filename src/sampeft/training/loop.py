@@ -215,7 +215,7 @@ def backward(
 ) -> list[float]:
     """Gradients of a step's mean loss over so many parts of its slices, each of which all processes share. Returns (total,
     ce, dice), averaged over them. windows: the part of each slice that is drawn; None: the whole."""
-    objective = config.objective
+    objective, size = config.objective, config.patch or 0
     sums = torch.zeros(3, device=accelerator.device)
     for number, mine in enumerate(torch.arange(len(truth_BHW)).tensor_split(parts)):
         # Processes average their gradients once, with the last part.
@@ -225,10 +225,10 @@ def backward(
             whole = truth
             parts_shown = None if windows is None else [windows[i] for i in mine.tolist()]
             if parts_shown is not None:
-                truth = cut(truth, parts_shown, config.patch)
+                truth = cut(truth, parts_shown, size)
             with accelerator.autocast():
                 given = None if images_B3HW is None else images_B3HW[mine]
-                output = wrapped(given, chosen, block, parts_shown, config.patch, in_full=True)
+                output = wrapped(given, chosen, block, parts_shown, size, in_full=True)
             loss = objective(output, truth, whole, partial(over_processes, accelerator))
             penalty = model.regulator.penalty() if model.regulator else 0.0
             accelerator.backward((loss.total + penalty) / parts)

@@ -37,7 +37,8 @@ class Training:
     recompute: keep less for the backward pass and compute the encoder's blocks once more: less memory, a fifth more time.
     compile: fuse the encoder's operations with `torch.compile`; takes minutes at the start, on a CPU.
     patch: side in pixels of the square part of each picture that a step draws, for targets of a few pixels: a step then
-    costs what the part costs, while encoder and decoder see the whole picture. 0: the whole picture.
+    costs what the part costs, while encoder and decoder see the whole picture. 0: the whole picture; nothing: half of the
+    side where nearly all pieces of the foreground are smaller than an eighth of it, else the whole picture.
     forced: share of these parts that hold a piece of the foreground, large or small ones alike.
     loss: ce+dice (the paper's), focal+dice, ce+tversky or ce+iou; loss_weights: of its two terms.
     class_weights: of the classes in the first term, in the order of the label map; none: 1 for all.
@@ -70,7 +71,7 @@ class Training:
     accumulate: int = 1
     recompute: bool = False
     compile: bool = False
-    patch: int = 0
+    patch: int | None = None
     forced: float = 0.5
     loss: str = "ce+dice"
     loss_weights: tuple[float, float] = (0.3, 0.7)
@@ -90,10 +91,10 @@ class Training:
             raise UsageError(f"unknown precision '{self.precision}'; known: auto, fp32, bf16, fp16")
         if self.loss not in LOSSES:
             raise unknown_name("loss", self.loss, LOSSES)
-        if self.patch < 0 or not 0 <= self.forced <= 1:
+        if (self.patch or 0) < 0 or not 0 <= self.forced <= 1:
             raise UsageError(
-                f"training.patch and forced are {self.patch} and {self.forced:g}; give pixels, or 0 for whole pictures, and a "
-                "share of 0 to 1"
+                f"training.patch and forced are {self.patch or 0} and {self.forced:g}; give pixels, or 0 for whole pictures, "
+                "and a share of 0 to 1"
             )
         if min((*self.loss_weights, *self.class_weights, self.presence_weight)) < 0 or not any(self.loss_weights):
             raise UsageError(
@@ -117,7 +118,7 @@ class Training:
     @property
     def objective(self) -> Objective:
         """The loss as set here."""
-        return Objective(self.loss, self.loss_weights, self.class_weights, self.presence_weight, self.patch > 0)
+        return Objective(self.loss, self.loss_weights, self.class_weights, self.presence_weight, bool(self.patch))
 
     def progress(self, step: int, seconds: float) -> float:
         """0..1: the share of the run that is over."""
