@@ -72,7 +72,7 @@ class Patch:
         if on == self.on:
             return
         parameters = dict(self.sam.named_parameters()) if self.values else {}
-        device = next(self.sam.parameters()).device
+        device = next((p.device for p in self.sam.parameters()), torch.device("cpu"))
         for path, (before, after) in self.modules.items():
             self.sam.set_submodule(path, (self.merged.get(path, after) if on else before).to(device))
         for name, value in self.values.items():
@@ -129,6 +129,7 @@ class SemanticSam(nn.Module):
             sam.mask_decoder if self.spec.is_sam else None,
             len(labels),
             loaded.spec.family.encoder_maps(sam),
+            self.encoder_side // sam.prompt_encoder.image_embedding_size[0] if self.spec.is_sam else None,
             self.side / self.encoder_side,
         )
         self.head = build_head(head, setting, head_options)
@@ -274,7 +275,9 @@ class SemanticSam(nn.Module):
         return queries[:, 0, len(lead) :], embedding
 
     def window_unit(self) -> int:
-        """Pixels of the picture whose multiples are whole cells of all that the encoder gives."""
+        """Pixels of the picture whose multiples are whole cells of all that the encoder gives; without one 16."""
+        if not self.spec.is_sam:
+            return 16
         grids = [self.encoder_side // m.stride for m in self.spec.family.encoder_maps(self.sam)]
         return self.side // math.gcd(self.side, *grids)
 

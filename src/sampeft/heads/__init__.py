@@ -44,13 +44,14 @@ class Head(Protocol):
 class Setting:
     """What a head is made for.
 
-    mask_decoder: the pretrained one; None without a Segment Anything model. maps: the encoder's. scale: pixels of the
-    picture for one of the encoder's input.
+    mask_decoder: the pretrained one; None without a Segment Anything model. maps: the encoder's. stride: pixels of the
+    encoder's input for a cell of the embedding; None without one. scale: pixels of the picture for one of the encoder's input.
     """
 
     mask_decoder: Any
     classes: int
     maps: tuple[EncoderMap, ...]
+    stride: int | None
     scale: float
 
 

@@ -1,4 +1,4 @@
-"""The mask head, and on top of it a U-shaped decoder that draws on the picture's own grid."""
+"""The mask head and the probe, and on top of them a U-shaped decoder that draws on the picture's own grid."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sampeft.heads.given import Given, Output, moments
+from sampeft.heads.given import Given, Output
 from sampeft.heads.mask import MaskHead
+from sampeft.heads.probe import ProbeHead
 from sampeft.sites import EncoderMap
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 WIDTHS = (16, 32, 64, 96, 128)
 """Channels at strides 1, 2, 4, 8 and 16 of the picture."""
+TOKEN_WIDTH = 256
 
 
 @dataclass(frozen=True)
@@ -35,82 +37,57 @@ class PixelOptions:
 
 
 def build(setting: Setting, options: PixelOptions) -> PixelHead:
-    maps = setting.maps if options.encoder_maps else ()
-    stride = setting.maps[-1].stride if setting.maps else None
-    return PixelHead(
-        setting.mask_decoder,
-        setting.classes,
-        maps,
-        setting.scale,
-        stride,
-        options.presence,
-        options.deep_supervision,
-        options.widths,
-    )
+    return PixelHead(setting, options)
 
 
 class PixelHead(nn.Module):
-    """Class logits on the picture's own grid: those of `MaskHead`, drawn up, plus what a U-shaped decoder adds.
+    """Class logits on the picture's own grid: those of `MaskHead` and of `ProbeHead`, drawn up, plus what a U-shaped decoder
+    adds.
 
     The decoder goes down a small convolutional pyramid of the picture, to which the encoder's maps and the embedding after
     the transformer are added where their grids are, and up again. Hypernetworks turn each class token into the weights of
-    its last features, so that eq. 1 of the paper holds on the input's own grid. They start at zero: the head begins as the
-    mask head. Features are normalised over the channels of each place alone; over the picture they would lose its mean
-    colour. Without a SAM (mask_decoder None) the pyramid is all there is.
-
-    maps: the encoder's. scale: pixels of the picture for one of the encoder's input. embedding_stride: pixels of the
-    encoder's input for a cell of the embedding.
+    its last features, so that eq. 1 of the paper holds on the input's own grid. They start at zero, as the probe does: the
+    head begins as the mask head. What the whole picture holds is told by the probe. Features are normalised over the
+    channels of each place alone; over the picture they would lose its mean colour. Without a Segment Anything model pyramid
+    and colours are all there is.
     """
 
     reads_encoder_maps = True
 
-    def __init__(
-        self,
-        mask_decoder: Any,
-        classes: int,
-        maps: Sequence[EncoderMap],
-        scale: float,
-        embedding_stride: int | None,
-        presence: bool = True,
-        deep_supervision: bool = True,
-        widths: Sequence[int] = WIDTHS,
-        token_width: int = 256,
-    ) -> None:
+    def __init__(self, setting: Setting, options: PixelOptions) -> None:
         super().__init__()
-        self.mask = MaskHead(mask_decoder, classes) if mask_decoder is not None else None
+        classes, widths = setting.classes, options.widths
+        self.maps = setting.maps if options.encoder_maps else ()
+        self.mask = MaskHead(setting.mask_decoder, classes) if setting.mask_decoder is not None else None
         if self.mask is None:
-            self.own_tokens = nn.Parameter(torch.randn(classes, token_width) * 0.02)
-        embedding = [] if embedding_stride is None else [EncoderMap(token_width, embedding_stride)]
+            self.own_tokens = nn.Parameter(torch.randn(classes, TOKEN_WIDTH) * 0.02)
+        joined = [*self.maps, *([] if setting.stride is None else [EncoderMap(TOKEN_WIDTH, setting.stride)])]
         deepest = len(widths) - 1
-        self.levels = [min(deepest, max(0, round(math.log2(scale * m.stride / m.spread)))) for m in (*maps, *embedding)]
-        self.taken = nn.ModuleList(
-            _Taken(m, widths[level]) for m, level in zip((*maps, *embedding), self.levels, strict=True)
-        )
+        strides = [setting.scale * m.stride / m.spread for m in joined]
+        self.levels = [min(deepest, max(0, round(math.log2(stride)))) for stride in strides]
+        self.taken = nn.ModuleList(_Taken(m, widths[at]) for m, at in zip(joined, self.levels, strict=True))
         self.down = nn.ModuleList(
             _Block(before, width, *((1, 1) if i == 0 else (2, 2)))
             for i, (before, width) in enumerate(zip((3, *widths[:-1]), widths, strict=True))
         )
         self.narrow = nn.ModuleList(nn.Conv2d(deeper, width, 1) for width, deeper in pairwise(widths))
         self.up = nn.ModuleList(_Block(width, width, 1, 2 if i == 0 else 1) for i, width in enumerate(widths[:-1]))
-        self.pooled_width = 6 + (2 * maps[-1].width if maps else 0)
-        self.pool_norm = nn.LayerNorm(self.pooled_width - 6) if maps else None
-        self.context = nn.Linear(self.pooled_width, widths[-1])
-        self.weights = nn.Linear(token_width, widths[0])
-        self.bias = nn.Linear(token_width, 1)
+        self.probe = ProbeHead(classes, self.maps, setting.stride, options.presence)
+        self.context = nn.Linear(self.probe.pooled_width, widths[-1])
+        self.weights = nn.Linear(TOKEN_WIDTH, widths[0])
+        self.bias = nn.Linear(TOKEN_WIDTH, 1)
         for layer in (self.weights, self.bias, self.context):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
-        self.coarse = nn.ModuleList(nn.Conv2d(w, classes, 1) for w in widths[1:-1]) if deep_supervision else None
-        self.presence = nn.Linear(self.pooled_width + widths[-1], classes) if presence else None
-        if self.presence is not None:
-            nn.init.zeros_(self.presence.weight)
-            nn.init.zeros_(self.presence.bias)
+        self.coarse = (
+            nn.ModuleList(nn.Conv2d(w, classes, 1) for w in widths[1:-1]) if options.deep_supervision else None
+        )
         self.requires_grad_(True)
 
     @property
     def tells_presence(self) -> bool:
         """Whether the output has a presence."""
-        return self.presence is not None
+        return self.probe.tells_presence
 
     @property
     def tokens(self) -> nn.Parameter:
@@ -118,23 +95,16 @@ class PixelHead(nn.Module):
         return self.own_tokens if self.mask is None else self.mask.tokens
 
     def pooled(self, given: Given) -> Given:
-        """With mean and spread of the colours and of the encoder's last map over each whole picture."""
-        assert given.image_B3HW is not None
-        found = [*moments((given.image_B3HW - 0.5) / 0.25)]
-        if self.pool_norm is not None:
-            found.append(self.pool_norm(torch.cat(moments(given.maps[-1]), dim=1)))
-        return replace(given, pooled_BD=torch.cat(found, dim=1))
+        """As the probe does it."""
+        return self.probe.pooled(self._read(given))
 
     def forward(self, given: Given) -> Output:
         """(B, K, H, W) of pictures of H x W pixels."""
-        if given.pooled_BD is None:
-            given = self.pooled(given)
+        given = self._read(given) if given.pooled_BD is not None else self.pooled(given)
         assert given.pooled_BD is not None
         assert given.tokens_BKC is not None
         assert given.image_B3HW is not None
-        maps = [*given.maps[: len(self.taken) - (given.embedding_BCHW is not None)]] + (
-            [] if given.embedding_BCHW is None else [given.embedding_BCHW]
-        )
+        maps = [*given.maps, *([] if given.embedding_BCHW is None else [given.embedding_BCHW])]
         features = (given.image_B3HW - 0.5) / 0.25
         path = []
         for level, block in enumerate(self.down):
@@ -144,7 +114,6 @@ class PixelHead(nn.Module):
                     features = features + _sized(taken(map_BCHW), features.shape[-2:])
             path.append(features)
         features = path.pop()
-        seen_BD = torch.cat([given.pooled_BD, features.mean(dim=(2, 3))], dim=1)
         features = features + self.context(given.pooled_BD)[:, :, None, None]
         coarser = []
         for level in reversed(range(len(path))):
@@ -156,13 +125,17 @@ class PixelHead(nn.Module):
         logits = torch.einsum("bkc,bchw->bkhw", weights_BKC, features) + bias_BK[:, :, None, None]
         if self.mask is not None:
             logits = logits + _sized(self.mask(given).logits_BKHW, logits.shape[-2:])
-        presence_BK = self.presence(seen_BD) if self.presence is not None else None
-        return Output(logits, presence_BK, tuple(reversed(coarser)))
+        linear = self.probe(given)
+        logits = logits + _sized(linear.logits_BKHW, logits.shape[-2:])
+        return Output(logits, linear.presence_BK, tuple(reversed(coarser)))
+
+    def _read(self, given: Given) -> Given:
+        return replace(given, maps=given.maps[: len(self.maps)])
 
     def is_untrained(self) -> bool:
         """Whether the decoder adds nothing yet and the mask head is as it was made."""
         is_zero = not self.weights.weight.any() and not self.weights.bias.any()
-        return bool(is_zero) and (self.mask is None or self.mask.is_untrained())
+        return bool(is_zero) and self.probe.is_untrained() and (self.mask is None or self.mask.is_untrained())
 
 
 class _Norm(nn.Module):

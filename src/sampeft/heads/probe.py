@@ -15,6 +15,7 @@ from sampeft.sites import EncoderMap
 if TYPE_CHECKING:
     from sampeft.heads import Setting
 
+_CELL = 8  # pixels of a cell where there is no embedding
 _COLOURS = 6  # mean and spread of the three channels
 
 
@@ -26,23 +27,26 @@ class ProbeOptions:
 
 
 def build(setting: Setting, options: ProbeOptions) -> ProbeHead:
-    return ProbeHead(setting.classes, setting.maps, options.presence)
+    return ProbeHead(setting.classes, setting.maps, setting.stride, options.presence)
 
 
 class ProbeHead(nn.Module):
-    """Class logits on the grid of the encoder's last map, linear in the encoder's maps there, in mean and spread of the colours
+    """Class logits on the embedding's grid, linear in the encoder's maps there, in mean and spread of the colours
     there, and in the means and spreads of all of these over the whole picture. The mask decoder does not run.
 
     Every map is normalised over the channels of each place; nothing else bends. Of a backbone without maps colours are left.
+    stride: of the embedding, in pixels of the encoder's input; None without one.
     """
 
     reads_encoder_maps = True
     tokens = None
 
-    def __init__(self, classes: int, maps: tuple[EncoderMap, ...], presence: bool = True) -> None:
+    def __init__(self, classes: int, maps: tuple[EncoderMap, ...], stride: int | None, presence: bool = True) -> None:
         super().__init__()
         width = sum(m.width for m in maps) + _COLOURS
-        self.stride = maps[-1].stride if maps else 8
+        strides = [m.stride for m in maps]
+        self.at = strides.index(stride) if stride in strides else None
+        self.pooled_width = 2 * width
         self.here = nn.Conv2d(width, classes, 1)
         self.everywhere = nn.Linear(2 * width, classes)
         self.presence = nn.Linear(2 * width, classes) if presence else None
@@ -62,7 +66,7 @@ class ProbeHead(nn.Module):
         return replace(given, pooled_BD=torch.cat(moments(self._features(given)), dim=1))
 
     def forward(self, given: Given) -> Output:
-        """(B, K, h, w) on the grid of the encoder's last map."""
+        """(B, K, h, w) on the embedding's grid."""
         features = self._features(given)
         pooled_BD = given.pooled_BD if given.pooled_BD is not None else torch.cat(moments(features), dim=1)
         logits = self.here(features) + self.everywhere(pooled_BD)[:, :, None, None]
@@ -75,8 +79,11 @@ class ProbeHead(nn.Module):
     def _features(self, given: Given) -> torch.Tensor:
         """(B, D, h, w): the encoder's maps and the colours on one grid."""
         assert given.image_B3HW is not None
-        height, width = given.maps[-1].shape[-2:] if given.maps else given.image_B3HW.shape[-2:]
-        size = (height, width) if given.maps else (height // self.stride, width // self.stride)
+        height, width = given.image_B3HW.shape[-2:]
+        size = (height // _CELL, width // _CELL)
+        if self.at is not None:
+            height, width = given.maps[self.at].shape[-2:]
+            size = (height, width)
         image = (given.image_B3HW - 0.5) / 0.25
         mean = F.adaptive_avg_pool2d(image, size)
         spread = (F.adaptive_avg_pool2d(image.square(), size) - mean.square()).clamp_min(1e-6).sqrt()
