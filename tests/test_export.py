@@ -154,10 +154,10 @@ def test_a_merged_folder_gives_the_same_logits_without_the_base(
     segmenter = load(run)
     torch.manual_seed(12345)  # nothing may come from what the base's random weights would be
     whole = load_whole(tmp_path / "out", read_description(tmp_path / "out"), segmenter.labels)
+    opened = load(tmp_path / "out")  # as a user would
     images = torch.rand(2, 3, whole.side, whole.side, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         assert torch.allclose(whole(images), segmenter.model(images), rtol=0, atol=1e-6)
-        opened = load(tmp_path / "out")  # as a user would
         assert torch.equal(opened.model(images), whole(images))
     plain = method != "adapter"
     assert any(whole.is_added(name) for name, _ in whole.named_parameters()) is not plain

@@ -47,6 +47,28 @@ def model(monkeypatch: pytest.MonkeyPatch, labels: LabelSet) -> SemanticSam:
     return made
 
 
+@pytest.mark.parametrize("block", [1, None])
+def test_with_their_picture_in_8_bits_where_the_head_reads_it(
+    slices: Slices, monkeypatch: pytest.MonkeyPatch, labels: LabelSet, tmp_path: Path, block: int | None
+) -> None:
+    """On disk as computed; apart from those of a head that does not; half as many bytes for the picture as for a map."""
+    monkeypatch.setitem(BACKBONES, SPEC.name, SPEC)
+    found = {}
+    for head in ("mask", "pixel"):
+        made = make_tiny(SPEC.name, labels, head)
+        made.digest = "of real weights"
+        found[head] = [of(made, slices, block=block).get([0, 1, 2]) for _ in range(2)]
+        assert_equal(*found[head])
+    plain, pictured = (features for (features, _), _ in found.values())
+    *maps, picture = pictured
+    assert (picture.dtype, picture.shape) == (torch.uint8, (3, 1, made.side, made.side))
+    assert torch.equal(plain[0], maps[0])
+    rows = {folder: (folder / "rows").stat().st_size for folder in (tmp_path / "cache/views").iterdir()}
+    assert len(rows) == 2
+    extra = 2 * sum(m[0].numel() for m in maps[len(plain) :]) + picture[0].numel()
+    assert max(rows.values()) - min(rows.values()) == 2 * len(slices) * extra
+
+
 @pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows with every slice that goes through the encoder's start."""
