@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from fabricate.backbones import architectures, make_tiny, stirred
+from fabricate.backbones import architectures, make_tiny, presence_bias, stirred
 from sampeft import engines
 from sampeft.backbones import BACKBONES, NONE
 from sampeft.data.kept import MAKING
@@ -133,7 +133,7 @@ def test_an_exported_graph_of_every_architecture_is_its_model_at_any_batch(
     if whole.model.head.tells_presence:
         whole.model.gate = 0.4
         with torch.no_grad():  # the last class is below the gate
-            whole.model.head.presence.bias.copy_(torch.tensor([50.0, 50.0, -50.0]))
+            presence_bias(whole.model).copy_(torch.tensor([50.0, 50.0, -50.0]))
     side = whole.model.side
     images = torch.rand(3, 3, side, side, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 
-from fabricate.backbones import architectures, make_tiny, stirred
+from fabricate.backbones import architectures, make_tiny, presence_bias, stirred
 from sampeft.backbones import BACKBONES, NONE, RANDOM, load_backbone
 from sampeft.backbones.checkpoints import load_state
 from sampeft.data.augment import Augmentation
@@ -219,11 +219,11 @@ def test_merged_is_unmerged(story: Story) -> None:
 def reach(model: SemanticSam) -> int:
     """Pixels from a window's border within which what lies beyond it may matter, counted generously.
 
-    Half a cell of the coarsest map, between whose middles values are drawn. A 3 x 3 convolution reaches one cell of its input
+    Half a cell of the coarsest map, between whose middles values are drawn, 8 pixels where there is none. A 3 x 3 convolution reaches one cell of its input
     further, and where it halves the grid up to a whole new cell is touched; drawing up reaches one coarse cell further.
     """
     scale = model.side // model.encoder_side
-    coarsest = max((scale * m.stride for m in model.spec.family.encoder_maps(model.sam)), default=1)
+    coarsest = max((scale * m.stride for m in model.spec.family.encoder_maps(model.sam)), default=8)
     levels = len(model.head.down)
     down = 1 + sum(2 ** (level - 1) + 2 * 2**level for level in range(1, levels))
     up = sum((2 if level == 0 else 2**level) + 2 ** (level + 1) for level in range(levels - 1))
@@ -382,7 +382,7 @@ def test_a_model_decides_by_its_gate_unless_it_is_asked_in_full() -> None:
     model = stirred(make("sam-vit-b", "pixel"))
     images = pictures(model)
     with torch.no_grad():
-        model.head.presence.bias.copy_(torch.tensor([20.0, -20.0, 0.0]))
+        presence_bias(model).copy_(torch.tensor([20.0, -20.0, 0.0]))
         full = model(images, in_full=True)
         for gate in (0.0, 0.05, 0.5):
             model.gate = gate

@@ -32,17 +32,20 @@ from sampeft.io import read_volume
 
 def test_the_rows_stand_beside_the_columns_of_the_paper() -> None:
     rows = PLANS["table2"].rows(False)
-    assert [(row.paper, row.method, dict(row.options)) for row in rows[1:]] == [
+    assert [(row.paper, row.method, dict(row.options)) for row in rows[1:] if row.paper] == [
         ("SAM Adapter", "adapter", {}),
         ("SAM LoRA r=1", "lora", {"rank": 1}),
         ("SAM LoRA r=4", "lora", {"rank": 4}),
         ("SAM LoRA r=8", "lora", {"rank": 8}),
     ]
+    assert all(row.head == "mask" for plan in PLANS.values() for row in plan.rows(False) if row.paper)
+    assert [(row.head, row.control) for row in rows if not row.paper] == [("pixel", False), ("pixel", True)]
     assert rows[0].kind == "oracle"
     assert PLANS["table2"].rows(True)[2].options == {"rank": 1, "whole_decoder": True}
     assert [row.second for row in PLANS["table4"].rows(False)] == [False, True]
     slugs = [row.slug for plan in PLANS.values() for whole in (False, True) for row in plan.rows(whole)]
-    assert len(set(slugs)) == 2 + 1 + 2 * 3  # oracles, Adapter, three ranks of both kinds: none shares a folder
+    # Oracles, Adapter, three ranks of both kinds, pixel with and without SAM, probe, two baselines: none shares a folder.
+    assert len(set(slugs)) == 2 + 1 + 2 * 3 + 2 + 1 + 2
 
 
 def test_subsets_are_spread_evenly_with_both_ends() -> None:

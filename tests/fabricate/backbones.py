@@ -59,6 +59,11 @@ def make_tiny(
     return SemanticSam(loaded, labels, side, head, head_options, encoder_side).eval()
 
 
+def presence_bias(model: SemanticSam) -> torch.nn.Parameter:
+    """(K,) of a head that tells presence."""
+    return next(p for name, p in model.head.named_parameters() if name.endswith("presence.bias"))
+
+
 def stirred(model: SemanticSam, seed: int = 3) -> SemanticSam:
     """The model with a head that does something, as after a training; in place."""
     generator = torch.Generator().manual_seed(seed)
