@@ -219,8 +219,9 @@ def test_merged_is_unmerged(story: Story) -> None:
 def reach(model: SemanticSam) -> int:
     """Pixels from a window's border within which what lies beyond it may matter, counted generously.
 
-    Half a cell of the coarsest map, between whose middles values are drawn, 8 pixels where there is none. A 3 x 3 convolution reaches one cell of its input
-    further, and where it halves the grid up to a whole new cell is touched; drawing up reaches one coarse cell further.
+    Half a cell of the coarsest map, between whose middles values are drawn (without any: of the colours' 8 pixels). A 3 x 3
+    convolution reaches one cell of its input further, and where it halves the grid up to a whole new cell is touched;
+    drawing up reaches one coarse cell further.
     """
     scale = model.side // model.encoder_side
     coarsest = max((scale * m.stride for m in model.spec.family.encoder_maps(model.sam)), default=8)

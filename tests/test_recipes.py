@@ -47,7 +47,8 @@ def test_every_recipe_has_a_layout_here() -> None:
 def test_a_recipe_trains_and_all_of_it_arrives(name: str, tmp_path: Path) -> None:
     recipe = RECIPES / f"{name}.yaml"
     LAYOUTS[name](tmp_path / "data")
-    small = ["--backbone", "tiny", "--weights", "random", "--side", str(SIDE), "--held_out", "1",
+    small = ["--backbone", "tiny", "--weights", "random", "--side", str(SIDE), "--encoder_side", str(SIDE),
+             "--held_out", "1",
              "--training.steps", "2", "--training.validations", "1", "--training.head_first", "0"]  # fmt: skip
     arguments = ["--config", str(recipe), "--data", str(tmp_path / "data"), "--out", str(tmp_path / "run"), *small]
     assert main(["train", *arguments]) == 0

@@ -28,14 +28,14 @@ from sampeft.refine.stored import FILE
 BEST = {"keep": "all", "least_size": 20.0, "fill_holes": False, "least_sizes": {}}
 
 
-def bright(model: Any, places: Iterable[Any], *_: Any) -> Iterator[Said]:
+def bright(model: Any, places: Iterable[Any], *_: Any, **__: Any) -> Iterator[Said]:
     """As a trained model to which every bright pixel is the class."""
     for prepared, s in places:
         level = prepared.image(s)[:1]
         yield Said(prepared, s, 20 * torch.cat([0.5 - level, level - 0.5]))
 
 
-def bright_logits(model: Any, prepared: Any) -> Iterator[tuple[int, torch.Tensor]]:
+def bright_logits(model: Any, prepared: Any, **_: Any) -> Iterator[tuple[int, torch.Tensor]]:
     for said in bright(model, ((prepared, s) for s in range(len(prepared)))):
         yield said.slice, said.logits_Khw
 
