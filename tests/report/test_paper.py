@@ -59,7 +59,7 @@ def test_the_classes_are_those_of_our_readers(name: str, labels: object) -> None
 def test_every_row_of_a_plan_has_its_column() -> None:
     for name, plan in PLANS.items():
         if name in PAPER:
-            assert [row.paper for row in plan.rows(False)] == list(PAPER[name].columns)
+            assert [row.paper for row in plan.rows(False) if row.paper] == list(PAPER[name].columns)
 
 
 def test_names_of_btcv_are_turned_to_ours() -> None:
