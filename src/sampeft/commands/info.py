@@ -15,6 +15,8 @@ from sampeft.data.noise import NOISES
 from sampeft.denoise import DENOISERS
 from sampeft.errors import WeightsError
 from sampeft.folders import cache_folder
+from sampeft.heads import HEADS
+from sampeft.losses import LOSSES
 from sampeft.metrics.overlap import METRICS
 from sampeft.oracle.protocols import PROTOCOLS
 from sampeft.peft import METHODS
@@ -37,6 +39,8 @@ def gather() -> dict[str, Any]:
     import torch
 
     def weights(name: str) -> str:
+        if not BACKBONES[name].is_sam:
+            return "needs none: the control without a Segment Anything model"
         try:
             return str(BACKBONES[name].find_weights())
         except WeightsError:
@@ -57,6 +61,8 @@ def gather() -> dict[str, Any]:
             for name, b in BACKBONES.items()
         },
         "methods": {name: f"{first_sentence(m.attach.__doc__)} {options_of(m.options)}" for name, m in METHODS.items()},
+        "heads": {name: f"{first_sentence(h.build.__doc__)} {options_of(h.options)}" for name, h in HEADS.items()},
+        "losses": list(LOSSES),
         "layouts": {name: first_sentence(getattr(layout, "__doc__", "")) for name, layout in DATASETS.items()},
         "intensity": {name: asdict(recipe) for name, recipe in PRESETS.items()},
         "noises": {name: first_paragraph(kind.__doc__) for name, kind in NOISES.items()},
@@ -88,7 +94,7 @@ def run(config: Config) -> int:
         return 0
     for title, content in found.items():
         if not isinstance(content, dict):
-            print(f"{title}: {content}")
+            print(f"{title}: {', '.join(content) if isinstance(content, list) else content}")
             continue
         print(f"{title}:")
         for name, value in content.items():

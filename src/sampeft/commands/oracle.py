@@ -101,6 +101,8 @@ class Config:
 def run(config: Config) -> int:
     protocols = protocols_of(config.protocols)
     spec = backbone(config.backbone)
+    if not spec.is_sam:
+        raise UsageError("an oracle prompts a Segment Anything model, and the backbone none is none; choose another")
     settings = config.masks.over(MaskSettings.suited_to(spec))
     dataset = open_dataset(config.data, config.layout, parse_map(config.map))
     cases = checked_cases(dataset, config.split)

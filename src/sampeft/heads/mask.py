@@ -23,7 +23,10 @@ class MaskOptions:
 
 
 def build(setting: Setting, options: MaskOptions) -> MaskHead:
-    """Raises UsageError without a Segment Anything model, whose head this is."""
+    """SAM's own way up from the embedding, a token and a hypernetwork per class, as in the paper.
+
+    Raises UsageError without a Segment Anything model, whose head this is.
+    """
     if setting.mask_decoder is None:
         raise UsageError("the mask head is a Segment Anything model's own; with --backbone none take --head pixel")
     return MaskHead(setting.mask_decoder, setting.classes)

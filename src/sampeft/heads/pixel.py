@@ -37,6 +37,7 @@ class PixelOptions:
 
 
 def build(setting: Setting, options: PixelOptions) -> PixelHead:
+    """`mask` and `probe`, and a decoder over the picture, the encoder's maps and the embedding, on the picture's own grid."""
     return PixelHead(setting, options)
 
 

@@ -27,6 +27,7 @@ class ProbeOptions:
 
 
 def build(setting: Setting, options: ProbeOptions) -> ProbeHead:
+    """A linear classifier of the encoder's maps and the colours, here and over the whole picture."""
     return ProbeHead(setting.classes, setting.maps, setting.stride, options.presence)
 
 
