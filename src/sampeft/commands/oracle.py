@@ -15,6 +15,7 @@ from sampeft.commands.train import chosen_intensity, parse_map, say
 from sampeft.data import open_dataset
 from sampeft.data.cache import Preparation
 from sampeft.data.case import Case, Dataset
+from sampeft.errors import UsageError
 from sampeft.evaluation import Look
 from sampeft.io import write_atomically
 from sampeft.metrics.protocols import PROTOCOLS as SCORING
