@@ -56,3 +56,21 @@ def test_the_one_fault_of_the_real_set(real_data: Path) -> None:
     assert fault.file.name == "Misc_111_pixels0.png"
     assert "400 x 592" in fault.problem
     assert "220 x 325" in fault.problem
+
+
+def test_lists_of_other_folders_are_splits_by_the_folders_name(tmp_path: Path) -> None:
+    sirst_v1(tmp_path)
+    (tmp_path / "idx_320" / "test.txt").write_text("Misc_1")
+    dataset = open_dataset(tmp_path)
+    assert dataset.splits["idx_320/test"] == ("Misc_1",)
+    assert dataset.splits["idx_427/test"] == dataset.splits["test"]
+    (tmp_path / "idx_320" / "test.txt").write_text("an_image_of_a_larger_copy")
+    assert "idx_320/test" not in open_dataset(tmp_path).splits
+
+
+def test_trainval_is_what_a_final_model_may_see(tmp_path: Path) -> None:
+    sirst_v1(tmp_path)
+    dataset = open_dataset(tmp_path)
+    seen = [case.id for case in dataset.split("trainval")]
+    assert seen == [*dataset.splits["train"], *dataset.splits["val"]]
+    assert not set(seen) & set(dataset.splits["test"])

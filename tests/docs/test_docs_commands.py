@@ -121,7 +121,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 TINY = ["--backbone", "tiny", "--weights", "random", "--side", str(SIDE)]
 LESS: dict[str, list[str]] = {
-    "train": [*TINY, "--encoder_side", str(SIDE), "--plan", "false", "--held_out", "1", "--training.steps", "2", "--training.validations", "1",
+    "train": [*TINY, "--encoder_side", str(SIDE), "--plan", "false",
+              "--held_out", "1", "--training.steps", "2", "--training.validations", "1",
               "--training.head_first", "0"],
     "plan": [*TINY, "--held_out", "1", "--training.head_first", "0"],
     "oracle": TINY,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from sampeft.labels import LabelSet
+from sampeft.metrics.protocols import PROTOCOLS
 from sampeft.metrics.targets import TargetCounts, count_targets
 
 
@@ -66,3 +68,14 @@ def test_images_add_up() -> None:
 def test_volumes_are_refused() -> None:
     with pytest.raises(ValueError, match="pictures of equal size"):
         count_targets(np.ones((2, 2, 2), bool), np.ones((2, 2, 2), bool))
+
+
+def test_targets_256_scores_on_a_square_of_256_pixels() -> None:
+    """A picture of 512 x 128: a target 8 pixels tall and 2 wide is 4 x 4 there."""
+    truth = np.zeros((512, 128, 1), dtype=np.int16)
+    truth[100:108, 40:42] = 1
+    labels = LabelSet(("background", "target"), (0, 1))
+    scored = PROTOCOLS["targets-256"].score(truth, truth, (1, 1, 1), labels, "px")
+    assert scored.counts.truth.sum() == 256 * 256
+    assert scored.counts.tp[1] == 16
+    assert scored.measures["pixels"][1] == 256 * 256

@@ -163,13 +163,17 @@ def test_components_are_fitted_on_what_windows_say(large: tuple[Dataset, Case]) 
         fit_refiner("level-set", rough)
 
 
-def test_scores_are_of_one_view_whether_cut_or_whole(large: tuple[Dataset, Case]) -> None:
+def test_scores_are_of_all_views_and_refiners_are_fitted_on_one_whether_cut_or_whole(
+    large: tuple[Dataset, Case],
+) -> None:
     dataset, case = large
     for pixels, looks in ((SIDE, 25), (64, 1)):
         network = ByPixel()
         model = segmenter(network, pixels=pixels, backbone="made", method="made", options={})
-        evaluate_segmenter(replace(model, views=4), dataset, [case], "test")
-        assert network.seen == looks
+        for views in (4, 1):
+            network.seen = 0
+            evaluate_segmenter(replace(model, views=views), dataset, [case], "test")
+            assert network.seen == views * looks
         network.seen = 0
         Rough.of(replace(model, views=4, refiner=SPECKS), dataset, [case])
         assert network.seen == looks

@@ -1,4 +1,4 @@
-"""Views: the first is the slice as it is, none is mirrored, and their mean is worked by hand."""
+"""Views: the first is the slice as it is, mirrored ones are asked for, and their mean is worked by hand."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from sampeft.data.augment import SYMMETRIES
 from sampeft.data.cache import Preparation, PreparedVolume
 from sampeft.data.intensity import Intensity
 from sampeft.errors import UsageError
@@ -81,3 +82,26 @@ def test_where_a_view_did_not_look_only_the_others_count() -> None:
     assert probability[6:].numpy() == pytest.approx(1.0, abs=1e-5)
     assert disagreement is not None
     assert float(disagreement[0, 6:].max()) == 0
+
+
+def test_mirrored_and_turned_views_come_first_where_a_run_knows_them() -> None:
+    assert [view.symmetry for view in views(8, 8)] == list(SYMMETRIES)
+    assert views(4, 2)[:2] == (View(), View(symmetry=SYMMETRIES[1]))
+    assert views(4, 2)[2:] == views(3)[1:]
+    assert views(5) == views(5, 1)
+
+
+def test_the_mean_over_all_symmetries_turns_with_the_picture() -> None:
+    """Of any network whatever, here one that knows up from down."""
+    image = torch.rand(1, 1, 12, 12, generator=torch.Generator().manual_seed(1))
+    ramp = torch.linspace(0, 3, 12)[:, None].expand(12, 12)
+
+    def network(x_BCHW: torch.Tensor) -> torch.Tensor:
+        return torch.cat([x_BCHW * ramp, x_BCHW.roll(1, -1) - ramp], dim=1)
+
+    def mean(x_BCHW: torch.Tensor) -> torch.Tensor:
+        shown = views(8, 8)
+        return mean_of_views([network(view.moved(x_BCHW)) for view in shown], shown)[0]
+
+    for symmetry in SYMMETRIES:
+        assert torch.allclose(mean(symmetry.on(image)), symmetry.on(mean(image)), atol=1e-5)

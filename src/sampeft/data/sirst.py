@@ -49,7 +49,10 @@ def read(root: Path) -> Dataset:
     suffix = "_pixels0" if any(file_stem(path).endswith("_pixels0") for path in image_files(masks)) else ""
     files = pair_files(images, masks, label_suffix=suffix, complete=False)
     cases = group_cases(files, None, root)
-    splits = read_splits(_lists(root), cases)
+    known = {file.id for file in files}
+    splits = read_splits(
+        {name: path for name, path in _lists(root).items() if "/" not in name or _fits(path, known)}, cases
+    )
     return Dataset(
         root.resolve().name, root, SIRST_LABELS, cases, splits, label_values={255: 1}, modality="infrared, 8-bit"
     )
@@ -68,7 +71,12 @@ def _lists(root: Path) -> dict[str, Path]:
     named: dict[str, Path] = {}
     first: dict[str, Path] = {}
     for name in _LISTS:
-        found = {split: _list(root / name, split) for split in ("train", "val", "test", "trainval")}
+        try:
+            found = {split: _list(root / name, split) for split in ("train", "val", "test", "trainval")}
+        except DataError:
+            if not first:
+                raise
+            continue
         if not found["test"]:
             continue
         found["train"] = found["train"] or found["trainval"]
@@ -77,6 +85,11 @@ def _lists(root: Path) -> dict[str, Path]:
         if name != ".":
             named |= {f"{name}/{split}": path for split, path in lists.items()}
     return {**first, **named}
+
+
+def _fits(path: Path, known: set[str]) -> bool:
+    """Whether a list names images that are there alone; a second one need not go with a copy of a part of the set."""
+    return {file_stem(Path(line)) for line in path.read_text(encoding="utf-8").split()} <= known
 
 
 def _list(folder: Path, split: str) -> Path | None:
