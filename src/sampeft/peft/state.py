@@ -111,7 +111,7 @@ def merge(model: SemanticSam) -> SemanticSam:
 def unmerge(model: SemanticSam) -> SemanticSam:
     """Undo `merge`, bit for bit, in place."""
     model.activate()
-    device = next(model.sam.parameters()).device
+    device = model.mean.device
     for path in model.patch.merged:
         model.sam.set_submodule(path, model.patch.modules[path][1].to(device))
     model.patch.merged.clear()
