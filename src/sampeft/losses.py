@@ -120,7 +120,7 @@ def segmentation_loss(
         zero = logits.sum() * 0
         return Loss(zero, zero, zero)
     valid = sums_3K[2] if weights_K is None else sums_3K[2] * weights_K  # every valid pixel is of one class
-    ce = sums[0] / valid.sum()
+    ce = sums[0] / valid.sum().clamp_min(1e-12)  # 0 where all classes that are present weigh nothing
     dice = 1 - terms.regions(sums_3K)[present].mean()
     return Loss(ce_weight * ce + dice_weight * dice, ce, dice)
 

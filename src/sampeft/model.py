@@ -130,7 +130,8 @@ class SemanticSam(nn.Module):
             len(labels),
             loaded.spec.family.encoder_maps(sam),
             self.encoder_side // sam.prompt_encoder.image_embedding_size[0] if self.spec.is_sam else None,
-            self.side / self.encoder_side,
+            self.side,
+            self.encoder_side,
         )
         self.head = build_head(head, setting, head_options)
         self.gate = 0.0

@@ -108,7 +108,7 @@ class Backbone:
     @property
     def is_sam(self) -> bool:
         """False for the control without a Segment Anything model."""
-        return self.name != NONE
+        return self.family is not none
 
     def build(self) -> nn.Module:
         """The promptable model with random weights."""

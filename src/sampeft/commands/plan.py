@@ -63,6 +63,8 @@ def plan_command(config: Config) -> Plan:
     if config.start_from:
         start = config.start_from / WEIGHTS
         load_trained(model, load_state(start), start, partial=True)
+    if config.training.patch is None and dataset.labels.has_background:
+        say("note      for small targets train draws parts of the pictures; give --training.patch to plan with them")
     if config.training.compile:
         say("note      the steps are measured as they are without --training.compile")
     return plan_training(model, config.training, workload, config.method)

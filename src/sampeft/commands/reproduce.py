@@ -162,7 +162,7 @@ def reproduce_params(out: Path) -> int:
     for name, (total, trained) in PARAMETERS.items():
         method = name.split()[0].lower()
         options = {"rank": int(name.split("=")[1])} if "=" in name else {}
-        found = params.count(params.Config(backbone="sam-vit-b", classes=14), method, options)
+        found = params.count(params.Config(backbone="sam-vit-b", head="mask", classes=14), method, options)
         millions = (found["total_without_prompts"] / 1e6, found["trainable"] / 1e6)
         exact = (f"{found['total_without_prompts']:,}", f"{found['trainable']:,}")
         paper = (f"{total:.1f}", f"{trained:.1f}")
@@ -176,7 +176,7 @@ def reproduce_params(out: Path) -> int:
         f"# Table 3: parameters of SAM ViT-B\n\n{markdown_table(header, rows)}\n"
         "- Ours: 14 classes and background, as SAMed counts; all that runs without a prompt. The promptable head and the "
         "prompt encoder, which only points and boxes use, are not in it.\n"
-        "- `sampeft params --backbone sam-vit-b --method lora --options.rank 4 --classes 14` counts every part.\n"
+        "- `sampeft params --backbone sam-vit-b --head mask --method lora --options.rank 4 --classes 14` counts every part.\n"
     )
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / "table3.md", text.encode())

@@ -207,8 +207,12 @@ def pasted(
             down = int(torch.randint(-rows.min(), height - rows.max(), (), generator=generator))
             right = int(torch.randint(-columns.min(), width - columns.max(), (), generator=generator))
             if (channels_HW[rows + down, columns + right] == 0).all():
+                change_C = np.zeros(len(image_CHW), np.float32)
                 there = np.clip(ring + np.array([[down], [right]]), 0, np.array([[height - 1], [width - 1]]))
-                change_C = image_CHW[:, there[0], there[1]].mean(axis=1) - other_CHW[:, ring[0], ring[1]].mean(axis=1)
+                if ring.size:  # a piece that fills the picture has no surroundings
+                    change_C = image_CHW[:, there[0], there[1]].mean(axis=1) - other_CHW[:, ring[0], ring[1]].mean(
+                        axis=1
+                    )
                 moved = other_CHW[:, rows, columns] + change_C[:, None]
                 image_CHW[:, rows + down, columns + right] = moved.clip(0, 1)
                 channels_HW[rows + down, columns + right] = others_HW[rows, columns]

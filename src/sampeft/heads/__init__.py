@@ -45,14 +45,16 @@ class Setting:
     """What a head is made for.
 
     mask_decoder: the pretrained one; None without a Segment Anything model. maps: the encoder's. stride: pixels of the
-    encoder's input for a cell of the embedding; None without one. scale: pixels of the picture for one of the encoder's input.
+    encoder's input for a cell of the embedding; None without one. side, encoder_side: pixels of the square picture and of what
+    the encoder sees of it.
     """
 
     mask_decoder: Any
     classes: int
     maps: tuple[EncoderMap, ...]
     stride: int | None
-    scale: float
+    side: int
+    encoder_side: int
 
 
 @dataclass(frozen=True)

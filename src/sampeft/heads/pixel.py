@@ -64,7 +64,7 @@ class PixelHead(nn.Module):
             self.own_tokens = nn.Parameter(torch.randn(classes, TOKEN_WIDTH) * 0.02)
         joined = [*self.maps, *([] if setting.stride is None else [EncoderMap(TOKEN_WIDTH, setting.stride)])]
         deepest = len(widths) - 1
-        strides = [setting.scale * m.stride / m.spread for m in joined]
+        strides = [m.stride / m.spread * setting.side / setting.encoder_side for m in joined]
         self.levels = [min(deepest, max(0, round(math.log2(stride)))) for stride in strides]
         self.taken = nn.ModuleList(_Taken(m, widths[at]) for m, at in zip(joined, self.levels, strict=True))
         self.down = nn.ModuleList(
@@ -73,7 +73,7 @@ class PixelHead(nn.Module):
         )
         self.narrow = nn.ModuleList(nn.Conv2d(deeper, width, 1) for width, deeper in pairwise(widths))
         self.up = nn.ModuleList(_Block(width, width, 1, 2 if i == 0 else 1) for i, width in enumerate(widths[:-1]))
-        self.probe = ProbeHead(classes, self.maps, setting.stride, options.presence)
+        self.probe = ProbeHead(replace(setting, maps=self.maps), options.presence)
         self.context = nn.Linear(self.probe.pooled_width, widths[-1])
         self.weights = nn.Linear(TOKEN_WIDTH, widths[0])
         self.bias = nn.Linear(TOKEN_WIDTH, 1)

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from sampeft.heads.given import Given, Output, moments
-from sampeft.sites import EncoderMap
 
 if TYPE_CHECKING:
     from sampeft.heads import Setting
@@ -28,7 +27,7 @@ class ProbeOptions:
 
 def build(setting: Setting, options: ProbeOptions) -> ProbeHead:
     """A linear classifier of the encoder's maps and the colours, here and over the whole picture."""
-    return ProbeHead(setting.classes, setting.maps, setting.stride, options.presence)
+    return ProbeHead(setting, options.presence)
 
 
 class ProbeHead(nn.Module):
@@ -36,17 +35,19 @@ class ProbeHead(nn.Module):
     there, and in the means and spreads of all of these over the whole picture. The mask decoder does not run.
 
     Every map is normalised over the channels of each place; nothing else bends. Of a backbone without maps colours are left.
-    stride: of the embedding, in pixels of the encoder's input; None without one.
     """
 
     reads_encoder_maps = True
     tokens = None
 
-    def __init__(self, classes: int, maps: tuple[EncoderMap, ...], stride: int | None, presence: bool = True) -> None:
+    def __init__(self, setting: Setting, presence: bool = True) -> None:
         super().__init__()
-        width = sum(m.width for m in maps) + _COLOURS
-        strides = [m.stride for m in maps]
-        self.at = strides.index(stride) if stride in strides else None
+        classes, maps = setting.classes, setting.maps
+        self.widths = [m.width for m in maps]
+        width = sum(self.widths) + _COLOURS
+        self.side = setting.side
+        self.grid = setting.side // _CELL if setting.stride is None else setting.encoder_side // setting.stride
+        self.grids = [setting.encoder_side // m.stride for m in maps]
         self.pooled_width = 2 * width
         self.here = nn.Conv2d(width, classes, 1)
         self.everywhere = nn.Linear(2 * width, classes)
@@ -80,13 +81,22 @@ class ProbeHead(nn.Module):
     def _features(self, given: Given) -> torch.Tensor:
         """(B, D, h, w): the encoder's maps and the colours on one grid."""
         assert given.image_B3HW is not None
-        height, width = given.image_B3HW.shape[-2:]
-        size = (height // _CELL, width // _CELL)
-        if self.at is not None:
-            height, width = given.maps[self.at].shape[-2:]
-            size = (height, width)
         image = (given.image_B3HW - 0.5) / 0.25
-        mean = F.adaptive_avg_pool2d(image, size)
-        spread = (F.adaptive_avg_pool2d(image.square(), size) - mean.square()).clamp_min(1e-6).sqrt()
-        normed = [F.layer_norm(m.movedim(1, -1), m.shape[1:2]).movedim(-1, 1) for m in given.maps]
-        return torch.cat([*(F.adaptive_avg_pool2d(m, size) for m in normed), mean, spread], dim=1)
+        mean = self._on_grid(image, self.side, given.side)
+        spread = (self._on_grid(image.square(), self.side, given.side) - mean.square()).clamp_min(1e-6).sqrt()
+        found = []
+        for map_BCHW, width, grid in zip(given.maps, self.widths, self.grids, strict=True):
+            normed = F.layer_norm(map_BCHW.permute(0, 2, 3, 1), (width,)).permute(0, 3, 1, 2)
+            found.append(self._on_grid(normed, grid, given.side))
+        return torch.cat([*found, mean, spread], dim=1)
+
+    def _on_grid(self, maps_BCHW: torch.Tensor, grid: int, shown: int) -> torch.Tensor:
+        """Means over whole cells, and bilinear values where the grids do not divide each other. grid: cells of the maps of a
+        whole picture. shown: pixels of the part that is there. All sizes are numbers and no tensors' shapes, as ONNX wants.
+        """
+        factor = max(1, grid // self.grid)
+        means = F.avg_pool2d(maps_BCHW, factor) if factor > 1 else maps_BCHW
+        if grid // factor == self.grid:
+            return means
+        cells = self.grid * shown // self.side
+        return F.interpolate(means, (cells, cells), mode="bilinear", align_corners=False)

@@ -73,6 +73,9 @@ def attach(model: SemanticSam, name: str, options: Mapping[str, Any] | None = No
     if model.prompt is not None:
         model.prompt.requires_grad_(chosen.prompt)
     model.head.requires_grad_(chosen.head)
+    if model.prompt is not None and model.head.tokens is None:  # the mask decoder does not run
+        model.sam.mask_decoder.requires_grad_(False)
+        model.prompt.requires_grad_(False)
     model.patch = Patch.between(before, model.sam)
     model.patch.values = {
         name: parameter.detach().clone()

@@ -49,7 +49,7 @@ def load_whole(folder: Path, description: dict[str, Any], labels: LabelSet) -> S
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(f"{path}: does not fit the model that its adapter.json describes ({reason})") from None
-    encoder: Any = model.sam.vision_encoder
+    encoder: Any = getattr(model.sam, "vision_encoder", None)
     if hasattr(encoder, "native_positions"):  # those of the side that the file is for; there are no others
         encoder.native_positions = encoder.pos_embed.detach().clone()
     return model.eval()

@@ -158,7 +158,9 @@ class Batches:
             if random.random() < config.forced and (middle := _piece(truth_HW, self.model.labels.foreground, random)):
                 # The piece's pixel lies anywhere in the part's inner three quarters.
                 wanted = np.array(middle) - random.integers(length // 8, length - length // 8, size=2)
-                corner = np.clip(wanted, 0, side - length) // unit * unit
+                # To whole cells, but so that the pixel stays inside.
+                lowest, highest = -(-(np.array(middle) - length + 1) // unit) * unit, np.array(middle) // unit * unit
+                corner = np.clip(np.clip(wanted // unit * unit, lowest, highest), 0, (side - length) // unit * unit)
             found.append((int(corner[0]), int(corner[1])))
         return found
 

@@ -97,6 +97,11 @@ def fit(
         raise UsageError(
             "training.patience waits for held-out cases to get better, and there are none; give --held_out"
         )
+    if config.class_weights and len(config.class_weights) != len(model.labels):
+        raise UsageError(
+            f"training.class_weights are {len(config.class_weights)}, one for each of the {len(model.labels)} classes "
+            f"{', '.join(model.labels.names)} is wanted"
+        )
     set_seed(config.seed)
     only_cpu = not torch.accelerator.is_available()  # accelerate joins CPU processes only when it is told
     # One machine may still prepare its slices while another waits: longer than the library's ten minutes.
