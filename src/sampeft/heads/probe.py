@@ -91,12 +91,16 @@ class ProbeHead(nn.Module):
         return torch.cat([*found, mean, spread], dim=1)
 
     def _on_grid(self, maps_BCHW: torch.Tensor, grid: int, shown: int) -> torch.Tensor:
-        """Means over whole cells, and bilinear values where the grids do not divide each other. grid: cells of the maps of a
-        whole picture. shown: pixels of the part that is there. All sizes are numbers and no tensors' shapes, as ONNX wants.
+        """Means over whole cells, repeated values on a finer grid, bilinear ones where the grids do not divide each other.
+
+        grid: cells of the maps of a whole picture. shown: pixels of the part that is there. All sizes are numbers and no
+        tensors' shapes, as ONNX wants.
         """
         factor = max(1, grid // self.grid)
         means = F.avg_pool2d(maps_BCHW, factor) if factor > 1 else maps_BCHW
         if grid // factor == self.grid:
             return means
         cells = self.grid * shown // self.side
+        if grid < self.grid:  # repeated, so that a part of the picture has what the whole has there
+            return F.interpolate(means, (cells, cells), mode="nearest")
         return F.interpolate(means, (cells, cells), mode="bilinear", align_corners=False)
