@@ -68,6 +68,7 @@ def run(config: Config) -> int:
         TrainConfig(
             data=data,
             out=run_folder,
+            head="mask",  # the one whose three minutes were measured
             options={"rank": 4, "whole_decoder": True},
             side=config.side,
             held_out=0,

@@ -66,8 +66,8 @@ def _folders(root: Path) -> tuple[Path, Path] | None:
 
 
 def _lists(root: Path) -> dict[str, Path]:
-    """Split -> list file: of the first folder that has a test list by the split's name, of each by the folder's, too, such as
-    `img_idx/test`. `trainval` is `train` where there is no list of that name."""
+    """Split -> list file: of the first folder that has a test list by the split's name, of others by the folder's, too, such as
+    `idx_320/test`. `trainval` is `train` where there is no list of that name."""
     named: dict[str, Path] = {}
     first: dict[str, Path] = {}
     for name in _LISTS:
@@ -80,9 +80,10 @@ def _lists(root: Path) -> dict[str, Path]:
         if not found["test"]:
             continue
         found["train"] = found["train"] or found["trainval"]
-        lists = {split: path for split, path in found.items() if path}
-        first = first or lists
-        if name != ".":
+        lists = {split: path for split, path in found.items() if path and split != "trainval"}
+        if not first:
+            first = lists
+        elif name != ".":
             named |= {f"{name}/{split}": path for split, path in lists.items()}
     return {**first, **named}
 
