@@ -89,3 +89,10 @@ def test_the_commands_take_several_runs(runs: list[Path], tmp_path: Path) -> Non
     record = json.loads((tmp_path / "maps" / "predictions.json").read_text())
     assert len(record["settings"]["adapter_sha256"]) == 2
     assert main(["predict", *map(str, runs), "--out", str(tmp_path / "none")]) == 2
+
+
+def test_random_bases_of_other_seeds_are_not_taken_for_one(runs: list[Path]) -> None:
+    path = runs[1] / "adapter.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "seed": 1}))
+    with pytest.raises(UsageError, match=r"run0 and .*run1 differ in seed"):
+        load(runs)

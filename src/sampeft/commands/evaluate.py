@@ -229,6 +229,8 @@ def evaluate_segmenter(
     meta: dict[str, Any] = {"model": segmenter.name, "data": dataset.name, "split": split, "oracle": False}
     if cut:
         meta["by_windows"] = len(cut)
+    if runs := segmenter.description.get("ensemble"):
+        meta["ensemble"] = runs
     if segmenter.views > 1:
         meta["views"] = segmenter.views
     if segmenter.refiner:

@@ -27,7 +27,8 @@ class Config:
         options: options of the method; with several methods, of each that has them.
         classes: foreground classes; the background is added.
         side: pixels of the square input, on which SAM's table of positions depends; nothing: that of the weights.
-        head: mask or pixel; head_options: its options.
+        head: what draws the class maps: pixel, mask or probe.
+        head_options: options of the head.
         json: print one JSON object instead of a table.
     """
 

@@ -63,7 +63,7 @@ def plan_command(config: Config) -> Plan:
     if config.start_from:
         start = config.start_from / WEIGHTS
         load_trained(model, load_state(start), start, partial=True)
-    if config.training.patch is None and dataset.labels.has_background:
+    if config.training.patch is None and dataset.labels.has_background and model.head.reads_encoder_maps:
         say("note      for small targets train draws parts of the pictures; give --training.patch to plan with them")
     if config.training.compile:
         say("note      the steps are measured as they are without --training.compile")

@@ -56,7 +56,8 @@ class Config:
         weights: its weights: a file, a `transformers` folder, a hub id, 'random', or nothing: found by name.
         method: what is trained; `sampeft info` lists methods and their options.
         options: options of the method, such as --options.rank 8.
-        head: what draws the class maps: pixel, on the picture's own grid, or mask, SAM's own way up, as in the paper.
+        head: what draws the class maps: pixel, on the picture's own grid; mask, SAM's own way up, as in the paper; or probe, a
+            linear classifier of what the frozen encoder gives.
         head_options: options of the head, such as --head_options.presence false.
         encoder_side: pixels of what the encoder sees of the square input; nothing: as many as `side`. A smaller one costs less,
             and the head pixel still draws at `side`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -11,6 +11,7 @@ import torch
 from sampeft.errors import unknown_name
 from sampeft.heads import mask, pixel, probe
 from sampeft.heads.given import Given, Output
+from sampeft.options import read_options
 from sampeft.sites import EncoderMap
 
 
@@ -77,9 +78,4 @@ def build_head(name: str, setting: Setting, options: Mapping[str, Any] | None = 
     if name not in HEADS:
         raise unknown_name("head", name, HEADS)
     kind = HEADS[name]
-    known = {field.name for field in fields(kind.options)}
-    for key in options or {}:
-        if key not in known:
-            raise unknown_name(f"option of {name}", key, known)
-    given = {k: tuple(v) if isinstance(v, list) else v for k, v in (options or {}).items()}
-    return kind.build(setting, kind.options(**given))
+    return kind.build(setting, read_options(kind.options, options, name))

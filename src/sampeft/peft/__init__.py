@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sampeft.errors import unknown_name
 from sampeft.model import Patch, SemanticSam
+from sampeft.options import read_options
 from sampeft.peft import adapter, free, lora
 from sampeft.peft.placement import Options, Placement
 
@@ -62,12 +63,7 @@ def attach(model: SemanticSam, name: str, options: Mapping[str, Any] | None = No
     if name not in METHODS:
         raise unknown_name("method", name, METHODS)
     method = METHODS[name]
-    known = {field.name for field in fields(method.options)}
-    for key in options or {}:
-        if key not in known:
-            raise unknown_name(f"option of {name}", key, known)
-    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in (options or {}).items()}
-    chosen = method.options(**given)
+    chosen = read_options(method.options, options, name)
     before = dict(model.sam.named_modules())
     sites = method.attach(model, chosen) if model.spec.is_sam else []
     if model.prompt is not None:

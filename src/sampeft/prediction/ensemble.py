@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from sampeft.backbones import RANDOM
 from sampeft.engines import Engine
 from sampeft.errors import UsageError
 from sampeft.model import SemanticSam
@@ -68,7 +69,9 @@ def joined(
     same classes on pictures prepared alike, or not on the same backbone."""
     first = descriptions[0]
     for name, other in zip(names[1:], descriptions[1:], strict=True):
-        for key in ("label_map", "preparation", "backbone", "weights_sha256"):
+        # Random weights have no digest; their seed stands for one.
+        seeded = ("seed",) if first["weights_sha256"] == RANDOM else ()
+        for key in ("label_map", "preparation", "backbone", "weights_sha256", *seeded):
             if other[key] != first[key]:
                 raise UsageError(
                     f"{names[0]} and {name} differ in {key.replace('_', ' ')} ({_short(first[key])}; {_short(other[key])}): "

@@ -67,7 +67,7 @@ def load(
     def make_all() -> list[SemanticSam]:
         made: list[SemanticSam] = []
         for folder, described in zip(folders, descriptions, strict=True):
-            base = made[0].loaded if made else None if beside is None else beside.model.loaded
+            base = made[0].loaded if made else None
             made.append(_made(folder, described, labels, weights, merged and len(folders) == 1, base, beside))
         return made
 
@@ -81,8 +81,10 @@ def load(
 
     network = _Once(make)
     running = []
-    for number, (folder, described) in enumerate(zip(folders, descriptions, strict=True)):
-        one = network if len(runs) == 1 else _Once(partial(_merged_alone, make_all, number))
+    for folder, described in zip(folders, descriptions, strict=True):
+        one = (
+            network if len(runs) == 1 else _Once(partial(_made, folder, described, labels, weights, True, None, beside))
+        )
         identity = Identity.of(folder, described)
         running.append(engine_for(engine, one, identity, precision, make=make_graph))
     # The model itself goes the usual way, which shares it between threads and runs.
@@ -90,11 +92,6 @@ def load(
     if chosen is not None and len(runs) > 1:
         chosen = EnsembleEngine(running, preparation.side)
     return Segmenter(network, labels, preparation, description, refiner, chosen, views)
-
-
-def _merged_alone(make_all: Callable[[], list[SemanticSam]], number: int) -> SemanticSam:
-    """One of several models over one base, merged, for the graph of it."""
-    return merge(make_all()[number]).eval()
 
 
 class _Once:
@@ -120,11 +117,13 @@ def _made(
     base: LoadedBackbone | None,
     beside: Segmenter | None,
 ) -> SemanticSam:
-    """base: loaded before, to be shared. beside: the segmenter that may be using it."""
+    """base: loaded before, to be shared; None: that of `beside`, or a new one."""
     if is_whole(folder):
         model = load_whole(folder, description, labels)
         return model.cuda() if torch.cuda.is_available() else model
     wanted = description["weights_sha256"]
+    if base is None and beside is not None:
+        base = beside.model.loaded
     if base is not None:
         loaded = base
     else:
