@@ -10,7 +10,7 @@ demo: $(VENV)/.installed page
 
 test: $(VENV)/.installed page
 	$(MAKE) lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --max-worker-restart 0
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -10,7 +10,6 @@ import sys
 import tempfile
 import time
 import urllib.request
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +32,6 @@ def started(run: Path, folder: Path) -> tuple[subprocess.Popen[str], str]:
         [sys.executable, "-c", "import sys; from sampeft.commands.serve import Config, run; from pathlib import Path; "
          "sys.exit(run(Config([Path(sys.argv[1])], port=0)))", str(run)],
         stdout=subprocess.PIPE, text=True, env=environment,
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # which a shell's background jobs ignore
     )  # fmt: skip
     assert process.stdout is not None
     return process, process.stdout.readline().strip()
