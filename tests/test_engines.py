@@ -22,6 +22,7 @@ from sampeft.engines.graph import CLASSES, INPUT, LOGITS, ClassMap, Identity
 from sampeft.engines.kept import Kept
 from sampeft.engines.parity import Parity, pictures
 from sampeft.errors import UsageError
+from sampeft.heads.given import Gate
 from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
 
@@ -131,14 +132,14 @@ def test_an_exported_graph_of_every_architecture_is_its_model_at_any_batch(
     skip_without(kind)
     whole = ClassMap(make(architecture, head)).eval()
     if whole.model.head.tells_presence:
-        whole.model.gate = 0.4
+        whole.model.gate = Gate(0.4, 1e-6)
         with torch.no_grad():  # the last class is below the gate
             presence_bias(whole.model).copy_(torch.tensor([50.0, 50.0, -50.0]))
     side = whole.model.side
     images = torch.rand(3, 3, side, side, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         wanted_classes, wanted = whole(images)
-    assert wanted_classes.unique().tolist() == ([0, 1] if whole.model.gate else [0, 1, 2])
+    assert wanted_classes.unique().tolist() == ([0, 1] if whole.model.gate.presence else [0, 1, 2])
     if kind is onnx:
         import onnxruntime
 

@@ -68,7 +68,7 @@ def make_run(
         "head": head,
         "head_options": {},
         "encoder_side": None,
-        "presence_gate": 0.3,
+        "gate": {"presence": 0.3, "share": 0.05},
         "seed": 7,
         "method": attached.method,
         "options": attached.options,

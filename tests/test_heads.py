@@ -21,7 +21,7 @@ from sampeft.data.augment import Augmentation
 from sampeft.data.cache import Slices
 from sampeft.errors import UsageError, WeightsError
 from sampeft.heads import HEADS
-from sampeft.heads.given import ABSENT, Output, cut
+from sampeft.heads.given import ABSENT, Gate, Output, cut
 from sampeft.heads.mask import MaskHead
 from sampeft.heads.pixel import PixelHead
 from sampeft.labels import LabelSet
@@ -111,9 +111,15 @@ def test_a_run_with_detail_is_refused_and_one_without_a_head_is_of_the_mask_head
     with pytest.raises(WeightsError, match="trained with --detail, which --head pixel has replaced"):
         SemanticSam.described(loaded, LABELS, {**old, "detail": True})
     assert isinstance(SemanticSam.described(loaded, LABELS, {**old, "detail": False}).head, MaskHead)
-    described = {**old, "head": "pixel", "head_options": {"widths": [8, 16]}, "encoder_side": 32, "presence_gate": 0.2}
+    described = {
+        **old,
+        "head": "pixel",
+        "head_options": {"widths": [8, 16]},
+        "encoder_side": 32,
+        "gate": {"presence": 0.2, "share": 0.1},
+    }
     model = SemanticSam.described(loaded, LABELS, described)
-    assert (model.side, model.encoder_side, model.gate, len(model.head.down)) == (64, 32, 0.2, 2)
+    assert (model.side, model.encoder_side, model.gate, len(model.head.down)) == (64, 32, Gate(0.2, 0.1), 2)
 
 
 # --- the start --------------------------------------------------------------------------------------------------------
@@ -364,19 +370,40 @@ def test_presence_adds_its_logarithm_and_the_gate_leaves_out_what_is_below_but_t
         (0.9, [ABSENT, whole[1], ABSENT]),
     ):
         wanted = drawn + torch.tensor(added).reshape(1, 3, 1, 1)
-        torch.testing.assert_close(output.decided(gate), wanted, rtol=1e-6, atol=1e-5)
-    assert output.decided(0.9).argmax(1).unique().tolist() == [1]
+        torch.testing.assert_close(output.decided(Gate(gate)), wanted, rtol=1e-6, atol=1e-5)
+    assert output.decided(Gate(0.9)).argmax(1).unique().tolist() == [1]
 
 
 def test_each_picture_of_a_batch_has_its_own_presence_and_of_two_likeliest_none_goes() -> None:
     output = Output(torch.zeros(2, 2, 1, 1), torch.cat([odds(0.9, 0.2), odds(0.1, 0.1)]))
-    found = output.decided(0.5)[:, :, 0, 0]
+    found = output.decided(Gate(0.5))[:, :, 0, 0]
     torch.testing.assert_close(found, torch.tensor([[math.log(0.9), ABSENT], [math.log(0.1), math.log(0.1)]]))
+
+
+def test_a_class_that_would_fill_too_little_gives_way_to_the_next_likeliest_but_the_largest_stays() -> None:
+    """Ten pixels: six of class 0, three of class 1, one of class 2, whose next likeliest is class 1."""
+    first = torch.tensor([0] * 6 + [1] * 3 + [2])
+    drawn = torch.nn.functional.one_hot(first, 3).T.reshape(1, 3, 2, 5).float()
+    drawn[0, 1, 1, 4] = 0.5
+    output = Output(drawn, odds(0.5, 0.5, 0.5))
+    for share, counts in ((0.1, [6, 3, 1]), (0.11, [6, 4, 0]), (0.31, [10, 0, 0]), (0.9, [10, 0, 0])):
+        assert output.decided(Gate(0.0, share)).argmax(1).flatten().bincount(minlength=3).tolist() == counts
+
+
+def test_what_presence_leaves_out_fills_nothing() -> None:
+    drawn = torch.tensor([[[[0.0, 0.0, 0.0, 0.0]], [[1.0, 1.0, 1.0, -1.0]], [[2.0, 2.0, 2.0, 2.0]]]])
+    found = Output(drawn, odds(0.5, 0.5, 0.1)).decided(Gate(0.3, 0.3)).argmax(1)
+    assert found.tolist() == [[[1, 1, 1, 1]]]  # class 2 is absent, class 0 would fill a quarter
+
+
+def test_a_gate_says_itself() -> None:
+    assert Gate().in_words() == ""
+    assert Gate(0.3, 0.05).in_words() == "its presence is 0.3 or more and it would fill 5 % of it or more"
 
 
 def test_a_head_without_presence_decides_nothing() -> None:
     drawn = torch.randn(1, 3, 2, 2)
-    assert Output(drawn).decided(0.5) is drawn
+    assert Output(drawn).decided(Gate(0.5, 0.5)) is drawn
 
 
 def test_a_model_decides_by_its_gate_unless_it_is_asked_in_full() -> None:
@@ -385,11 +412,11 @@ def test_a_model_decides_by_its_gate_unless_it_is_asked_in_full() -> None:
     with torch.no_grad():
         presence_bias(model).copy_(torch.tensor([20.0, -20.0, 0.0]))
         full = model(images, in_full=True)
-        for gate in (0.0, 0.05, 0.5):
+        for gate in (Gate(), Gate(0.05), Gate(0.5), Gate(0.0, 0.4)):
             model.gate = gate
             assert torch.equal(model(images), full.decided(gate))
             assert torch.equal(model(images, in_full=True).logits_BKHW, full.logits_BKHW)
-    assert 1 not in full.decided(0.05).argmax(1)
+    assert 1 not in full.decided(Gate(0.05)).argmax(1)
 
 
 # --- prompts ----------------------------------------------------------------------------------------------------------

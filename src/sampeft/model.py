@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from sampeft.backbones import Features, LoadedBackbone, set_side
 from sampeft.errors import UsageError, WeightsError
 from sampeft.heads import Setting, build_head
-from sampeft.heads.given import Given, Output, Window
+from sampeft.heads.given import OPEN, Gate, Given, Output, Window
 from sampeft.labels import LabelSet
 
 
@@ -90,7 +90,7 @@ class SemanticSam(nn.Module):
     prompt, head: the trained default prompt and class-aware head.
     side: pixels of the square picture. encoder_side: pixels of what the encoder sees of it, the same by default; smaller, it
     costs less while a head that reads the picture keeps its detail.
-    gate: a class of a lower presence is left out of the class maps, unless it is the likeliest; 0: none is.
+    gate: what a class must have to be drawn in a class map; only of a head that tells presence.
     The logits of the head `mask` have 4 positions per position of the embedding (256 of 256 for LiteMedSAM, 112 of 448 for
     SAM and SAM 2), those of `pixel` one per pixel.
     """
@@ -115,7 +115,7 @@ class SemanticSam(nn.Module):
         self.loaded = loaded
         self.labels = labels
         self.side = side or loaded.spec.side
-        self.encoder_side = encoder_side or self.side
+        self.encoder_side = encoder_side if encoder_side and self.spec.is_sam else self.side  # `none` has no encoder
         if self.encoder_side > self.side:
             raise UsageError(
                 f"the encoder's side is {self.encoder_side}, that of the picture {self.side}; the encoder sees the whole "
@@ -134,7 +134,7 @@ class SemanticSam(nn.Module):
             self.encoder_side,
         )
         self.head = build_head(head, setting, head_options)
-        self.gate = 0.0
+        self.gate = OPEN
         mean, std = loaded.spec.norm
         self.mean = nn.Buffer(torch.tensor(mean).reshape(1, 3, 1, 1), persistent=False)
         self.std = nn.Buffer(torch.tensor(std).reshape(1, 3, 1, 1), persistent=False)
@@ -161,7 +161,7 @@ class SemanticSam(nn.Module):
             description.get("head_options"),
             description.get("encoder_side"),
         )
-        model.gate = description.get("presence_gate", 0.0)
+        model.gate = Gate(**description.get("gate", {}))
         return model
 
     def train(self, mode: bool = True) -> SemanticSam:

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from fabricate import write_png
+from fabricate import folder_dataset, write_png
 from fabricate.backbones import tiny_sam
 from sampeft.backbones import RANDOM, load_backbone
 from sampeft.cli import main
+from sampeft.data import open_dataset
 from sampeft.data.cache import Preparation
 from sampeft.data.intensity import Intensity
 from sampeft.errors import UsageError
@@ -89,6 +90,27 @@ def test_the_commands_take_several_runs(runs: list[Path], tmp_path: Path) -> Non
     record = json.loads((tmp_path / "maps" / "predictions.json").read_text())
     assert len(record["settings"]["adapter_sha256"]) == 2
     assert main(["predict", *map(str, runs), "--out", str(tmp_path / "none")]) == 2
+
+
+def test_scored_cases_that_any_run_was_trained_on_are_told(
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of four cases the first run saw P01 and P02, the second P02 and P04; a P03 of other data is another case."""
+    data = folder_dataset(tmp_path / "data", described={"labels": {"background": 0, "a": 1, "b": 2}})
+    name = open_dataset(data).name
+    for run, seen in zip(runs, (["P01", "P02"], ["P02", "P04"]), strict=True):
+        (run / "config.json").write_text(json.dumps({"training_cases": seen, "description": {"data": {"name": name}}}))
+        (run / "metrics.jsonl").write_text("")
+    words = ["--data", str(data), "--split", "all", "--out", str(tmp_path / "scores")]
+    assert main(["evaluate", *map(str, runs), *words]) == 0
+    said = "3 of the 4 scored cases were trained on"
+    assert f"{said}; what a model has seen says nothing of new images (P01, P02, P04)" in capsys.readouterr().err
+    assert said in (tmp_path / "scores" / "report.html").read_text()
+    (runs[0] / "config.json").write_text(
+        json.dumps({"training_cases": ["P03"], "description": {"data": {"name": "x"}}})
+    )
+    assert main(["evaluate", str(runs[0]), *words]) == 0
+    assert "trained on" not in capsys.readouterr().err
 
 
 def test_random_bases_of_other_seeds_are_not_taken_for_one(runs: list[Path]) -> None:

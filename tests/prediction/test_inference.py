@@ -107,7 +107,7 @@ def test_a_run_loads_alone_and_gives_the_same_map(make_model: Make, labels: Labe
     direct = Segmenter(model, labels, segmenter.preparation, segmenter.description)
     assert segmenter.labels == labels
     assert np.array_equal(segmenter.predict(picture), direct.predict(picture))
-    assert segmenter.name == "lite-medsam lora r=2"
+    assert segmenter.name == "lite-medsam lora r=2, mask head"
     written = segmenter.predict_file(picture, tmp_path / "out")
     assert set(np.unique(np.asarray(read_volume(written).array))) <= set(range(256))
     assert json.loads((run / "adapter.json").read_text())["best_dsc"] == 0.9

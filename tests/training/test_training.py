@@ -25,6 +25,7 @@ from sampeft.data import open_dataset
 from sampeft.data.cache import Preparation, Slices
 from sampeft.data.intensity import PRESETS
 from sampeft.errors import SampeftError, UsageError
+from sampeft.heads.given import OPEN, Gate
 from sampeft.labels import LabelSet
 from sampeft.losses import segmentation_loss
 from sampeft.model import SemanticSam
@@ -285,7 +286,7 @@ def test_an_untrained_head_finds_no_foreground(make_small: Make, tmp_path: Path)
     dataset = open_dataset(folder_dataset(tmp_path, cases=2, files_per_case=1, classes=4))
     preparation = Preparation(PRESETS["percentile"], SPEC.family.TINY_SIDE)
     by_gate = training.validate(make_small(), dataset, dataset.cases, preparation)
-    assert {gate: found.headline().mean for gate, found in by_gate.items()} == {0.0: 0.0}
+    assert {gate: found.headline().mean for gate, found in by_gate.items()} == {OPEN: 0.0}
 
 
 def test_the_average_is_what_is_saved(make_small: Make, tmp_path: Path) -> None:
@@ -375,4 +376,4 @@ def test_two_processes_write_once_and_score_uneven_cases_as_one_process_does(
     dataset, segmenter = open_dataset(data), load(tmp_path / "run", merged=False)
     cases = [case for case in dataset.cases if case.id in held_out]
     alone = training.validate(segmenter.model, dataset, cases, segmenter.preparation)
-    assert scored["val_dsc"] == pytest.approx(alone[scored["presence_gate"]].headline().mean, abs=1e-6)
+    assert scored["val_dsc"] == pytest.approx(alone[Gate(**scored["gate"])].headline().mean, abs=1e-6)

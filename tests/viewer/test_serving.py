@@ -41,7 +41,7 @@ def test_ctrl_c_ends_it_cleanly_and_a_kill_leaves_what_the_next_one_removes(run:
     process, address = started(run, tmp_path)
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+", address)
     with urllib.request.urlopen(f"{address}/api/runs") as answer:
-        assert b'"lite-medsam lora r=2"' in answer.read()
+        assert b'"lite-medsam lora r=2, mask head"' in answer.read()
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
     [folder] = tmp_path.glob(f"{PREFIX}*")
     assert folder.stat().st_mode & 0o077 == 0

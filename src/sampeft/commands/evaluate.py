@@ -136,12 +136,17 @@ def evaluate_run(config: Config, protocol: Protocol = PROTOCOLS["default"]) -> E
     same_labels(segmenter.labels, dataset, config.run)
     cases = checked_cases(dataset, config.split)
     cut_of(segmenter, cases)  # what is refused is refused before anything is looked at
+    seen = trained_on(runs, dataset, cases)
+    if seen:
+        say(f"warning   {_seen(len(seen), len(cases))} ({', '.join(seen[:4])}{', ...' if len(seen) > 4 else ''})")
     predictor = None
     if config.calibrate:
         temperatures = held_out_temperature(segmenter, dataset, cases, runs)
         predictor = CalibratedPredictor(segmenter.model, temperatures, refiner=refiner, shown=segmenter.shown)
     maps = config.out / "maps" if config.maps else None
     evaluation, looks = evaluate_segmenter(segmenter, dataset, cases, config.split, maps, protocol, predictor)
+    if seen:
+        evaluation.meta["trained_on"] = len(seen)
     beside = [(path, Evaluation.read(path)) for path in config.beside]
     others = {str(other.meta.get("model", path.name)): other for path, other in beside}
     write_results(config.out, {segmenter.name: evaluation, **others}, looks, segmenter, config.run)
@@ -166,6 +171,22 @@ def held_out_temperature(
             fitted = temperature_on(segmenter.model, dataset, cases, segmenter.preparation, shown, segmenter.shown)
         readings[f"temperature {fitted:.2f}"] = fitted
     return readings
+
+
+def trained_on(runs: Sequence[Path], dataset: Dataset, cases: Sequence[Case]) -> list[str]:
+    """Which of the cases any of the runs was trained on, by their ids in a data set of the same name."""
+    configs = [run_config(run) for run in runs]
+    seen = {
+        id
+        for config in configs
+        if config.get("description", {}).get("data", {}).get("name") == dataset.name
+        for id in config.get("training_cases", [])
+    }
+    return [case.id for case in cases if case.id in seen]
+
+
+def _seen(number: int, scored: int) -> str:
+    return f"{number} of the {scored} scored cases were trained on; what a model has seen says nothing of new images"
 
 
 def is_cut(segmenter: Segmenter, image: Path) -> bool:
@@ -289,6 +310,8 @@ def write_results(
             f"{by_windows} pictures are larger than those of training and were looked at by windows, as `predict` does; "
             "calibration is of the others."
         )
+    if seen := first.meta.get("trained_on"):
+        notes.append(f"{_seen(seen, len(first.cases))}.")
     if segmenter and segmenter.has_random_weights:
         notes.append("RANDOM WEIGHTS: this model did not start from pretrained weights.")
     shown = examples(first, looks)

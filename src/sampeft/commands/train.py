@@ -29,11 +29,12 @@ from sampeft.denoise import Denoise
 from sampeft.denoise.dncnn import FILE as DENOISER
 from sampeft.denoise.training import Denoising
 from sampeft.errors import UsageError
+from sampeft.heads.given import Gate
 from sampeft.io import read_volume, sha256, write_atomically
 from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
 from sampeft.peft import attach, count_parameters
-from sampeft.peft.state import WEIGHTS, load_trained
+from sampeft.peft.state import WEIGHTS, load_trained, read_description
 from sampeft.planning.planner import processes
 from sampeft.planning.trial_run import plan_training, workload_of
 from sampeft.progress import bar
@@ -333,6 +334,8 @@ def train(config: Config, dataset: Dataset | None = None) -> Result:
         )
         ended = ", ended early by training.patience" if result.early else ""
         say(f"trained   {result.steps} steps in {result.minutes} minutes{score}{ended}; run: {config.out}")
+        if gate := Gate(**read_description(config.out).get("gate", {})).in_words():
+            say(f"gate      in a picture a class is drawn where {gate}, as was best for the held-out cases")
         if result.alarm:
             say(f"warning   {result.alarm}")
     return result

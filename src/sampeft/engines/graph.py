@@ -42,7 +42,7 @@ class Identity:
     def of(cls, folder: Path, description: Mapping[str, Any]) -> Identity:
         """Of a run, from its files alone. description: the content of its adapter.json, where the base's digest is."""
         named = ("backbone", "weights_sha256", "seed", "method", "options", "label_map")
-        shape = ("head", "head_options", "encoder_side", "presence_gate")
+        shape = ("head", "head_options", "encoder_side", "gate")
         parts = [
             sha256(folder / (WHOLE if is_whole(folder) else WEIGHTS)),
             {name: description.get(name) for name in (*named, *shape)},

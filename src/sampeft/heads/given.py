@@ -17,6 +17,27 @@ ABSENT = -1e4
 """Added to the logits of a class that a picture does not hold; a probability of 0 in any precision."""
 
 
+@dataclass(frozen=True)
+class Gate:
+    """What a class must have to be drawn in a picture at all; the likeliest is drawn always.
+
+    presence: probability that the picture holds it. share: of the picture's pixels, that it would be drawn in. Both 0..1.
+    """
+
+    presence: float = 0.0
+    share: float = 0.0
+
+    def in_words(self) -> str:
+        """For people; empty where every class is drawn."""
+        presence = [f"its presence is {self.presence:g} or more"] if self.presence else []
+        share = [f"it would fill {100 * self.share:g} % of it or more"] if self.share else []
+        return " and ".join([*presence, *share])
+
+
+OPEN = Gate()
+"""Every class is drawn."""
+
+
 class Output(NamedTuple):
     """logits_BKHW: of the classes. presence_BK: logits of which classes the whole picture holds, from a head that tells.
     coarser: class logits at coarser grids, finest first, for losses of their own; of a head in training alone."""
@@ -25,17 +46,27 @@ class Output(NamedTuple):
     presence_BK: torch.Tensor | None = None
     coarser: tuple[torch.Tensor, ...] = ()
 
-    def decided(self, gate: float = 0.0) -> torch.Tensor:
-        """Class logits to which the logarithm of each class's presence is added. gate: classes of a lower presence get
-        `ABSENT`, but for the likeliest."""
+    def decided(self, gate: Gate = OPEN) -> torch.Tensor:
+        """Class logits to which the logarithm of each class's presence is added, or `ABSENT` where it does not pass the
+        gate. A head that tells no presence has no gate."""
         if self.presence_BK is None:
             return self.logits_BKHW
         presence_BK = self.presence_BK.float()
         log_BK = F.logsigmoid(presence_BK)
-        if gate:
-            is_absent_BK = (presence_BK.sigmoid() < gate) & (presence_BK < presence_BK.amax(dim=1, keepdim=True))
-            log_BK = log_BK.masked_fill(is_absent_BK, ABSENT)
-        return self.logits_BKHW + log_BK[:, :, None, None]
+        if gate.presence:
+            log_BK = log_BK.masked_fill(_below(presence_BK.sigmoid(), gate.presence), ABSENT)
+        logits_BKHW = self.logits_BKHW + log_BK[:, :, None, None]
+        if gate.share:
+            classes_K = torch.arange(logits_BKHW.shape[1], device=logits_BKHW.device)
+            is_drawn_BKHW = logits_BKHW.argmax(dim=1, keepdim=True) == classes_K[:, None, None]
+            share_BK = is_drawn_BKHW.float().mean(dim=(2, 3))
+            logits_BKHW = logits_BKHW.masked_fill(_below(share_BK, gate.share)[:, :, None, None], ABSENT)
+        return logits_BKHW
+
+
+def _below(values_BK: torch.Tensor, least: float) -> torch.Tensor:
+    """Which are lower than `least` and than the largest of their picture."""
+    return (values_BK < least) & (values_BK < values_BK.amax(dim=1, keepdim=True))
 
 
 @dataclass(frozen=True)

@@ -145,10 +145,13 @@ class Segmenter:
 
     @property
     def name(self) -> str:
-        """What tables call it, such as `lite-medsam lora r=4`."""
-        rank = self.description["options"].get("rank")
-        words = [self.description["backbone"], self.description["method"], *([f"r={rank}"] if rank else [])]
-        words += [f"x {len(runs)}"] if (runs := self.description.get("ensemble")) else []
+        """What tables call it, such as `lite-medsam lora r=4, pixel head` or `without SAM, pixel head`."""
+        described = self.description
+        rank = described["options"].get("rank")
+        adapted = [described["backbone"], described["method"], *([f"r={rank}"] if rank else [])]
+        base = "without SAM" if described["backbone"] == "none" else " ".join(adapted)
+        words = [f"{base}, {described.get('head', 'mask')} head"]
+        words += [f"x {len(runs)}"] if (runs := described.get("ensemble")) else []
         return " ".join(words + ([f"+ {self.refiner.name}"] if self.refiner else []))
 
     @property

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from sampeft.data.cache import Preparation
 from sampeft.data.case import Case, Dataset
 from sampeft.evaluation import read_case
+from sampeft.heads.given import OPEN, Gate
 from sampeft.io import write_atomically
 from sampeft.metrics.counts import Counts, count
 from sampeft.metrics.scores import Evaluation
@@ -24,8 +25,8 @@ from sampeft.model import SemanticSam
 from sampeft.peft.state import save_trained
 from sampeft.training.checkpoint import Checkpoint, Learner, Position, remove_leftovers
 
-GATES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
-"""Presences below which a class may be left out of the class maps; which of them, held-out cases decide."""
+GATES = tuple(Gate(presence, share) for presence in (0.0, 0.3, 0.5) for share in (0.0, 0.05, 0.1))
+"""What a class may have to have to be drawn; which of them, held-out cases decide."""
 _TOGETHER = 4  # slices that go through the model at a time
 
 
@@ -35,14 +36,14 @@ def validate(
     cases: Sequence[Case],
     preparation: Preparation,
     accelerator: Any = None,
-    gates: Sequence[float] | None = None,
-) -> dict[float, Evaluation]:
+    gates: Sequence[Gate] | None = None,
+) -> dict[Gate, Evaluation]:
     """Gate -> scores of whole cases, on the files' own grids; processes share the cases. gates: None: those of a model that
-    tells presence, of another 0 alone."""
+    tells presence, of another `OPEN` alone."""
     from accelerate.utils import gather_object
 
     if gates is None:
-        gates = GATES if model.head.tells_presence else (0.0,)
+        gates = GATES if model.head.tells_presence else (OPEN,)
     rank, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     mine = [(case.id, _counts(model.eval(), dataset, case, preparation, gates)) for case in cases[rank::processes]]
     scored = dict(gather_object(mine) if processes > 1 else mine)
@@ -54,7 +55,7 @@ def validate(
 
 
 def _counts(
-    model: SemanticSam, dataset: Dataset, case: Case, preparation: Preparation, gates: Sequence[float]
+    model: SemanticSam, dataset: Dataset, case: Case, preparation: Preparation, gates: Sequence[Gate]
 ) -> list[Counts]:
     """Of a case at each gate, pooled over its files and slices."""
     totals = [Counts.zeros(len(dataset.labels)) for _ in gates]
@@ -65,11 +66,15 @@ def _counts(
             with torch.inference_mode():
                 images_B3HW = torch.stack([prepared.image(s) for s in places]).to(device)
                 output = model(images_B3HW, in_full=True)
-                for i, gate in enumerate(gates):
-                    logits_BKhw = output.decided(gate).float().cpu()
-                    for s, logits_Khw in zip(places, logits_BKhw, strict=True):
-                        channels_HW = prepared.frame.class_map(logits_Khw)
-                        totals[i] = totals[i] + count(channels_HW, truth_SHW[s], len(dataset.labels))
+                by_gate = [output.decided(gate).float().cpu() for gate in gates]
+            for s, of_gates in zip(places, zip(*by_gate, strict=True), strict=True):
+                counted: list[tuple[torch.Tensor, Counts]] = []  # most gates leave out the same
+                for i, logits_Khw in enumerate(of_gates):
+                    found = next((counts for logits, counts in counted if torch.equal(logits, logits_Khw)), None)
+                    if found is None:
+                        found = count(prepared.frame.class_map(logits_Khw), truth_SHW[s], len(dataset.labels))
+                        counted.append((logits_Khw, found))
+                    totals[i] = totals[i] + found
     return totals
 
 
@@ -176,16 +181,16 @@ class Saver:
                 if is_best:
                     at.best_dsc, at.best_step, at.waited = dsc, at.step, 0
                 state |= {"val_dsc": dsc, "start_dsc": at.start_dsc}
-                at.gate = gate
+                at.gate = asdict(gate)
                 if dsc is not None and (alarm := alarm_of(dsc, at.start_dsc)):
                     state["alarm"] = alarm
             if self.accelerator.is_main_process:
-                content = {**self.description, "presence_gate": at.gate, "trained": state}
+                content = {**self.description, "gate": at.gate, "trained": state}
                 save_trained(self.out / "last", self.learner.model, content)
                 if is_best or at.best_dsc is None:
                     save_trained(self.out, self.learner.model, content)
 
-    def _score(self, at: Position) -> tuple[float | None, float]:
+    def _score(self, at: Position) -> tuple[float | None, Gate]:
         """Mean foreground DSC of the held-out cases, None without any foreground, at the gate that is best for it; logged with
         that of each class."""
         assert self.preparation is not None
@@ -193,7 +198,7 @@ class Saver:
         scores = {gate: _number(evaluation.headline().mean) for gate, evaluation in by_gate.items()}
         gate = max(scores, key=lambda gate: scores[gate] or 0.0)
         per_class = {c.name: _number(c.interval.mean) for c in by_gate[gate].per_class()}
-        gated = {"presence_gate": gate} if len(by_gate) > 1 else {}
+        gated = {"gate": asdict(gate)} if len(by_gate) > 1 else {}
         self.log.record(at.step, at.seconds / 60, val_dsc=scores[gate], **gated, val_per_class=per_class)
         return scores[gate], gate
 

@@ -41,7 +41,7 @@ class Label(BaseModel):
 
 class RunBody(BaseModel):
     id: str
-    model: str = Field(description="what tables call it, such as `lite-medsam lora r=4`")
+    model: str = Field(description="what tables call it, such as `lite-medsam lora r=4, pixel head`")
     backbone: str
     method: str
     options: dict[str, Any]

@@ -47,7 +47,7 @@ class Run:
 
     @property
     def model(self) -> str:
-        """What tables call it, such as `lite-medsam lora r=4`."""
+        """What tables call it, such as `lite-medsam lora r=4, pixel head`."""
         rank = self.description["options"].get("rank")
         return " ".join([self.description["backbone"], self.description["method"], *([f"r={rank}"] if rank else [])])
 
