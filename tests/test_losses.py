@@ -247,9 +247,3 @@ def test_settings_of_a_training_become_its_objective() -> None:
     assert Training(patch=32).objective.spread_foreground
     with pytest.raises(UsageError, match=r"unknown loss 'ce-dice'; did you mean 'ce\+dice'"):
         Training(loss="ce-dice")
-    for wrong in ({"loss_weights": (0.0, 0.0)}, {"class_weights": (1.0, -1.0)}, {"presence_weight": -0.1}):
-        with pytest.raises(UsageError, match="loss_weights, class_weights and presence_weight are 0 or more"):
-            Training(**wrong)
-    for out_of_range in ({"patch": -1}, {"forced": 1.5}):
-        with pytest.raises(UsageError, match="patch and forced are"):
-            Training(**out_of_range)

@@ -70,11 +70,11 @@ def test_a_method_of_ones_own_is_a_function_and_a_dict_line(
 @pytest.mark.parametrize(
     ("method", "options", "message"),
     [
-        ("lora", {"rank": 0}, "rank must be at least 1, got 0"),
+        ("lora", {"rank": 0}, "rank is 0; give 1 or more"),
         ("lora", {"targets": ("q", "x")}, "targets are of q, k, v, proj, mlp; got x"),
         ("lora", {"parts": ("neck",)}, "parts are of encoder, decoder; got neck"),
         ("lora", {"last": 11}, "last is 11 blocks, but the encoder of lite-medsam has 10"),
-        ("lora", {"last": 0}, "last must be at least 1 block, got 0"),
+        ("lora", {"last": 0}, "last is 0; give 1 or more"),
         ("lora", {"parts": ()}, "nothing to attach to: name at least one of encoder, decoder"),
         ("adalora", {"rank": 8}, "start_rank must be above rank (8), got 8"),
         ("adapter", {"width": 2.5}, "width is a share below 1 or a number of channels, got 2.5"),

@@ -221,7 +221,7 @@ def scripted(
 ) -> training.Result:
     """A training with a validation every second step, whose scores are given; another one is an error."""
     given = iter(scores)
-    monkeypatch.setattr(saving.Saver, "_score", lambda self, at: (next(given), 0.0))
+    monkeypatch.setattr(saving.Saver, "_score", lambda self, at: (next(given), OPEN))
     config = Training(**{"steps": 8, "validations": 4, "head_first": 0.0, **settings})
     held_out: Any = ["a case"]
     preparation = Preparation(PRESETS["percentile"], 64)
@@ -321,11 +321,6 @@ def test_a_tracker_that_is_not_there_is_told_with_the_way_to_get_it(monkeypatch:
         Training(trackers=("comet_ml",))
     with pytest.raises(UsageError, match="unknown tracker 'tensorbord'; did you mean 'tensorboard'"):
         Training(trackers=("tensorbord",))
-
-
-def test_settings_without_sense_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"training.ema is 1; give a decay"):
-        Training(ema=1.0)
 
 
 def test_precision_follows_the_hardware(monkeypatch: pytest.MonkeyPatch) -> None:

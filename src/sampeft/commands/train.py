@@ -29,11 +29,13 @@ from sampeft.denoise import Denoise
 from sampeft.denoise.dncnn import FILE as DENOISER
 from sampeft.denoise.training import Denoising
 from sampeft.errors import UsageError
+from sampeft.heads import HEADS
 from sampeft.heads.given import Gate
 from sampeft.io import read_volume, sha256, write_atomically
 from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
-from sampeft.peft import attach, count_parameters
+from sampeft.options import options_by_name
+from sampeft.peft import METHODS, attach, count_parameters
 from sampeft.peft.state import WEIGHTS, load_trained, read_description
 from sampeft.planning.planner import processes
 from sampeft.planning.trial_run import plan_training, workload_of
@@ -220,7 +222,9 @@ def train(config: Config, dataset: Dataset | None = None) -> Result:
     spec = backbone(config.backbone)
     side = config.side or spec.side
     spec.check_side(side)
-    with_bands(PRESETS["percentile"], config.bands)  # a wrong list is told before any file is opened
+    with_bands(PRESETS["percentile"], config.bands)  # what is wrong in itself is told before any file is opened
+    options_by_name(HEADS, "head", config.head, config.head_options)
+    options_by_name(METHODS, "method", config.method, config.options)
     denoise = chosen_denoiser(config)
 
     dataset = dataset or open_dataset(config.data, config.layout, parse_map(config.map))

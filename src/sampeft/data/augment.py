@@ -13,6 +13,7 @@ from scipy import ndimage
 from sampeft.data.noise import NOISES, noise
 from sampeft.errors import UsageError, unknown_name
 from sampeft.labels import LabelSet
+from sampeft.options import check_ranges, number
 from sampeft.volume import IGNORE
 
 _RING = 3  # pixels round a piece that is pasted, by which its surroundings are compared
@@ -38,36 +39,29 @@ class Augmentation:
     image alone. noise_strength: lowest and highest strength, drawn uniformly; None: the usual ones of each kind.
     """
 
-    shift: float = 0.06
-    scale: float = 0.15
-    rotation_deg: float = 15.0
-    contrast: float = 0.2
-    brightness: float = 0.08
-    gamma: float = 0.2
-    noise: float = 0.03
-    elastic: float = 0.0
-    inverted_gamma: float = 0.0
-    blur: float = 0.0
-    low_resolution: float = 1.0
-    copy_paste: float = 0.0
-    mirror: float = 0.0
-    unchanged: float = 0.25
+    shift: float = number(0.06, 0, 1)
+    scale: float = number(0.15, 0, 1, below=True)
+    rotation_deg: float = number(15.0, 0, 180)
+    contrast: float = number(0.2, 0, 1)
+    brightness: float = number(0.08, 0, 1)
+    gamma: float = number(0.2, 0)
+    noise: float = number(0.03, 0)
+    elastic: float = number(0.0, 0, 1)
+    inverted_gamma: float = number(0.0, 0, 1)
+    blur: float = number(0.0, 0)
+    low_resolution: float = number(1.0, 1)
+    copy_paste: float = number(0.0, 0, 1)
+    mirror: float = number(0.0, 0, 1)
+    unchanged: float = number(0.25, 0, 1)
     noises: tuple[str, ...] = ()
-    noise_probability: float = 0.5
+    noise_probability: float = number(0.5, 0, 1)
     noise_strength: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         for name in self.noises:
             if name not in NOISES:
                 raise unknown_name("noise", name, NOISES)
-        for name in ("mirror", "unchanged", "noise_probability", "inverted_gamma", "copy_paste"):
-            if not 0 <= (probability := getattr(self, name)) <= 1:
-                raise UsageError(f"{name} is {probability:g}; give 0 to 1")
-        if not (self.elastic >= 0 and self.blur >= 0 and self.low_resolution >= 1):
-            raise UsageError(
-                f"elastic {self.elastic:g}, blur {self.blur:g}, low_resolution {self.low_resolution:g}: give 0 or more of "
-                "the first two, 1 or more of the third"
-            )
+        check_ranges(self, "augmentation.")
         if self.noise_strength is not None and not 0 <= self.noise_strength[0] <= self.noise_strength[1]:
             low, high = self.noise_strength
             raise UsageError(f"noise_strength goes from low to high, got {low:g} to {high:g}")

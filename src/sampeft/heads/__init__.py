@@ -8,10 +8,9 @@ from typing import Any, Protocol
 
 import torch
 
-from sampeft.errors import unknown_name
 from sampeft.heads import mask, pixel, probe
 from sampeft.heads.given import Given, Output
-from sampeft.options import read_options
+from sampeft.options import options_by_name
 from sampeft.sites import EncoderMap
 
 
@@ -75,7 +74,5 @@ HEADS: dict[str, HeadKind] = {
 
 def build_head(name: str, setting: Setting, options: Mapping[str, Any] | None = None) -> Any:
     """A head by name. Raises UsageError for an unknown one or an unknown option, or where it cannot be built."""
-    if name not in HEADS:
-        raise unknown_name("head", name, HEADS)
-    kind = HEADS[name]
-    return kind.build(setting, read_options(kind.options, options, name))
+    chosen = options_by_name(HEADS, "head", name, options)
+    return HEADS[name].build(setting, chosen)

@@ -12,9 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from sampeft.errors import UsageError
 from sampeft.heads.given import Given, Output
 from sampeft.heads.mask import MaskHead
 from sampeft.heads.probe import ProbeHead
+from sampeft.options import check_ranges, number
 from sampeft.sites import EncoderMap
 
 if TYPE_CHECKING:
@@ -33,7 +35,12 @@ class PixelOptions:
     presence: bool = True
     encoder_maps: bool = True
     deep_supervision: bool = True
-    widths: tuple[int, ...] = WIDTHS
+    widths: tuple[int, ...] = number(WIDTHS, 1)
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        if len(self.widths) < 2:
+            raise UsageError(f"widths are {self.widths}; give two or more")
 
 
 def build(setting: Setting, options: PixelOptions) -> PixelHead:

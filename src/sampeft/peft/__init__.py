@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sampeft.errors import unknown_name
 from sampeft.model import Patch, SemanticSam
-from sampeft.options import read_options
+from sampeft.options import options_by_name
 from sampeft.peft import adapter, free, lora
 from sampeft.peft.placement import Options, Placement
 
@@ -60,10 +59,8 @@ def attach(model: SemanticSam, name: str, options: Mapping[str, Any] | None = No
 
     Raises UsageError for an unknown method or option.
     """
-    if name not in METHODS:
-        raise unknown_name("method", name, METHODS)
+    chosen = options_by_name(METHODS, "method", name, options)
     method = METHODS[name]
-    chosen = read_options(method.options, options, name)
     before = dict(model.sam.named_modules())
     sites = method.attach(model, chosen) if model.spec.is_sam else []
     if model.prompt is not None:

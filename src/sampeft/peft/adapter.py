@@ -14,6 +14,7 @@ from torch import nn
 
 from sampeft.errors import UsageError
 from sampeft.model import SemanticSam
+from sampeft.options import number
 from sampeft.peft.placement import Placement
 from sampeft.sites import AttentionSite, MlpSite
 
@@ -24,12 +25,12 @@ class AdapterOptions(Placement):
     scale: of the adapters beside an MLP (the paper's s).
     """
 
-    width: float = 0.25
-    scale: float = 0.5
+    width: float = number(0.25, 0, above=True)
+    scale: float = number(0.5)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.width <= 0 or (self.width > 1 and self.width != int(self.width)):
+        if self.width > 1 and self.width != int(self.width):
             raise UsageError(f"width is a share below 1 or a number of channels, got {self.width}")
 
     def channels(self, width: int) -> int:
@@ -40,8 +41,8 @@ class AdapterOptions(Placement):
 class AdaptFormerOptions(AdapterOptions):
     """As of `adapter`; the defaults are AdaptFormer's."""
 
-    width: float = 64
-    scale: float = 0.1
+    width: float = number(64, 0, above=True)
+    scale: float = number(0.1)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 
 from sampeft.errors import UsageError
 from sampeft.model import SemanticSam
+from sampeft.options import number
 from sampeft.peft.placement import Placement
 from sampeft.peft.projections import split_fused
 from sampeft.sites import TARGETS
@@ -38,14 +39,9 @@ class LoraOptions(ProjectionOptions):
     the weight is W + B A as in the paper's eq. 3. dropout: before the path.
     """
 
-    rank: int = 4
-    alpha: float | None = None
-    dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.rank < 1:
-            raise UsageError(f"rank must be at least 1, got {self.rank}")
+    rank: int = number(4, 1)
+    alpha: float | None = number(None, 0, above=True)
+    dropout: float = number(0.0, 0, 1, below=True)
 
     def settings(self) -> dict[str, Any]:
         """In the words of `peft`'s LoraConfig."""
@@ -59,8 +55,8 @@ class AdaLoraOptions(LoraOptions):
     orthogonality: weight of the penalty that keeps the directions of a layer apart.
     """
 
-    start_rank: int = 8
-    orthogonality: float = 0.5
+    start_rank: int = number(8, 1)
+    orthogonality: float = number(0.5, 0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -72,22 +68,22 @@ class AdaLoraOptions(LoraOptions):
 class VeraOptions(ProjectionOptions):
     """rank: width of the random projections that all layers share; only two vectors a layer are trained."""
 
-    rank: int = 256
+    rank: int = number(256, 1)
 
 
 @dataclass(frozen=True)
 class OftOptions(ProjectionOptions):
     """block: side of the orthogonal blocks that rotate a layer's input; it divides the widths of all backbones here."""
 
-    block: int = 16
+    block: int = number(16, 1)
 
 
 @dataclass(frozen=True)
 class LokrOptions(ProjectionOptions):
     """rank: of the second Kronecker factor. alpha: the path is scaled by alpha / rank; None: alpha = rank."""
 
-    rank: int = 4
-    alpha: float | None = None
+    rank: int = number(4, 1)
+    alpha: float | None = number(None, 0, above=True)
 
 
 def inject(model: SemanticSam, options: ProjectionOptions, config: Callable[[list[str]], Any]) -> tuple[list[str], Any]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from sampeft.errors import UsageError
 from sampeft.model import SemanticSam
+from sampeft.options import check_ranges, number
 from sampeft.sites import Site
 
 
@@ -25,14 +26,13 @@ class Placement(Options):
     """
 
     parts: tuple[str, ...] = ("encoder", "decoder")
-    last: int | None = None
+    last: int | None = number(None, 1)
     whole_decoder: bool = False
 
     def __post_init__(self) -> None:
         if unknown := [part for part in self.parts if part not in ("encoder", "decoder")]:
             raise UsageError(f"parts are of encoder, decoder; got {', '.join(unknown)}")
-        if self.last is not None and self.last < 1:
-            raise UsageError(f"last must be at least 1 block, got {self.last}")
+        check_ranges(self)
 
     def sites(self, model: SemanticSam) -> list[Site]:
         """The sites to attach to. Raises UsageError when there is none."""

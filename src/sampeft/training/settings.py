@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from sampeft.data.augment import Augmentation
 from sampeft.errors import UsageError, unknown_name
 from sampeft.losses import LOSSES, Objective
+from sampeft.options import check_ranges, number
 
 _MINUTES = 30.0  # where no end is given; no default of the field, which would also end a run that is given steps
 
@@ -52,37 +53,37 @@ class Training:
     trackers: where metrics go beside metrics.jsonl, by accelerate: tensorboard (into the run's logs), wandb, mlflow, ...
     """
 
-    steps: int | None = None
-    minutes: float | None = None
-    batch: int = 2
-    lr: float = 1e-3
-    base_lr: float = 0.1
-    weight_decay: float = 0.01
-    warmup: float = 0.05
-    power: float = 0.9
-    clip: float = 1.0
-    validations: int = 8
-    balance: float = 0.5
-    head_first: float = 0.3
-    head_batch: int = 3
-    head_bank: int = 512
-    cached_views: int = 0
-    cache_mib: int = 4096
-    accumulate: int = 1
+    steps: int | None = number(None, 1)
+    minutes: float | None = number(None, 0, above=True)
+    batch: int = number(2, 1)
+    lr: float = number(1e-3, 0, above=True)
+    base_lr: float = number(0.1, 0)
+    weight_decay: float = number(0.01, 0)
+    warmup: float = number(0.05, 0, 1, below=True)
+    power: float = number(0.9, 0)
+    clip: float = number(1.0, 0, above=True)
+    validations: int = number(8, 1)
+    balance: float = number(0.5, 0, 1)
+    head_first: float = number(0.3, 0, 1)
+    head_batch: int = number(3, 1)
+    head_bank: int = number(512, 1)
+    cached_views: int = number(0, 0)
+    cache_mib: int = number(4096, 0)
+    accumulate: int = number(1, 1)
     recompute: bool = False
     compile: bool = False
-    patch: int | None = None
-    forced: float = 0.5
+    patch: int | None = number(None, 0)
+    forced: float = number(0.5, 0, 1)
     loss: str = "ce+dice"
-    loss_weights: tuple[float, float] = (0.3, 0.7)
-    class_weights: tuple[float, ...] = ()
-    presence_weight: float = 0.1
+    loss_weights: tuple[float, float] = number((0.3, 0.7), 0)
+    class_weights: tuple[float, ...] = number((), 0)
+    presence_weight: float = number(0.1, 0)
     precision: str = "auto"
-    seed: int = 0
-    max_bad_steps: int = 20
-    ema: float = 0.0
-    patience: int = 0
-    checkpoint_minutes: float = 10.0
+    seed: int = number(0, 0)
+    max_bad_steps: int = number(20, 1)
+    ema: float = number(0.0, 0, 1, below=True)
+    patience: int = number(0, 0)
+    checkpoint_minutes: float = number(10.0, 0)
     trackers: tuple[str, ...] = ()
     augmentation: Augmentation = field(default_factory=Augmentation)
 
@@ -91,27 +92,13 @@ class Training:
             raise UsageError(f"unknown precision '{self.precision}'; known: auto, fp32, bf16, fp16")
         if self.loss not in LOSSES:
             raise unknown_name("loss", self.loss, LOSSES)
-        if (self.patch or 0) < 0 or not 0 <= self.forced <= 1:
-            raise UsageError(
-                f"training.patch and forced are {self.patch or 0} and {self.forced:g}; give pixels, or 0 for whole pictures, "
-                "and a share of 0 to 1"
-            )
-        if min((*self.loss_weights, *self.class_weights, self.presence_weight)) < 0 or not any(self.loss_weights):
-            raise UsageError(
-                "training.loss_weights, class_weights and presence_weight are 0 or more, not all of them 0"
-            )
-        if self.cached_views < 0 or self.cache_mib < 0:
-            raise UsageError(
-                f"training.cached_views and cache_mib are {self.cached_views} and {self.cache_mib}; give 0 or more"
-            )
-        if not 1 <= self.accumulate <= self.batch:
+        check_ranges(self, "training.")
+        if not any(self.loss_weights):
+            raise UsageError("training.loss_weights are both 0; one of them must be more")
+        if self.accumulate > self.batch:
             raise UsageError(
                 f"training.accumulate is {self.accumulate}; a step of {self.batch} slices has 1 to {self.batch} parts"
             )
-        if not self.base_lr >= 0:
-            raise UsageError(f"training.base_lr is {self.base_lr:g}; give a share of training.lr, such as 0.1, or 0")
-        if not 0 <= self.ema < 1:
-            raise UsageError(f"training.ema is {self.ema:g}; give a decay from 0 (off) to below 1, such as 0.99")
         if self.trackers:
             _check_trackers(self.trackers)
 
