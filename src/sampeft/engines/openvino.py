@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from threading import local
@@ -160,5 +161,9 @@ def _library() -> Any:
     return openvino
 
 
+@cache
 def _core() -> Any:
+    """One for the process, which is never dropped. A core puts an alternative signal stack into the thread that makes it and
+    takes back the one of before when it goes: cores that do not go in the reverse order leave a stack that is no more,
+    and the next signal ends the process."""
     return _library().Core()
