@@ -147,7 +147,9 @@ def terminated() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_a_signal_leaves_a_usable_model(make_small: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_leaves_a_usable_model(
+    make_small: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     real, calls = losses.segmentation_loss, []
 
     def signals_in_the_third_step(*arguments: Any, **named: Any) -> Any:
@@ -163,6 +165,7 @@ def test_a_signal_leaves_a_usable_model(make_small: Make, tmp_path: Path, monkey
     result = run(make_small(), tmp_path, minutes=10)
     assert result.stopped
     assert result.steps >= 2
+    assert "stopping after this step" in capfd.readouterr().err
     assert read_description(tmp_path)["trained"]["step"] == result.steps
     assert signal.getsignal(signal.SIGTERM) is before
 

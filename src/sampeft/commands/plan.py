@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sampeft.backbones import backbone, load_backbone
-from sampeft.backbones.checkpoints import load_state
 from sampeft.commands.train import Config as TrainConfig
 from sampeft.commands.train import chosen_denoiser, chosen_intensity, model_of, parse_map, say, split_cases
 from sampeft.data import open_dataset
 from sampeft.data.cache import Preparation
 from sampeft.errors import UsageError
 from sampeft.peft import attach
-from sampeft.peft.state import WEIGHTS, load_trained
+from sampeft.peft.warm_start import start_from
 from sampeft.planning.planner import Plan
 from sampeft.planning.trial_run import plan_training, workload_of
 
@@ -61,8 +60,7 @@ def plan_command(config: Config) -> Plan:
     model = model_of(config, load_backbone(config.backbone, config.weights), dataset.labels, side)
     attach(model, config.method, config.options)
     if config.start_from:
-        start = config.start_from / WEIGHTS
-        load_trained(model, load_state(start), start, partial=True)
+        start_from(model, config.start_from, config.head)
     if config.training.patch is None and dataset.labels.has_background and model.head.reads_encoder_maps:
         say("note      for small targets train draws parts of the pictures; give --training.patch to plan with them")
     if config.training.compile:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sampeft.backbones import RANDOM, LoadedBackbone, backbone, load_backbone
-from sampeft.backbones.checkpoints import load_state
 from sampeft.data import open_dataset
 from sampeft.data.augment import symmetries_of
 from sampeft.data.cache import Preparation, fingerprint, prepare
@@ -30,13 +29,13 @@ from sampeft.denoise.dncnn import FILE as DENOISER
 from sampeft.denoise.training import Denoising
 from sampeft.errors import UsageError
 from sampeft.heads import HEADS
-from sampeft.heads.given import Gate
 from sampeft.io import read_volume, sha256, write_atomically
 from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
 from sampeft.options import options_by_name
 from sampeft.peft import METHODS, attach, count_parameters
-from sampeft.peft.state import WEIGHTS, load_trained, read_description
+from sampeft.peft.state import WEIGHTS
+from sampeft.peft.warm_start import start_from
 from sampeft.planning.planner import processes
 from sampeft.planning.trial_run import plan_training, workload_of
 from sampeft.progress import bar
@@ -65,7 +64,7 @@ class Config:
         encoder_side: pixels of what the encoder sees of the square input; nothing: as many as `side`. A smaller one costs less,
             and the head pixel still draws at `side`.
         start_from: run whose trained weights are the start, such as one of `decoder` for a `lora` with whole_decoder; what it
-            did not train starts as usual, and its side may be another.
+            did not train starts as usual, and its side may be another. Classes are matched by name.
         layout: layout of the data set; nothing: found by looking.
         split: split to train on; 'auto': train if the data set has it, else all; 'fold2of5': all cases outside that fold.
         held_out: cases of it that are not trained on but scored on the way; below 1 a share, else a number, 0 none.
@@ -260,9 +259,8 @@ def train(config: Config, dataset: Dataset | None = None) -> Result:
     model = model_of(config, loaded, dataset.labels, side)
     attached = attach(model, config.method, config.options)
     if config.start_from and not resumed:
-        start = config.start_from / WEIGHTS
-        load_trained(model, load_state(start), start, partial=True)
-        say(f"start     {config.start_from}")
+        for i, line in enumerate(start_from(model, config.start_from, config.head)):
+            say(f"          {line}" if i else f"start     {config.start_from}: {line}")
     say(f"model     {config.backbone} ({loaded.source}), side {side}, {config.method} at {len(attached.sites)} sites")
     if loaded.digest == RANDOM:
         say("warning   RANDOM WEIGHTS: nothing pretrained is used")
@@ -338,7 +336,7 @@ def train(config: Config, dataset: Dataset | None = None) -> Result:
         )
         ended = ", ended early by training.patience" if result.early else ""
         say(f"trained   {result.steps} steps in {result.minutes} minutes{score}{ended}; run: {config.out}")
-        if gate := Gate(**read_description(config.out).get("gate", {})).in_words():
+        if gate := result.gate.in_words():
             say(f"gate      in a picture a class is drawn where {gate}, as was best for the held-out cases")
         if result.alarm:
             say(f"warning   {result.alarm}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from sampeft.backbones import Features
 from sampeft.data.cache import Preparation, Slices
 from sampeft.data.case import Case, Dataset
 from sampeft.errors import SampeftError, UsageError
-from sampeft.heads.given import Window, cut
+from sampeft.heads.given import OPEN, Gate, Window, cut
 from sampeft.model import SemanticSam
 from sampeft.progress import bar
 from sampeft.training.averaging import Average
@@ -38,6 +39,7 @@ class Result:
     """What a training came to. stopped: by Ctrl-C or SIGTERM before its end. early: ended by `patience`.
 
     start_dsc: of the held-out cases before training; alarm: why the model is of no use, if it is not better than that.
+    gate: of the best model.
     """
 
     steps: int
@@ -49,12 +51,14 @@ class Result:
     early: bool = False
     start_dsc: float | None = None
     alarm: str | None = None
+    gate: Gate = OPEN
 
     @classmethod
     def of(cls, at: Position, stopped: bool = False, early: bool = False) -> Result:
         alarm = None if at.best_dsc is None else alarm_of(at.best_dsc, at.start_dsc)
         minutes = round(at.seconds / 60, 2)
-        return cls(at.step, minutes, at.best_dsc, at.best_step, at.bad_steps, stopped, early, at.start_dsc, alarm)
+        start, gate = at.start_dsc, Gate(**at.best_gate)
+        return cls(at.step, minutes, at.best_dsc, at.best_step, at.bad_steps, stopped, early, start, alarm, gate)
 
 
 def precision_for(device: torch.device, asked: str) -> str:
@@ -149,6 +153,13 @@ def fit(
             if stopped or progress >= 1 or progress >= (at.validations + 1) / config.validations:
                 if not stopped:  # one that goes on must not miss the validation that is due now
                     at.validations = math.floor(progress * config.validations + 1e-9)
+                if progress >= 1 and not at.learned and not stopped:
+                    raise SampeftError(
+                        f"nothing was learned: none of the {at.step} steps was finite; lower --training.lr (now {config.lr:g})"
+                        if at.step
+                        else f"nothing was learned: training's time was over before its first step; give more than "
+                        f"{config.minutes:g} minutes"
+                    )
                 saver.save(at, score=at.learned and not stopped)
                 early = 0 < config.patience <= at.waited and progress < 1
                 at.finished = (early or progress >= 1) and not stopped
@@ -278,12 +289,15 @@ def _agree(accelerator: Any, progress: float, stop: list[int]) -> tuple[float, b
 
 @contextmanager
 def _stop_signal() -> Iterator[list[int]]:
-    """Within the block the first Ctrl-C or SIGTERM only fills the list; a second one acts as usual."""
+    """Within the block the first Ctrl-C or SIGTERM only fills the list, and says so; a second one acts as usual."""
     received: list[int] = []
     old: dict[signal.Signals, Any] = {}
 
     def note(number: int, frame: FrameType | None) -> None:
         received.append(number)
+        os.write(
+            2, b"\nstopping after this step, what was learned is kept; once more to stop at once\n"
+        )  # print is not safe here
         for restored, handler in old.items():
             signal.signal(restored, handler)
 

@@ -177,11 +177,11 @@ class Saver:
             if self.held_out and self.preparation and score:
                 dsc, gate = self._score(at)
                 at.waited += 1
+                at.gate = asdict(gate)
                 is_best = dsc is not None and (at.best_dsc is None or dsc > at.best_dsc)
                 if is_best:
-                    at.best_dsc, at.best_step, at.waited = dsc, at.step, 0
+                    at.best_dsc, at.best_step, at.best_gate, at.waited = dsc, at.step, at.gate, 0
                 state |= {"val_dsc": dsc, "start_dsc": at.start_dsc}
-                at.gate = asdict(gate)
                 if dsc is not None and (alarm := alarm_of(dsc, at.start_dsc)):
                     state["alarm"] = alarm
             if self.accelerator.is_main_process:
