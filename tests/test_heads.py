@@ -289,6 +289,20 @@ def test_presence_is_that_of_the_whole_picture_whatever_is_drawn_of_it(architect
     torch.testing.assert_close(part.presence_BK, whole.presence_BK, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("head", ["mask", "pixel"])
+def test_beside_windows_the_mask_head_draws_the_whole(head: str) -> None:
+    """In training they have a loss of their own (`training.whole_weight`)."""
+    model = stirred(make("mobile-sam", head, side=128))
+    with torch.no_grad():
+        features = model.encode(pictures(model))
+        found = model.decode(features, [(0, 64), (64, 0)], 64)
+        mask = model.decode(features).logits_BKHW if head == "mask" else None
+    assert found.whole_BKHW is not None
+    assert found.whole_BKHW.shape[:2] == (2, 3)
+    assert mask is None or torch.equal(found.whole_BKHW, mask)
+    assert model.decode(features).whole_BKHW is None
+
+
 def test_the_unit_of_windows_is_whole_cells_of_every_map() -> None:
     """Of 64 pixels LiteMedSAM has grids of 32 and 16, SAM one of 4, Hiera the coarsest of 2; half as many for half a side."""
     units = {name: make(name, "pixel").window_unit() for name in ("lite-medsam", "sam-vit-b", "sam2-hiera-t")}

@@ -227,23 +227,49 @@ def test_coarse_logits_are_drawn_up_to_the_truth() -> None:
     assert numbers(Objective()(Output(logits), truth)) == numbers(segmentation_loss(drawn, truth))
 
 
+def of_classes(classes: int, cells: int) -> torch.Tensor:
+    return torch.zeros(1, classes, cells, cells)
+
+
 def test_a_target_of_one_pixel_is_at_every_level_where_foreground_is_spread() -> None:
     truth = torch.zeros(1, 16, 16).long()
     truth[0, 5, 9] = 1
     truth[0, :, 12:] = IGNORE
     spread, plain = Objective(spread_foreground=True), Objective()
     for cells in (8, 4, 2):
-        found = spread._coarse(truth, (cells, cells))
+        found = spread._coarse(truth, of_classes(2, cells))
         assert (found == 1).sum() == 1
         assert found[0, 5 * cells // 16, 9 * cells // 16] == 1
-        assert not (plain._coarse(truth, (cells, cells)) == 1).any() or cells == 8
-    assert (spread._coarse(truth, (8, 8))[..., 6:] == IGNORE).all()
-    assert (spread._coarse(truth, (8, 8))[..., :6] != IGNORE).all()
+        assert not (plain._coarse(truth, of_classes(2, cells)) == 1).any() or cells == 8
+    assert (spread._coarse(truth, of_classes(2, 8))[..., 6:] == IGNORE).all()
+    assert (spread._coarse(truth, of_classes(2, 8))[..., :6] != IGNORE).all()
+
+
+def test_of_several_classes_none_is_spread_over_the_others() -> None:
+    """A cell of four pixels, three of class 1 and one, above the middle, of class 2."""
+    truth = torch.tensor([[[2, 1], [1, 1]]])
+    assert Objective(spread_foreground=True)._coarse(truth, of_classes(3, 1)).tolist() == [[[1]]]
+    assert Objective(spread_foreground=True)._coarse(truth, of_classes(2, 1)).tolist() == [[[2]]]
+
+
+def test_whole_pictures_count_beside_their_windows_as_much_as_is_asked() -> None:
+    generator = torch.Generator().manual_seed(0)
+    window, whole = torch.randn(2, 3, 4, 4, generator=generator), torch.randn(2, 3, 2, 2, generator=generator)
+    truth = torch.randint(0, 3, (2, 4, 4), generator=generator)
+    whole_truth = torch.randint(0, 3, (2, 8, 8), generator=generator)
+    output = Output(window, whole_BKHW=whole)
+    middles = whole_truth[:, 2::4, 2::4]
+    wanted = segmentation_loss(window, truth).total + 0.5 * segmentation_loss(whole, middles).total
+    found = Objective(whole_weight=0.5)(output, truth, whole_truth)
+    assert float(found.total) == pytest.approx(float(wanted), abs=1e-6)
+    assert numbers(Objective()(output, truth, whole_truth)) == numbers(segmentation_loss(window, truth))
 
 
 def test_settings_of_a_training_become_its_objective() -> None:
-    config = Training(loss="focal+dice", loss_weights=(0.4, 0.6), class_weights=(1.0, 2.0), presence_weight=0.2)
-    assert config.objective == Objective("focal+dice", (0.4, 0.6), (1.0, 2.0), 0.2, spread_foreground=False)
+    config = Training(
+        loss="focal+dice", loss_weights=(0.4, 0.6), class_weights=(1.0, 2.0), presence_weight=0.2, whole_weight=0.5
+    )
+    assert config.objective == Objective("focal+dice", (0.4, 0.6), (1.0, 2.0), 0.2, 0.5, spread_foreground=False)
     assert Training(patch=32).objective.spread_foreground
     with pytest.raises(UsageError, match=r"unknown loss 'ce-dice'; did you mean 'ce\+dice'"):
         Training(loss="ce-dice")

@@ -140,16 +140,18 @@ def presence_loss(presence_BK: torch.Tensor, truth_BHW: torch.Tensor, reduce: Re
 @dataclass(frozen=True)
 class Objective:
     """The loss of what a head says: that of its logits, with presence as it is at prediction; half as much of each coarser
-    level as of the one before; and `presence_weight` times that of presence, which alone trains it.
+    level as of the one before; `presence_weight` times that of presence, which alone trains it; and where the logits are of
+    windows `whole_weight` times that of the mask head's logits of the whole pictures.
 
-    spread_foreground: a cell of a coarser level is foreground where any of its pixels is, so that targets of a few pixels do
-    not vanish there.
+    spread_foreground: where there is one class of it, a cell of a coarser level is foreground where any of its pixels is, so
+    that targets of a few pixels do not vanish there.
     """
 
     name: str = "ce+dice"
     weights: tuple[float, float] = (0.3, 0.7)
     class_weights: tuple[float, ...] = ()
     presence_weight: float = 0.1
+    whole_weight: float = 0.0
     spread_foreground: bool = False
 
     def __call__(
@@ -176,14 +178,16 @@ class Objective:
         loss = terms(logits, truth_BHW)
         total = loss.total
         for level, coarser in enumerate(output.coarser, 1):
-            total = total + 0.5**level * terms(coarser, self._coarse(truth_BHW, coarser.shape[-2:])).total
+            total = total + 0.5**level * terms(coarser, self._coarse(truth_BHW, coarser)).total
+        whole = truth_BHW if whole_truth_BHW is None else whole_truth_BHW
         if output.presence_BK is not None:
-            whole = truth_BHW if whole_truth_BHW is None else whole_truth_BHW
             total = total + self.presence_weight * presence_loss(output.presence_BK, whole, reduce)
+        if output.whole_BKHW is not None and self.whole_weight:
+            total = total + self.whole_weight * terms(output.whole_BKHW, self._coarse(whole, output.whole_BKHW)).total
         return Loss(total, loss.ce, loss.dice)
 
-    def _coarse(self, truth_BHW: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-        values = truth_BHW[:, None].float()
-        if self.spread_foreground:
-            return F.adaptive_max_pool2d(values, tuple(size))[:, 0].long()
-        return F.interpolate(values, tuple(size), mode="nearest-exact")[:, 0].long()
+    def _coarse(self, truth_BHW: torch.Tensor, logits_BKhw: torch.Tensor) -> torch.Tensor:
+        values, (classes, *size) = truth_BHW[:, None].float(), logits_BKhw.shape[1:]
+        if self.spread_foreground and classes == 2:
+            return F.adaptive_max_pool2d(values, size)[:, 0].long()
+        return F.interpolate(values, size, mode="nearest-exact")[:, 0].long()

@@ -255,9 +255,10 @@ class SemanticSam(nn.Module):
                 tokens_BKC, embedding = self._attend(plain, batch)
         finer = self.spec.family.FINER_MAPS
         given = Given(self.side, tokens_BKC, embedding, tuple(maps[:finer]), tuple(maps[finer:]), image)
-        if windows is not None:
-            given = self.head.pooled(given).cut(windows, size)
-        return cast(Output, self.head(given))
+        if windows is None:
+            return cast(Output, self.head(given))
+        given = self.head.on_whole(given)
+        return cast(Output, self.head(given.cut(windows, size))._replace(whole_BKHW=given.drawn_BKHW))
 
     def _attend(self, embedding_BCHW: torch.Tensor, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The class tokens and the embedding after the mask decoder's transformer."""

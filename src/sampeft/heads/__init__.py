@@ -31,7 +31,7 @@ class Head(Protocol):
     @property
     def tokens(self) -> torch.nn.Parameter | None: ...
 
-    def pooled(self, given: Given) -> Given:
+    def on_whole(self, given: Given) -> Given:
         """With what the head takes from the whole picture, before windows of it are cut out."""
         ...
 

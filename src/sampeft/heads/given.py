@@ -40,11 +40,13 @@ OPEN = Gate()
 
 class Output(NamedTuple):
     """logits_BKHW: of the classes. presence_BK: logits of which classes the whole picture holds, from a head that tells.
-    coarser: class logits at coarser grids, finest first, for losses of their own; of a head in training alone."""
+    coarser: class logits at coarser grids, finest first, for losses of their own; of a head in training alone. whole_BKHW: of
+    the whole picture by the mask head, where the others are of windows."""
 
     logits_BKHW: torch.Tensor
     presence_BK: torch.Tensor | None = None
     coarser: tuple[torch.Tensor, ...] = ()
+    whole_BKHW: torch.Tensor | None = None
 
     def decided(self, gate: Gate = OPEN) -> torch.Tensor:
         """Class logits to which the logarithm of each class's presence is added, or `ABSENT` where it does not pass the
@@ -77,7 +79,8 @@ class Given:
     head that has none. embedding_BCHW:
     after the transformer; None without a Segment Anything model. finer: SAM 2's two maps for its mask head, the coarser
     first. maps: the encoder's own, as `EncoderMap` lists them. image_B3HW: the pictures in 0..1, for a head that reads them.
-    pooled_BD: what is known of each whole picture; the head fills it before windows are cut.
+    pooled_BD, drawn_BKHW: what is known of each whole picture and its class logits by the mask head; the head fills them
+    before windows are cut.
     """
 
     side: int
@@ -87,6 +90,7 @@ class Given:
     maps: tuple[torch.Tensor, ...] = ()
     image_B3HW: torch.Tensor | None = None
     pooled_BD: torch.Tensor | None = None
+    drawn_BKHW: torch.Tensor | None = None
 
     def cut(self, windows: Sequence[Window], size: int) -> Given:
         """The same of one window of `size` pixels of each picture; windows lie where all maps have whole cells."""
@@ -103,6 +107,7 @@ class Given:
             finer=tuple(map(part, self.finer)),
             maps=tuple(map(part, self.maps)),
             image_B3HW=None if self.image_B3HW is None else part(self.image_B3HW),
+            drawn_BKHW=None if self.drawn_BKHW is None else part(self.drawn_BKHW),
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -52,12 +52,14 @@ class MaskHead(nn.Module):
         self.upscale_conv2 = copy.deepcopy(mask_decoder.upscale_conv2)
         self.requires_grad_(True)
 
-    def pooled(self, given: Given) -> Given:
-        """Nothing is taken from the whole picture."""
-        return given
+    def on_whole(self, given: Given) -> Given:
+        """With the class logits of each whole picture."""
+        return replace(given, drawn_BKHW=self(given).logits_BKHW)
 
     def forward(self, given: Given) -> Output:
         """Tokens and embedding after the transformer -> logits (B, K, 4h, 4w)."""
+        if given.drawn_BKHW is not None:
+            return Output(given.drawn_BKHW)
         assert given.embedding_BCHW is not None
         assert given.tokens_BKC is not None
         coarse, fine = given.finer or (0.0, 0.0)

@@ -102,13 +102,14 @@ class PixelHead(nn.Module):
         """(K, 256) of the classes."""
         return self.own_tokens if self.mask is None else self.mask.tokens
 
-    def pooled(self, given: Given) -> Given:
-        """As the probe does it."""
-        return self.probe.pooled(self._read(given))
+    def on_whole(self, given: Given) -> Given:
+        """As the probe and the mask head do it."""
+        given = self.probe.on_whole(self._read(given))
+        return given if self.mask is None else self.mask.on_whole(given)
 
     def forward(self, given: Given) -> Output:
         """(B, K, H, W) of pictures of H x W pixels."""
-        given = self._read(given) if given.pooled_BD is not None else self.pooled(given)
+        given = self._read(given) if given.pooled_BD is not None else self.on_whole(given)
         assert given.pooled_BD is not None
         assert given.tokens_BKC is not None
         assert given.image_B3HW is not None

@@ -63,7 +63,7 @@ class ProbeHead(nn.Module):
         """Whether the output has a presence."""
         return self.presence is not None
 
-    def pooled(self, given: Given) -> Given:
+    def on_whole(self, given: Given) -> Given:
         """With means and spreads of the features over each whole picture."""
         return replace(given, pooled_BD=torch.cat(moments(self._features(given)), dim=1))
 

@@ -43,6 +43,8 @@ class Training:
     forced: share of these parts that hold a piece of the foreground, large or small ones alike.
     loss: ce+dice (the paper's), focal+dice, ce+tversky or ce+iou; loss_weights: of its two terms.
     class_weights: of the classes in the first term, in the order of the label map; none: 1 for all.
+    whole_weight: of the loss of the mask head's coarser class maps of the whole pictures, where steps draw parts of them: the
+    large is then learned from the whole, and detail from the part.
     presence_weight: of the loss of which classes a picture holds, for a head that decides that.
     precision: auto, fp32, bf16 or fp16.
     max_bad_steps: non-finite steps in a row that end the training.
@@ -78,6 +80,7 @@ class Training:
     loss_weights: tuple[float, float] = number((0.3, 0.7), 0)
     class_weights: tuple[float, ...] = number((), 0)
     presence_weight: float = number(0.1, 0)
+    whole_weight: float = number(0.0, 0)
     precision: str = "auto"
     seed: int = number(0, 0)
     max_bad_steps: int = number(20, 1)
@@ -105,7 +108,9 @@ class Training:
     @property
     def objective(self) -> Objective:
         """The loss as set here."""
-        return Objective(self.loss, self.loss_weights, self.class_weights, self.presence_weight, bool(self.patch))
+        return Objective(
+            self.loss, self.loss_weights, self.class_weights, self.presence_weight, self.whole_weight, bool(self.patch)
+        )
 
     def progress(self, step: int, seconds: float) -> float:
         """0..1: the share of the run that is over."""
