@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from itertools import permutations, product
 from pathlib import Path
@@ -14,7 +15,7 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff
 
 from fabricate import CT_AFFINE, write_nifti, write_png
 from sampeft.data.case import Case, Dataset, ImageFile
-from sampeft.data.truth import read_labels, read_truth
+from sampeft.data.truth import on_image_grid, read_labels, read_truth
 from sampeft.errors import DataError
 from sampeft.io import read_volume
 from sampeft.labels import LabelSet
@@ -218,3 +219,97 @@ def test_real_ct_label_of_another_grid_is_refused(real_data: Path) -> None:
     assert int((whole.array == 1).sum()) == 41602
     with pytest.raises(DataError, match="122 x 101 x 30"):
         read_labels(ImageFile("a", image.path, case / "labels_totalseg_v2_117_sm.nii.gz"), dataset, image)
+
+
+# --- places on the map (N01)
+
+NORTH_UP = (2.0, 0.0, 500_000.0, 0.0, -2.0, 4_000_000.0)
+UTM33, UTM34, DEGREES = "EPSG:32633", "EPSG:32634", "EPSG:4326"
+
+
+def placed(
+    path: Path, array: np.ndarray, transform: tuple[float, ...] | None = NORTH_UP, crs: str | None = UTM33
+) -> Path:
+    rasterio = pytest.importorskip("rasterio")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    bands = array if array.ndim == 3 else array[None]
+    place = {"transform": rasterio.Affine(*transform)} if transform else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with rasterio.open(
+            path, "w", driver="GTiff", count=len(bands), height=bands.shape[1], width=bands.shape[2], dtype=bands.dtype,
+            crs=crs, **place,
+        ) as raster:  # fmt: skip
+            raster.write(bands)
+    return path
+
+
+def on_map(tmp_path: Path, label: np.ndarray, transform: tuple[float, ...] | None, crs: str | None) -> np.ndarray:
+    """The truth of a colour image at `NORTH_UP` in UTM 33."""
+    image = placed(tmp_path / "images" / "a.tif", np.full((3, 60, 64), 9, np.uint8))
+    file = ImageFile("a", image, placed(tmp_path / "labels" / "a.tif", label, transform, crs))
+    dataset = Dataset("map", tmp_path, ONE, (Case("a", (file,)),))
+    read = read_truth(file, dataset, read_volume(image))
+    assert read.unplaced is (transform is None)
+    return read.label.array[..., 0]
+
+
+def house() -> np.ndarray:
+    mask = np.zeros((60, 64), np.uint8)
+    mask[10:30, 12:28] = 1
+    return mask
+
+
+def moved(columns: float = 0.0, rows: float = 0.0) -> tuple[float, ...]:
+    a, b, c, d, e, f = NORTH_UP
+    return a, b, c + columns * a, d, e, f + rows * e
+
+
+def test_a_raster_label_that_lies_elsewhere_is_refused_with_both_files_and_the_distance(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"labels.a\.tif: its grid is up to 10\.00 m away from that of a\.tif"):
+        on_map(tmp_path, house(), moved(columns=5), UTM33)
+    with pytest.raises(DataError, match=r"up to 0\.20 m away"):
+        on_map(tmp_path, house(), moved(rows=0.1), UTM33)
+    assert np.array_equal(on_map(tmp_path, house(), moved(columns=0.09), UTM33), house())
+
+
+def test_one_of_another_pixel_size_is_refused(tmp_path: Path) -> None:
+    """Of 2.02 instead of 2 m the last of 64 columns is 0.64 pixels off."""
+    with pytest.raises(DataError, match=r"m away from that of a\.tif"):
+        on_map(tmp_path, house(), (2.02, 0.0, 500_000.0, 0.0, -2.0, 4_000_000.0), UTM33)
+
+
+def test_other_coordinate_systems_are_refused_with_both(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"is in the coordinate system EPSG:32634, its image a\.tif in EPSG:32633"):
+        on_map(tmp_path, house(), NORTH_UP, UTM34)
+    with pytest.raises(DataError, match=r"EPSG:4326, its image a\.tif in EPSG:32633"):
+        on_map(tmp_path, house(), NORTH_UP, DEGREES)
+    with pytest.raises(
+        DataError, match=r"up to 10\.00 m away"
+    ):  # a system that only one states does not hide the place
+        on_map(tmp_path, house(), moved(columns=5), None)
+
+
+@pytest.mark.parametrize("flips", [(0,), (1,), (0, 1)], ids=["south up", "east first", "both"])
+def test_rows_and_columns_stored_the_other_way_round_are_turned(flips: tuple[int, ...], tmp_path: Path) -> None:
+    """Class 1 stays the 20 x 16 pixels of rows 10 to 29."""
+    a, b, c, d, e, f = NORTH_UP
+    if 1 in flips:
+        a, c = -a, c + 64 * a
+    if 0 in flips:
+        e, f = -e, f + 60 * e
+    found = on_map(tmp_path, np.flip(house(), flips).copy(), (a, b, c, d, e, f), UTM33)
+    assert np.array_equal(found, house())
+
+
+def test_a_label_without_a_place_is_taken_as_drawn_on_its_image(tmp_path: Path) -> None:
+    assert np.array_equal(on_map(tmp_path, house(), None, None), house())
+
+
+def test_a_place_that_is_none_is_told(tmp_path: Path) -> None:
+    label = Volume(
+        house()[:, :, None], None, tmp_path / "l.tif", SimpleNamespace(transform=(2, 0, 5, 0, 0, 5), crs=None)
+    )
+    image = replace(label, header=SimpleNamespace(transform=NORTH_UP, crs=None))
+    with pytest.raises(DataError, match=r"l\.tif: its transform to the map is none \(2, 0, 5, 0, 0, 5\)"):
+        on_image_grid(label, image)

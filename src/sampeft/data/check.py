@@ -110,12 +110,13 @@ class CheckReport:
 class _Found:
     """What the check of one file came to.
 
-    counts: pixels per class and (last) ignored. display: 255 was the class. print: what `leaks` compares.
+    counts: pixels per class and (last) ignored. display, unplaced: as of `Truth`. print: what `leaks` compares.
     """
 
     faults: list[Fault]
     counts: npt.NDArray[np.int64]
     display: bool = False
+    unplaced: bool = False
     facts: FileFacts | None = None
     print: npt.NDArray[np.float32] | None = None
 
@@ -142,6 +143,7 @@ def check_dataset(
     faults: list[Fault] = []
     facts: list[FileFacts] = []
     displayed: list[Path] = []
+    unplaced: list[Path] = []
     prints: dict[str, npt.NDArray[np.float32]] = {}
     # Decompression and hashing leave Python's lock alone, so threads read as fast as processes and start at once.
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
@@ -154,6 +156,7 @@ def check_dataset(
             facts += [found.facts] if found.facts else []
             prints |= {} if found.print is None else {file.id: found.print}
             displayed += [file.label] if found.display and file.label else []
+            unplaced += [file.label] if found.unplaced and file.label else []
             if progress:
                 progress(done + 1, len(jobs))
     if displayed:
@@ -181,6 +184,11 @@ def check_dataset(
         for c, (name, id) in enumerate(zip(dataset.labels.names, dataset.labels.ids, strict=True))
     )
     told = notes(facts, dataset.labels, dataset.modality)
+    if unplaced:
+        told.append(
+            f"{len(unplaced)} labels and their images lie on each other by their size alone, since one of the two states no "
+            f"place on the map; the first is {unplaced[0].name}"
+        )
     if without := sum(case.id in unlabelled for case in chosen):
         told.append(f"{without} cases ship without labels (split 'unlabelled'); only their images were checked")
     return CheckReport(
@@ -217,7 +225,7 @@ def _check_file(
             nothing = np.full(image.grid, IGNORE, dtype=np.int16)
             found.facts = FileFacts.of(file, image, nothing, classes)
             return found
-        label, found.display = read_truth(file, dataset, image)
+        label, found.display, found.unplaced = read_truth(file, dataset, image)
         found.counts[:-1] = count_channels(label.array, classes)
         found.counts[-1] = label.array.size - found.counts[:-1].sum()
         found.facts = FileFacts.of(file, image, label.array, classes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,19 +20,28 @@ GRID_TOLERANCE_VOXELS = 0.1
 """Grids whose corners are closer than this are the same: headers round differently."""
 
 
+class Truth(NamedTuple):
+    """label: on the image's grid. display: whether 255 was read as the only class. unplaced: whether one of the two states a
+    place on the map and the other none, so that they are taken to lie on each other."""
+
+    label: LabelVolume
+    display: bool
+    unplaced: bool
+
+
 def read_labels(file: ImageFile, dataset: Dataset, image: Volume) -> LabelVolume:
     """The truth of an image as class channels on the image's grid.
 
     Applies the data set's colours and `label_values`; a mask with 255 for the only class is read as that class, unless
-    255 means something else. A label that is stored with flipped or swapped axes is turned to the image's. Where no band
-    of the image was measured there is no truth.
-    Raises DataError for a missing label, a value or colour of no class, or another grid.
+    255 means something else. A label that is stored with flipped or swapped axes is turned to the image's, be it a volume or
+    a raster on the map. Where no band of the image was measured there is no truth.
+    Raises DataError for a missing label, a value or colour of no class, or another grid or place.
     """
-    return read_truth(file, dataset, image)[0]
+    return read_truth(file, dataset, image).label
 
 
-def read_truth(file: ImageFile, dataset: Dataset, image: Volume) -> tuple[LabelVolume, bool]:
-    """What `read_labels` gives, and whether 255 was read as the only class."""
+def read_truth(file: ImageFile, dataset: Dataset, image: Volume) -> Truth:
+    """What `read_labels` gives, and what is worth saying of how it was read."""
     if file.label is None:
         raise DataError(f"{file.image}: has no label; add its label file, or take the image out of the data set")
     raw = _read_ids(file.label, dataset.label_colors)
@@ -55,21 +64,34 @@ def read_truth(file: ImageFile, dataset: Dataset, image: Volume) -> tuple[LabelV
         channels = lookup[ids - lowest if lowest else ids]
     if (missing := not_measured(image)) is not None:
         channels[missing] = IGNORE
-    return LabelVolume(channels, image.affine, file.label), display
+    unplaced = (_placed(raw) is None) != (_placed(image) is None)
+    return Truth(LabelVolume(channels, image.affine, file.label), display, unplaced)
 
 
 def on_image_grid(label: Volume, image: Volume) -> npt.NDArray[Any]:
-    """The label's array on the grid of the image, turned exactly where axes are flipped or swapped.
+    """The label's array on the grid of the image, turned exactly where axes are flipped or swapped. Rasters of which one states
+    no place on the map are taken as they are.
 
-    Raises DataError when sizes differ or a corner is off by GRID_TOLERANCE_VOXELS or more.
+    Raises DataError when sizes, or the coordinate systems of maps, differ or a corner is off by GRID_TOLERANCE_VOXELS or
+    more.
     """
-    if label.affine is None or image.affine is None:
-        if (label.affine is None) != (image.affine is None) or label.grid != image.grid:
+    if label.is_raster != image.is_raster:
+        raise DataError(_sizes_differ(label, image))
+    label_affine, image_affine = _placed(label), _placed(image)
+    if label_affine is None or image_affine is None:
+        if label.grid != image.grid:
             raise DataError(_sizes_differ(label, image))
         return label.array
+    theirs, ours = (getattr(volume.header, "crs", None) for volume in (label, image))
+    if theirs and ours and theirs != ours:
+        raise DataError(
+            f"{label.path}: is in the coordinate system {_crs_name(theirs)}, its image {image.path.name} in "
+            f"{_crs_name(ours)}; warp the label onto the image with nearest neighbour (rio warp --like), or correct the one "
+            "that is wrong"
+        )
     from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
-    to_image = np.linalg.inv(image.affine) @ label.affine
+    to_image = np.linalg.inv(image_affine) @ label_affine
     turn = io_orientation(to_image)
     turned = apply_orientation(label.array, turn)
     if turned.shape != image.grid:
@@ -79,12 +101,39 @@ def on_image_grid(label: Volume, image: Volume) -> npt.NDArray[Any]:
     corners = np.array([(*corner, 1) for corner in product(*((0, n - 1) for n in image.grid))]).T
     off = (index - np.eye(4)) @ corners
     if np.abs(off[:3]).max() >= GRID_TOLERANCE_VOXELS:
-        off_mm = np.linalg.norm((image.affine @ off)[:3], axis=0).max()
+        distance = np.linalg.norm((image_affine @ off)[:3], axis=0).max()
+        unit, wrong = (_map_unit(ours or theirs), "place") if image.is_raster else ("mm", "affine")
         raise DataError(
-            f"{label.path}: its grid is up to {off_mm:.2f} mm away from that of {image.path.name}; resample the label "
-            "to the image with nearest neighbour, or correct the affine that is wrong"
+            f"{label.path}: its grid is up to {f'{distance:.2f}' if distance >= 0.01 else f'{distance:.3g}'} {unit} away from "
+            f"that of {image.path.name}; resample the label to the image with nearest neighbour, or correct the {wrong} that "
+            "is wrong"
         )
     return turned if (turn == [[0, 1], [1, 1], [2, 1]]).all() else np.ascontiguousarray(turned)
+
+
+def _placed(volume: Volume) -> npt.NDArray[np.float64] | None:
+    """Index (i, j, k, 1) of a voxel's or pixel's middle -> where it lies in the patient or on the map; None where the file does
+    not say. Raises DataError for a map transform that is none."""
+    transform = getattr(volume.header, "transform", None)
+    if volume.affine is not None or transform is None:
+        return volume.affine
+    a, b, c, d, e, f = tuple(transform)[:6]  # (x, y) of the upper left corner of (column, row)
+    if not np.isfinite([a, b, c, d, e, f]).all() or a * e == b * d:
+        raise DataError(f"{volume.path}: its transform to the map is none ({a:g}, {b:g}, {c:g}, {d:g}, {e:g}, {f:g})")
+    return np.array(
+        [[b, a, 0, c + (a + b) / 2], [e, d, 0, f + (d + e) / 2], [0, 0, 1, 0], [0, 0, 0, 1]], dtype=np.float64
+    )
+
+
+def _crs_name(crs: Any) -> str:
+    code = crs.to_epsg()
+    return f"EPSG:{code}" if code else str(crs.to_wkt())[:60]
+
+
+def _map_unit(crs: Any) -> str:
+    if not crs:
+        return "map units"
+    return {"metre": "m", "meter": "m"}.get(crs.linear_units, crs.linear_units) if crs.is_projected else "degrees"
 
 
 def count_channels(channels: npt.NDArray[Any], classes: int) -> npt.NDArray[np.int64]:
