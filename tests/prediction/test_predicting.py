@@ -30,11 +30,13 @@ from sampeft.data.slices import Frame, largest
 from sampeft.errors import SampeftError, UsageError
 from sampeft.io import read_volume
 from sampeft.labels import LabelSet
+from sampeft.prediction import cases
 from sampeft.prediction.array_volume import volume_of
 from sampeft.prediction.batch_size import BatchSize, memory_in_words
 from sampeft.prediction.inference import Segmenter
 from sampeft.prediction.reading import Reader
 from sampeft.prediction.slice_maps import Said
+from sampeft.volume import Volume
 
 LABELS = LabelSet(("background", "bright", "brightest"), (0, 3, 200))
 
@@ -388,3 +390,26 @@ def test_a_full_disk_ends_the_run_in_one_line(
     assert not list((tmp_path / "out").iterdir())
     assert main(command) == 0
     assert read_volume(tmp_path / "out/p2.png").grid == (24, 30, 1)
+
+
+def test_a_case_that_fails_for_any_reason_fails_alone(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """p0 was not fetched (N03), p1 meets a fault of the program; the third is done."""
+    pictures(tmp_path / "in")
+    (tmp_path / "in/p0.png").unlink()
+    (tmp_path / "in/p0.png").symlink_to("/nowhere/p0.png")
+    real = cases.read_volume
+
+    def faulty(path: Path) -> Volume:
+        if path.name == "p1.png":
+            raise ZeroDivisionError("by hand")
+        return real(path)
+
+    monkeypatch.setattr(cases, "read_volume", faulty)
+    assert main(["predict", str(run), str(tmp_path / "in"), "--out", str(tmp_path / "out")]) == 1
+    told = capsys.readouterr().err
+    assert "p0.png: is a link to /nowhere/p0.png, which is not there" in told
+    assert "p1.png: failed in a way that was not foreseen (ZeroDivisionError: by hand); please report it" in told
+    assert "Traceback" not in told
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.png")) == ["p2.png"]

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from sampeft.data.pairing import image_files, natural_key, series_folders
 from sampeft.errors import UsageError
 from sampeft.io import IMAGE_SUFFIXES, is_series
+from sampeft.io.fetched import is_dangling
 from sampeft.prediction.batch_size import Batch
 from sampeft.prediction.case_tables import write_cases, write_volumes
 from sampeft.prediction.cases import Job, key_of, left_to_do, predict_cases
@@ -115,11 +116,11 @@ def all_files(inputs: list[Path]) -> list[Path]:
                     f"{path}: no image in this folder; looked for {', '.join(IMAGE_SUFFIXES)} and DICOM series in sub-folders"
                 )
             found += inside
-        elif path.is_file():
+        elif path.is_file() or is_dangling(path):
             found.append(path)
         elif glob.has_magic(str(path)):
             fitting = [Path(name) for name in glob.glob(str(path), recursive=True)]
-            fitting = [p for p in fitting if p.is_file() or (p.is_dir() and is_series(p))]
+            fitting = [p for p in fitting if p.is_file() or is_dangling(p) or (p.is_dir() and is_series(p))]
             if not fitting:
                 raise UsageError(f"{path}: no file or DICOM series fits this pattern")
             found += sorted(fitting, key=lambda p: natural_key(str(p)))
@@ -189,7 +190,8 @@ def _is_run(path: Path) -> bool:
 
 def _size(image: Path) -> int:
     """Bytes of a file or a DICOM series."""
-    return sum(path.stat().st_size for path in image.iterdir()) if image.is_dir() else image.stat().st_size
+    files = image.iterdir() if image.is_dir() else [image]
+    return sum(path.stat().st_size for path in files if not is_dangling(path))
 
 
 def _process() -> tuple[int, int]:

@@ -25,6 +25,7 @@ from sampeft.data.truth import read_labels
 from sampeft.errors import DataError
 from sampeft.folders import cache_folder
 from sampeft.io import read_volume, sha256
+from sampeft.io.fetched import check_fetched
 
 if TYPE_CHECKING:
     import torch
@@ -80,7 +81,9 @@ def fingerprint(cases: Sequence[Case]) -> str:
 
 
 def digest_of(path: Path) -> str:
-    """Of a file; of all files of a series' folder; of a header and the file of pixels beside it."""
+    """Of a file; of all files of a series' folder; of a header and the file of pixels beside it. Raises DataError for a link to
+    nothing."""
+    check_fetched(path)
     if path.is_dir():
         parts = sorted(p for p in path.iterdir() if p.is_file())
     elif path.suffix.lower() in _TWO_FILES:

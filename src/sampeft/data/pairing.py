@@ -10,6 +10,7 @@ from pathlib import Path
 from sampeft.data.case import Case, ImageFile
 from sampeft.errors import DataError
 from sampeft.io import IMAGE_SUFFIXES, file_stem
+from sampeft.io.fetched import is_dangling
 
 
 def natural_key(text: str) -> list[str | int]:
@@ -18,16 +19,18 @@ def natural_key(text: str) -> list[str | int]:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The files of a folder that end like images, hidden ones left out, in natural order. DataError without folder."""
+    """The files of a folder that end like images, hidden ones left out, in natural order; links to nothing among them, so
+    that a case whose content was not fetched is told when it is read. DataError without folder."""
     try:
         found = [p for p in folder.iterdir() if p.name.lower().endswith(IMAGE_SUFFIXES) and not p.name.startswith(".")]
     except OSError as error:
         raise DataError(f"{folder}: cannot be listed ({error.strerror}); check the path") from None
-    return sorted((p for p in found if p.is_file()), key=lambda p: natural_key(p.name))
+    return sorted((p for p in found if p.is_file() or is_dangling(p)), key=lambda p: natural_key(p.name))
 
 
 def series_folders(folder: Path) -> list[Path]:
-    """The sub-folders that hold a DICOM file, hidden ones left out, in natural order: each one image."""
+    """The sub-folders that hold a DICOM file, or a link to nothing that may have been one, hidden ones left out, in natural
+    order: each one image."""
     below = [p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")]
     return sorted((p for p in below if _holds_dicom(p)), key=lambda p: natural_key(p.name))
 
@@ -104,7 +107,7 @@ def cases_of(files: Sequence[ImageFile], owner: Mapping[str, str]) -> tuple[Case
 
 def _holds_dicom(folder: Path) -> bool:
     try:
-        return any(map(_is_dicom, folder.iterdir()))
+        return any(_is_dicom(path) or is_dangling(path) for path in folder.iterdir())
     except OSError:  # not ours to read
         return False
 

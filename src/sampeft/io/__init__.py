@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from sampeft.errors import DataError
 from sampeft.io import dicom, geotiff, itk, nifti, raster
+from sampeft.io.fetched import check_fetched
 from sampeft.labels import LabelSet
 from sampeft.volume import IGNORE, Volume
 
@@ -197,12 +198,14 @@ def _head(path: Path) -> bytes:
 
 
 def _content(path: Path) -> bytes:
+    check_fetched(path)
     try:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from None
     if not content:
         raise DataError(f"{path}: is empty; copy or download it again")
+    check_fetched(path, content)
     return content
 
 

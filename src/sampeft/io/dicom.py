@@ -15,6 +15,7 @@ import numpy.typing as npt
 from sampeft.errors import DataError
 from sampeft.io import dicom_stack
 from sampeft.io.dicom_stack import Plane, reading
+from sampeft.io.fetched import check_fetched
 from sampeft.volume import Volume
 
 Array = npt.NDArray[Any]
@@ -83,7 +84,9 @@ def image(path: Path) -> Volume:
 
 def _folder(folder: Path) -> list[tuple[Path, Any]]:
     """The DICOM images of a folder; anything else is skipped, with a count."""
-    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    files = sorted(p for p in folder.iterdir() if not (p.is_dir() or p.name.startswith(".")))
+    for path in files:
+        check_fetched(path)
     found = [(path, dataset) for path in files if (dataset := _header(path)) is not None]
     skipped = len(files) - len(found)
     if not found:

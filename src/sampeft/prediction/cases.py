@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -117,6 +118,9 @@ def left_to_do(images: Sequence[Path], record: RunRecord, key: str, force: bool)
     return todo, finished
 
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
 def predict_cases(
     segmenter: Segmenter,
     images: Iterable[Path],
@@ -127,8 +131,8 @@ def predict_cases(
 ) -> Iterator[tuple[Path, Path | None, str]]:
     """(image, label map or None, what went wrong) of one case after another, each noted in the record.
 
-    While a case goes through the network the next one is read and the last one written. A case that fails with a
-    SampeftError is told and the others go on; a full disk ends everything.
+    While a case goes through the network the next one is read and the last one written. A case that fails is told and the
+    others go on; a disk that takes no more ends everything.
     """
 
     by_windows: list[Path] = []
@@ -144,7 +148,7 @@ def predict_cases(
             with case.stages.of("read"):
                 case.sha256 = digest_of(image)
                 case.volume = read_volume(image)
-        except (SampeftError, MemoryError) as error:
+        except Exception as error:
             case.fault = _fault(image, error)
         return case
 
@@ -160,7 +164,7 @@ def predict_cases(
                 try:
                     volumes = [(case.volume, segmenter.preparation)]
                     case.channels = next(segmenter.predict_volumes(volumes, way, each))
-                except (SampeftError, MemoryError) as error:
+                except Exception as error:
                     case.fault = _fault(case.image, error)
                     case.reader.close()
             yield case
@@ -181,7 +185,7 @@ def predict_cases(
                 if case.volume.is_raster and any(write_beside(target, job.out / stem, segmenter.labels, job.rasters)):
                     facts |= _square_metres(target, segmenter)
             return case, {"map": target.name, "map_sha256": sha256(target), **facts}
-        except (SampeftError, MemoryError) as error:
+        except Exception as error:
             case.fault = _fault(case.image, error)
             return case, {}
         finally:
@@ -225,7 +229,7 @@ def _raster(
             reader = RowReader(segmenter.labels, job.temperature, job.probabilities, job.uncertainty)
             files = predict_raster(segmenter, image, job.out, job.rasters, job.batch, each, reader)
         measured = _square_metres(files.map, segmenter)
-    except (SampeftError, MemoryError) as error:
+    except Exception as error:
         fault = _fault(image, error)
         record.add(stem, FAILED, **origin, message=fault)
         return image, None, fault
@@ -268,10 +272,18 @@ def _facts(case: _Case, segmenter: Segmenter) -> dict[str, Any]:
     return {**facts, "seconds": {stage: round(s, 3) for stage, s in case.stages.seconds.items()}}
 
 
-def _fault(image: Path, error: BaseException) -> str:
+def _fault(image: Path, error: Exception) -> str:
+    """What went wrong with a case, for people. Raises the error again where no other case could be written either."""
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        raise error
     if isinstance(error, MemoryError):
         return f"{image}: does not fit into the free memory; stop other programs or cut it into parts"
-    text = str(error)
+    if isinstance(error, SampeftError):
+        text = str(error)
+    elif isinstance(error, OSError):
+        text = f"{error.filename or image}: {error.strerror or error}; check the path, its permissions and the disk"
+    else:
+        text = f"failed in a way that was not foreseen ({type(error).__name__}: {error}); please report it"
     return text if str(image) in text else f"{image}: {text}"
 
 
