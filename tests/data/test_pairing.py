@@ -57,7 +57,7 @@ def test_id_outside_the_label_map_and_its_mapping(tmp_path: Path) -> None:
     write_png(tmp_path / "images" / "a.png", label)
     write_png(tmp_path / "labels" / "a.png", label)
     described(tmp_path, labels={"background": 0, "a": 1, "b": 2, "c": 3})
-    with pytest.raises(DataError, match=r"a\.png: label id 4 \(8 pixels\) is not in the label map.*--map 4:3"):
+    with pytest.raises(DataError, match=r"a\.png: label id 4 \(8 pixels\) is not in the label map.*--map=4:3"):
         check_dataset(open_dataset(tmp_path)).raise_on_errors()
     assert counts(open_dataset(tmp_path, label_map={4: 3})) == {0: 70, 1: 10, 2: 12, 3: 8}
     with pytest.raises(UsageError, match="4:9"):

@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import permutations, product
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -72,11 +73,22 @@ def test_id_outside_the_map_and_the_suggested_mapping(tmp_path: Path) -> None:
     """D04: ids {0, 1, 2, 4} with a map of 0..3; 4:3 suggested; with it count(3) = former count(4)."""
     ids = np.repeat(np.array([0, 1, 2, 4], np.uint8), [50, 20, 18, 112]).reshape(10, 20)
     file, dataset = one_file(tmp_path, ids, FOUR)
-    wanted = r"a\.png: label id 4 \(112 pixels\) is not in the label map \{0\.\.3\}; map it with --map 4:3 or add it"
+    wanted = (
+        r"a\.png: label id 4 \(112 pixels\) is not in the label map \{0\.\.3\}; add to it .* with --map=4:3, or put"
+    )
     with pytest.raises(DataError, match=wanted):
         truth(file, dataset)
     channels = truth(*one_file(tmp_path, ids, FOUR, {4: 3}))
     assert np.bincount(channels.ravel()).tolist() == [50, 20, 18, 112]
+
+
+@pytest.mark.parametrize("value", [255, 200])
+def test_what_an_odd_value_means_is_not_guessed(value: int, tmp_path: Path) -> None:
+    ids = np.resize(np.array([0, 1, 2, value], np.uint8), (4, 8))
+    with pytest.raises(
+        DataError, match=rf'class it is with --map={value}:ID, or put "ignore": {value} into dataset.json'
+    ):
+        truth(*one_file(tmp_path, ids, FOUR))
 
 
 def test_ids_are_channels_in_the_order_of_the_map_and_mappings_apply_once(tmp_path: Path) -> None:
@@ -228,7 +240,7 @@ UTM33, UTM34, DEGREES = "EPSG:32633", "EPSG:32634", "EPSG:4326"
 
 
 def placed(
-    path: Path, array: np.ndarray, transform: tuple[float, ...] | None = NORTH_UP, crs: str | None = UTM33
+    path: Path, array: np.ndarray, transform: tuple[float, ...] | None = NORTH_UP, crs: str | None = UTM33, **other: Any
 ) -> Path:
     rasterio = pytest.importorskip("rasterio")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -238,16 +250,18 @@ def placed(
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         with rasterio.open(
             path, "w", driver="GTiff", count=len(bands), height=bands.shape[1], width=bands.shape[2], dtype=bands.dtype,
-            crs=crs, **place,
+            crs=crs, **place, **other,
         ) as raster:  # fmt: skip
             raster.write(bands)
     return path
 
 
-def on_map(tmp_path: Path, label: np.ndarray, transform: tuple[float, ...] | None, crs: str | None) -> np.ndarray:
+def on_map(
+    tmp_path: Path, label: np.ndarray, transform: tuple[float, ...] | None, crs: str | None, **other: Any
+) -> np.ndarray:
     """The truth of a colour image at `NORTH_UP` in UTM 33."""
     image = placed(tmp_path / "images" / "a.tif", np.full((3, 60, 64), 9, np.uint8))
-    file = ImageFile("a", image, placed(tmp_path / "labels" / "a.tif", label, transform, crs))
+    file = ImageFile("a", image, placed(tmp_path / "labels" / "a.tif", label, transform, crs, **other))
     dataset = Dataset("map", tmp_path, ONE, (Case("a", (file,)),))
     read = read_truth(file, dataset, read_volume(image))
     assert read.unplaced is (transform is None)
@@ -313,3 +327,19 @@ def test_a_place_that_is_none_is_told(tmp_path: Path) -> None:
     image = replace(label, header=SimpleNamespace(transform=NORTH_UP, crs=None))
     with pytest.raises(DataError, match=r"l\.tif: its transform to the map is none \(2, 0, 5, 0, 0, 5\)"):
         on_image_grid(label, image)
+
+
+@pytest.mark.parametrize(("nodata", "kind"), [(255, np.uint8), (-1, np.int8)])
+def test_what_a_label_file_calls_nodata_is_no_truth(nodata: int, kind: type, tmp_path: Path) -> None:
+    """N15: five rows of 64 pixels."""
+    hole = house().astype(kind)
+    hole[:5] = nodata
+    found = on_map(tmp_path, hole, NORTH_UP, UTM33, nodata=nodata)
+    assert (found == IGNORE).sum() == 320
+    assert (found == 1).sum() == 320
+    with pytest.raises(DataError, match=rf"label id {nodata} \(320 pixels\)"):
+        on_map(tmp_path / "undeclared", hole, NORTH_UP, UTM33)
+
+
+def test_nodata_that_is_the_id_of_a_class_is_that_class(tmp_path: Path) -> None:
+    assert np.array_equal(on_map(tmp_path, house(), NORTH_UP, UTM33, nodata=0), house())

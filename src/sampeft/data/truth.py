@@ -34,7 +34,8 @@ def read_labels(file: ImageFile, dataset: Dataset, image: Volume) -> LabelVolume
 
     Applies the data set's colours and `label_values`; a mask with 255 for the only class is read as that class, unless
     255 means something else. A label that is stored with flipped or swapped axes is turned to the image's, be it a volume or
-    a raster on the map. Where no band of the image was measured there is no truth.
+    a raster on the map. Where no band of the image was measured there is no truth, nor where the label holds what its own
+    file calls nodata, unless that is the id of a class.
     Raises DataError for a missing label, a value or colour of no class, or another grid or place.
     """
     return read_truth(file, dataset, image).label
@@ -47,6 +48,8 @@ def read_truth(file: ImageFile, dataset: Dataset, image: Volume) -> Truth:
     raw = _read_ids(file.label, dataset.label_colors)
     ids = on_image_grid(raw, image)
     table = _channel_of_value(dataset)
+    if (nodata := _stated_nodata(raw)) is not None:
+        table.setdefault(nodata, IGNORE)
     values, counts = _values(ids)
     foreground = dataset.labels.foreground
     display = 255 in values and set(values) <= {0, 255} and 255 not in table and len(foreground) == 1
@@ -125,6 +128,12 @@ def _placed(volume: Volume) -> npt.NDArray[np.float64] | None:
     )
 
 
+def _stated_nodata(label: Volume) -> int | None:
+    """The id that a label file itself declares to be none."""
+    nodata = getattr(label.header, "nodata", None)
+    return int(nodata) if nodata is not None and np.isfinite(nodata) and nodata == int(nodata) else None
+
+
 def _crs_name(crs: Any) -> str:
     code = crs.to_epsg()
     return f"EPSG:{code}" if code else str(crs.to_wkt())[:60]
@@ -180,16 +189,18 @@ def _channel_of_value(dataset: Dataset) -> dict[int, int]:
 
 
 def _unknown_ids(path: Path, unknown: list[tuple[int, int]], values: list[int], dataset: Dataset, unit: str) -> str:
-    """The message for values that no class has; suggests the nearest id that the file does not use."""
+    """The message for values that no class has. What they mean only the user knows: a class is named for one that is next to an
+    id that the file does not use, as in labels 0, 1, 2, 4 for classes 0..3."""
     ids = dataset.labels.ids
-    free = [id for id in ids if id not in values] or list(ids)
     shown = ", ".join(f"{value} ({n} {unit})" for value, n in unknown[:5])
     more = f" and {len(unknown) - 5} others" if len(unknown) > 5 else ""
-    pairs = ",".join(f"{value}:{min(free, key=lambda id: abs(id - value))}" for value, _ in unknown[:5])
     known = f"{ids[0]}..{ids[-1]}" if ids == tuple(range(ids[0], ids[-1] + 1)) else ", ".join(map(str, ids))
-    what, them = (f"label id {shown} is", "it") if len(unknown) == 1 else (f"label ids {shown}{more} are", "them")
+    what = f"label id {shown} is" if len(unknown) == 1 else f"label ids {shown}{more} are"
+    first = unknown[0][0]
+    meant = next((id for id in ids if id not in values and abs(id - first) == 1), "ID")
     return (
-        f"{path}: {what} not in the label map {{{known}}}; map {them} with --map {pairs} or add {them} to the label map"
+        f"{path}: {what} not in the label map {{{known}}}; add to it what is a class, tell which class it is with "
+        f'--map={first}:{meant}, or put "ignore": {first} into dataset.json where it means that nothing is known'
     )
 
 
