@@ -68,7 +68,7 @@ def make_run(
         "head": head,
         "head_options": {},
         "encoder_side": None,
-        "gate": {"presence": 0.3, "share": 0.05},
+        "least_share": 0.05,
         "seed": 7,
         "method": attached.method,
         "options": attached.options,

@@ -14,14 +14,14 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 
-from fabricate.backbones import architectures, make_tiny, presence_bias, stirred
+from fabricate.backbones import architectures, make_tiny, stirred
 from sampeft.backbones import BACKBONES, NONE, RANDOM, load_backbone
 from sampeft.backbones.checkpoints import load_state
 from sampeft.data.augment import Augmentation
 from sampeft.data.cache import Slices
 from sampeft.errors import UsageError, WeightsError
 from sampeft.heads import HEADS
-from sampeft.heads.given import ABSENT, Gate, Output, cut
+from sampeft.heads.given import ABSENT, Output, cut, without_small
 from sampeft.heads.mask import MaskHead
 from sampeft.heads.pixel import PixelHead
 from sampeft.labels import LabelSet
@@ -116,10 +116,10 @@ def test_a_run_with_detail_is_refused_and_one_without_a_head_is_of_the_mask_head
         "head": "pixel",
         "head_options": {"widths": [8, 16]},
         "encoder_side": 32,
-        "gate": {"presence": 0.2, "share": 0.1},
+        "least_share": 0.1,
     }
     model = SemanticSam.described(loaded, LABELS, described)
-    assert (model.side, model.encoder_side, model.gate, len(model.head.down)) == (64, 32, Gate(0.2, 0.1), 2)
+    assert (model.side, model.encoder_side, model.least_share, len(model.head.down)) == (64, 32, 0.1, 2)
 
 
 # --- the start --------------------------------------------------------------------------------------------------------
@@ -371,27 +371,13 @@ def odds(*shares: float) -> torch.Tensor:
     return torch.tensor([[math.log(share / (1 - share)) for share in shares]])
 
 
-def test_presence_adds_its_logarithm_and_the_gate_leaves_out_what_is_below_but_the_likeliest() -> None:
-    shares = (0.5, 0.8, 0.05)
-    drawn = torch.arange(12.0).reshape(1, 3, 2, 2)
-    output = Output(drawn, odds(*shares))
-    whole = [math.log(share) for share in shares]
-    for gate, added in (
-        (0.0, whole),
-        (0.04, whole),
-        (0.1, [whole[0], whole[1], ABSENT]),
-        (0.6, [ABSENT, whole[1], ABSENT]),
-        (0.9, [ABSENT, whole[1], ABSENT]),
-    ):
-        wanted = drawn + torch.tensor(added).reshape(1, 3, 1, 1)
-        torch.testing.assert_close(output.decided(Gate(gate)), wanted, rtol=1e-6, atol=1e-5)
-    assert output.decided(Gate(0.9)).argmax(1).unique().tolist() == [1]
-
-
-def test_each_picture_of_a_batch_has_its_own_presence_and_of_two_likeliest_none_goes() -> None:
-    output = Output(torch.zeros(2, 2, 1, 1), torch.cat([odds(0.9, 0.2), odds(0.1, 0.1)]))
-    found = output.decided(Gate(0.5))[:, :, 0, 0]
-    torch.testing.assert_close(found, torch.tensor([[math.log(0.9), ABSENT], [math.log(0.1), math.log(0.1)]]))
+def test_presence_adds_its_logarithm() -> None:
+    """Of each picture of a batch its own."""
+    drawn = torch.arange(12.0).reshape(2, 3, 1, 2)
+    output = Output(drawn, torch.cat([odds(0.5, 0.8, 0.05), odds(0.1, 0.2, 0.9)]))
+    added = torch.tensor([[0.5, 0.8, 0.05], [0.1, 0.2, 0.9]]).log()
+    torch.testing.assert_close(output.decided(), drawn + added[:, :, None, None], rtol=1e-6, atol=1e-5)
+    assert Output(drawn).decided() is drawn
 
 
 def test_a_class_that_would_fill_too_little_gives_way_to_the_next_likeliest_but_the_largest_stays() -> None:
@@ -399,38 +385,17 @@ def test_a_class_that_would_fill_too_little_gives_way_to_the_next_likeliest_but_
     first = torch.tensor([0] * 6 + [1] * 3 + [2])
     drawn = torch.nn.functional.one_hot(first, 3).T.reshape(1, 3, 2, 5).float()
     drawn[0, 1, 1, 4] = 0.5
-    output = Output(drawn, odds(0.5, 0.5, 0.5))
-    for share, counts in ((0.1, [6, 3, 1]), (0.11, [6, 4, 0]), (0.31, [10, 0, 0]), (0.9, [10, 0, 0])):
-        assert output.decided(Gate(0.0, share)).argmax(1).flatten().bincount(minlength=3).tolist() == counts
+    for share, counts in ((0.0, [6, 3, 1]), (0.1, [6, 3, 1]), (0.11, [6, 4, 0]), (0.31, [10, 0, 0]), (0.9, [10, 0, 0])):
+        found = without_small(drawn, share)
+        assert found.argmax(1).flatten().bincount(minlength=3).tolist() == counts
+        assert bool((found == ABSENT).any()) is (share > 0.1)
 
 
-def test_what_presence_leaves_out_fills_nothing() -> None:
-    drawn = torch.tensor([[[[0.0, 0.0, 0.0, 0.0]], [[1.0, 1.0, 1.0, -1.0]], [[2.0, 2.0, 2.0, 2.0]]]])
-    found = Output(drawn, odds(0.5, 0.5, 0.1)).decided(Gate(0.3, 0.3)).argmax(1)
-    assert found.tolist() == [[[1, 1, 1, 1]]]  # class 2 is absent, class 0 would fill a quarter
-
-
-def test_a_gate_says_itself() -> None:
-    assert Gate().in_words() == ""
-    assert Gate(0.3, 0.05).in_words() == "its presence is 0.3 or more and it would fill 5 % of it or more"
-
-
-def test_a_head_without_presence_decides_nothing() -> None:
-    drawn = torch.randn(1, 3, 2, 2)
-    assert Output(drawn).decided(Gate(0.5, 0.5)) is drawn
-
-
-def test_a_model_decides_by_its_gate_unless_it_is_asked_in_full() -> None:
-    model = stirred(make("sam-vit-b", "pixel"))
-    images = pictures(model)
-    with torch.no_grad():
-        presence_bias(model).copy_(torch.tensor([20.0, -20.0, 0.0]))
-        full = model(images, in_full=True)
-        for gate in (Gate(), Gate(0.05), Gate(0.5), Gate(0.0, 0.4)):
-            model.gate = gate
-            assert torch.equal(model(images), full.decided(gate))
-            assert torch.equal(model(images, in_full=True).logits_BKHW, full.logits_BKHW)
-    assert 1 not in full.decided(Gate(0.05)).argmax(1)
+def test_each_picture_of_a_batch_leaves_out_its_own_and_of_equals_none() -> None:
+    halves = torch.tensor([[0.0, 0.0, 1.0, 1.0], [1.0, 1.0, 0.0, 0.0]]).reshape(2, 1, 4)
+    quarter = torch.tensor([[1.0, 1.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]]).reshape(2, 1, 4)
+    found = without_small(torch.stack([halves, quarter]), 0.6).argmax(1)
+    assert found.tolist() == [[[1, 1, 0, 0]], [[0, 0, 0, 0]]]
 
 
 # --- prompts ----------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from sampeft.backbones import Features, LoadedBackbone, set_side
 from sampeft.errors import UsageError, WeightsError
 from sampeft.heads import Setting, build_head
-from sampeft.heads.given import OPEN, Gate, Given, Output, Window
+from sampeft.heads.given import Given, Output, Window
 from sampeft.labels import LabelSet
 
 
@@ -90,7 +90,8 @@ class SemanticSam(nn.Module):
     prompt, head: the trained default prompt and class-aware head.
     side: pixels of the square picture. encoder_side: pixels of what the encoder sees of it, the same by default; smaller, it
     costs less while a head that reads the picture keeps its detail.
-    gate: what a class must have to be drawn in a class map; only of a head that tells presence.
+    least_share: of a picture, that a class must fill to be drawn in its class map, of which `without_small` makes sure after
+    views and models are averaged.
     The logits of the head `mask` have 4 positions per position of the embedding (256 of 256 for LiteMedSAM, 112 of 448 for
     SAM and SAM 2), those of `pixel` one per pixel.
     """
@@ -134,7 +135,7 @@ class SemanticSam(nn.Module):
             self.encoder_side,
         )
         self.head = build_head(head, setting, head_options)
-        self.gate = OPEN
+        self.least_share = 0.0
         mean, std = loaded.spec.norm
         self.mean = nn.Buffer(torch.tensor(mean).reshape(1, 3, 1, 1), persistent=False)
         self.std = nn.Buffer(torch.tensor(std).reshape(1, 3, 1, 1), persistent=False)
@@ -161,7 +162,7 @@ class SemanticSam(nn.Module):
             description.get("head_options"),
             description.get("encoder_side"),
         )
-        model.gate = Gate(**description.get("gate", {}))
+        model.least_share = description.get("least_share", 0.0)
         return model
 
     def train(self, mode: bool = True) -> SemanticSam:
@@ -294,7 +295,7 @@ class SemanticSam(nn.Module):
     ) -> Any:
         """Images -> logits_BKHW; or what `encode` gave for them before, or `encode_start` up to a block.
 
-        in_full: the head's `Output` instead, before presence and gate, as losses want it. windows, size: see `decode`.
+        in_full: the head's `Output` instead, before presence, as losses want it. windows, size: see `decode`.
         """
         if features is None:
             assert image_B3HW is not None
@@ -302,7 +303,7 @@ class SemanticSam(nn.Module):
         elif block is not None:
             features = self.encode_rest(features, block)
         output = self.decode(features, windows, size)
-        return output if in_full else output.decided(self.gate)
+        return output if in_full else output.decided()
 
     def segment_prompted(
         self,

@@ -26,7 +26,6 @@ from sampeft.data import open_dataset
 from sampeft.data.cache import Preparation, Slices
 from sampeft.data.intensity import PRESETS
 from sampeft.errors import SampeftError, UsageError
-from sampeft.heads.given import OPEN, Gate
 from sampeft.labels import LabelSet
 from sampeft.losses import segmentation_loss
 from sampeft.model import SemanticSam
@@ -224,7 +223,7 @@ def scripted(
 ) -> training.Result:
     """A training with a validation every second step, whose scores are given; another one is an error."""
     given = iter(scores)
-    monkeypatch.setattr(saving.Saver, "_score", lambda self, at: (next(given), OPEN))
+    monkeypatch.setattr(saving.Saver, "_score", lambda self, at: (next(given), 0.0))
     config = Training(**{"steps": 8, "validations": 4, "head_first": 0.0, **settings})
     held_out: Any = ["a case"]
     preparation = Preparation(PRESETS["percentile"], 64)
@@ -288,8 +287,8 @@ def test_a_model_that_is_not_better_than_before_training_says_so(
 def test_an_untrained_head_finds_no_foreground(make_small: Make, tmp_path: Path) -> None:
     dataset = open_dataset(folder_dataset(tmp_path, cases=2, files_per_case=1, classes=4))
     preparation = Preparation(PRESETS["percentile"], SPEC.family.TINY_SIDE)
-    by_gate = training.validate(make_small(), dataset, dataset.cases, preparation)
-    assert {gate: found.headline().mean for gate, found in by_gate.items()} == {OPEN: 0.0}
+    by_share = training.validate(make_small(), dataset, dataset.cases, preparation)
+    assert {share: found.headline().mean for share, found in by_share.items()} == {0.0: 0.0}
 
 
 def test_the_average_is_what_is_saved(make_small: Make, tmp_path: Path) -> None:
@@ -374,4 +373,4 @@ def test_two_processes_write_once_and_score_uneven_cases_as_one_process_does(
     dataset, segmenter = open_dataset(data), load(tmp_path / "run", merged=False)
     cases = [case for case in dataset.cases if case.id in held_out]
     alone = training.validate(segmenter.model, dataset, cases, segmenter.preparation)
-    assert scored["val_dsc"] == pytest.approx(alone[Gate(**scored["gate"])].headline().mean, abs=1e-6)
+    assert scored["val_dsc"] == pytest.approx(alone[0.0].headline().mean, abs=1e-6)

@@ -336,8 +336,11 @@ def train(config: Config, dataset: Dataset | None = None) -> Result:
         )
         ended = ", ended early by training.patience" if result.early else ""
         say(f"trained   {result.steps} steps in {result.minutes} minutes{score}{ended}; run: {config.out}")
-        if gate := result.gate.in_words():
-            say(f"gate      in a picture a class is drawn where {gate}, as was best for the held-out cases")
+        if result.least_share:
+            say(
+                f"share     a class that would fill less than {100 * result.least_share:g} % of a picture gives way to the next "
+                "likeliest, as was best for the held-out cases"
+            )
         if result.alarm:
             say(f"warning   {result.alarm}")
     return result

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from sampeft.heads.given import without_small
 from sampeft.io import sha256
 from sampeft.model import SemanticSam
 from sampeft.peft.state import WEIGHTS
@@ -42,7 +43,7 @@ class Identity:
     def of(cls, folder: Path, description: Mapping[str, Any]) -> Identity:
         """Of a run, from its files alone. description: the content of its adapter.json, where the base's digest is."""
         named = ("backbone", "weights_sha256", "seed", "method", "options", "label_map")
-        shape = ("head", "head_options", "encoder_side", "gate")
+        shape = ("head", "head_options", "encoder_side")
         parts = [
             sha256(folder / (WHOLE if is_whole(folder) else WEIGHTS)),
             {name: description.get(name) for name in (*named, *shape)},
@@ -71,8 +72,12 @@ class ClassMap(nn.Module):
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         side = self.model.side
-        logits = F.interpolate(self.model(image), (side, side), mode="bilinear", align_corners=False)
-        return logits.argmax(dim=1).to(torch.uint8), logits
+        coarse = self.model(image)
+        logits, decided = (
+            F.interpolate(m, (side, side), mode="bilinear", align_corners=False)
+            for m in (coarse, without_small(coarse, self.model.least_share))
+        )
+        return decided.argmax(dim=1).to(torch.uint8), logits
 
 
 @contextmanager

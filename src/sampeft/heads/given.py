@@ -14,28 +14,7 @@ Window = tuple[int, int]
 
 
 ABSENT = -1e4
-"""Added to the logits of a class that a picture does not hold; a probability of 0 in any precision."""
-
-
-@dataclass(frozen=True)
-class Gate:
-    """What a class must have to be drawn in a picture at all; the likeliest is drawn always.
-
-    presence: probability that the picture holds it. share: of the picture's pixels, that it would be drawn in. Both 0..1.
-    """
-
-    presence: float = 0.0
-    share: float = 0.0
-
-    def in_words(self) -> str:
-        """For people; empty where every class is drawn."""
-        presence = [f"its presence is {self.presence:g} or more"] if self.presence else []
-        share = [f"it would fill {100 * self.share:g} % of it or more"] if self.share else []
-        return " and ".join([*presence, *share])
-
-
-OPEN = Gate()
-"""Every class is drawn."""
+"""The logits of a class that is left out of a picture; a probability of 0 in any precision."""
 
 
 class Output(NamedTuple):
@@ -48,27 +27,24 @@ class Output(NamedTuple):
     coarser: tuple[torch.Tensor, ...] = ()
     whole_BKHW: torch.Tensor | None = None
 
-    def decided(self, gate: Gate = OPEN) -> torch.Tensor:
-        """Class logits to which the logarithm of each class's presence is added, or `ABSENT` where it does not pass the
-        gate. A head that tells no presence has no gate."""
+    def decided(self) -> torch.Tensor:
+        """Class logits to which the logarithm of each class's presence is added."""
         if self.presence_BK is None:
             return self.logits_BKHW
-        presence_BK = self.presence_BK.float()
-        log_BK = F.logsigmoid(presence_BK)
-        if gate.presence:
-            log_BK = log_BK.masked_fill(_below(presence_BK.sigmoid(), gate.presence), ABSENT)
-        logits_BKHW = self.logits_BKHW + log_BK[:, :, None, None]
-        if gate.share:
-            classes_K = torch.arange(logits_BKHW.shape[1], device=logits_BKHW.device)
-            is_drawn_BKHW = logits_BKHW.argmax(dim=1, keepdim=True) == classes_K[:, None, None]
-            share_BK = is_drawn_BKHW.float().mean(dim=(2, 3))
-            logits_BKHW = logits_BKHW.masked_fill(_below(share_BK, gate.share)[:, :, None, None], ABSENT)
+        # As `logsigmoid`, which graphs take apart into a logarithm of what may have become 0.
+        return self.logits_BKHW - F.softplus(-self.presence_BK.float())[:, :, None, None]
+
+
+def without_small(logits_BKHW: torch.Tensor, least_share: float) -> torch.Tensor:
+    """Logits in which classes that would fill less than a share of their picture are `ABSENT`, so that the next likeliest takes
+    their place; the largest stays."""
+    if not least_share:
         return logits_BKHW
-
-
-def _below(values_BK: torch.Tensor, least: float) -> torch.Tensor:
-    """Which are lower than `least` and than the largest of their picture."""
-    return (values_BK < least) & (values_BK < values_BK.amax(dim=1, keepdim=True))
+    classes_K = torch.arange(logits_BKHW.shape[1], device=logits_BKHW.device)
+    is_drawn_BKHW = logits_BKHW.argmax(dim=1, keepdim=True) == classes_K[:, None, None]
+    share_BK = is_drawn_BKHW.float().mean(dim=(2, 3))
+    is_small_BK = (share_BK < least_share) & (share_BK < share_BK.amax(dim=1, keepdim=True))
+    return logits_BKHW.masked_fill(is_small_BK[:, :, None, None], ABSENT)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from sampeft.data.prepared import PreparedVolume
 from sampeft.data.samples import prepared_sample
 from sampeft.data.slices import Frame
 from sampeft.errors import UsageError
+from sampeft.heads.given import without_small
 from sampeft.io.windows import Source
 from sampeft.prediction.batch_size import Batch, BatchSize, free_bytes, memory_in_words
 from sampeft.prediction.inference import Segmenter
@@ -125,6 +126,7 @@ def _rough_rows(
         segmenter.shown,
         reader.temperature if reader else 1.0,
         reader is not None and reader.uncertainty and segmenter.views > 1,
+        segmenter.least_share,
     )
     together = _TOGETHER if batch == "auto" else BatchSize(batch).now
     prepared, bands = [view.windowed(shared) for view in look.shown], segmenter.preparation.intensity.bands
@@ -183,7 +185,8 @@ def _window_images(
 
 @dataclass(frozen=True)
 class _Look:
-    """How windows go through a network: as these views, whose mean is divided by the temperature.
+    """How windows go through a network: as these views, whose mean is divided by the temperature. least_share: of a window, that
+    a class must fill to be drawn in it.
 
     disagreement: also tell the share of the views that see another class than the mean.
     """
@@ -193,6 +196,7 @@ class _Look:
     shown: tuple[View, ...]
     temperature: float
     disagreement: bool
+    least_share: float
 
     def through(self, windows: Iterator[Window], batch: int) -> Iterator[Probabilities | None]:
         """Of each window (K, h, w), or (K + 1, h, w) with the disagreement, in order; `batch` of those that hold anything go
@@ -214,7 +218,8 @@ class _Look:
         if known:
             images = map(torch.stack, zip(*known, strict=True))
             found = [self.network(view.moved(of_view)) for view, of_view in zip(self.shown, images, strict=True)]
-            logits_BKhw, disagreement_Bhw = mean_of_views(found, self.shown)
+            mean_BKhw, disagreement_Bhw = mean_of_views(found, self.shown)
+            logits_BKhw = without_small(mean_BKhw, self.least_share)
             said = iter(
                 zip(logits_BKhw, [None] * len(known) if disagreement_Bhw is None else disagreement_Bhw, strict=True)
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from statistics import mean
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ class Ensemble(nn.Module):
         self.models = nn.ModuleList(models)
         first = models[0]
         self.labels, self.side, self.spec, self.loaded = first.labels, first.side, first.spec, first.loaded
+        self.least_share = mean(model.least_share for model in models)
 
     @property
     def sam(self) -> Any:
@@ -78,7 +80,12 @@ def joined(
                     "only runs of the same classes, preparation and backbone can be averaged"
                 )
     symmetries = min(description.get("symmetries", 1) for description in descriptions)
-    together = {**first, "symmetries": symmetries, "ensemble": [str(name) for name in names]}
+    together = {
+        **first,
+        "symmetries": symmetries,
+        "least_share": mean(description.get("least_share", 0.0) for description in descriptions),
+        "ensemble": [str(name) for name in names],
+    }
     return together, lambda: Ensemble(make())
 
 

@@ -74,7 +74,7 @@ def temperature_on(
             prepared = PreparedVolume.of(read_volume(file.image), preparation)
             truth_SHW = prepared.view.slices(read_labels(file, dataset, prepared.volume).array)
             top, left, bottom, right = prepared.frame.box
-            for s, logits_Khw in slice_logits(model.eval(), prepared, shown=shown):
+            for s, logits_Khw in slice_logits(model.eval(), prepared, shown=shown, least_share=0.0):
                 truth = truth_SHW[s, top:bottom, left:right]
                 sample = sample_pixels(
                     prepared.frame.logits(logits_Khw).numpy(), truth, PIXELS // 10, np.random.default_rng(s)

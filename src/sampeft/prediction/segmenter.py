@@ -45,7 +45,7 @@ class Way:
 
     batch: slices at a time, or `auto` by the free memory. engine: what runs the network instead of the model. shown:
     the views of each slice that are averaged. refiner: what mends the class maps.
-    reader: what looks at the logits on the way. stages: what adds up the seconds.
+    reader: what looks at the logits on the way. stages: what adds up the seconds. least_share: see `said_of`.
     """
 
     batch: Batch = "auto"
@@ -54,6 +54,7 @@ class Way:
     refiner: Refiner | None = None
     reader: Reader | None = None
     stages: Stages | None = None
+    least_share: float | None = None
 
 
 def predict_volume(
@@ -99,7 +100,8 @@ def predict_volumes(
             assert model is not None, "a refiner goes with a model"
             return said, way.refiner.refine_slice(evidence(model, said.prepared, said.slice, scaled, rough))
 
-    found = said_of(model.eval() if model is not None else None, places(), way.batch, way.engine, way.shown, stages)
+    ready = model.eval() if model is not None else None
+    found = said_of(ready, places(), way.batch, way.engine, way.shown, stages, way.least_share)
     for said, channels_HW in behind(mapped, found):
         prepared, s = said.prepared, said.slice
         if s == 0:
@@ -160,12 +162,17 @@ class Segmenter:
         return views(self.views, self.description.get("symmetries", 1))
 
     @property
+    def least_share(self) -> float:
+        """Of a picture, that a class must fill to be drawn in it."""
+        return float(self.description.get("least_share", 0.0))
+
+    @property
     def has_random_weights(self) -> bool:
         return bool(self.description["weights_sha256"] == RANDOM)
 
     def way(self, batch: Batch = "auto", reader: Reader | None = None, stages: Stages | None = None) -> Way:
         """How this segmenter's own predictions go."""
-        return Way(batch, self.engine, self.shown, self.refiner, reader, stages)
+        return Way(batch, self.engine, self.shown, self.refiner, reader, stages, self.least_share)
 
     def predict(
         self,

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from sampeft.data.cache import PreparedVolume
+from sampeft.heads.given import without_small
 from sampeft.model import SemanticSam
 from sampeft.prediction.batch_size import Batch, BatchSize, memory_in_words
 from sampeft.prediction.model_lock import lock_of
@@ -48,16 +49,19 @@ def said_of(
     engine: Engine | None = None,
     shown: Sequence[View] = (View(),),
     stages: Stages | None = None,
+    least_share: float | None = None,
 ) -> Iterator[Said]:
     """What the network says of slices, which may be of several volumes, in their order; at most two batches wait.
 
     batch: slices that go through the network together; `auto`: what the free memory allows. engine: what runs the network
-    instead of the model, which may then be None. shown: views of each slice, whose mean counts.
+    instead of the model, which may then be None. shown: views of each slice, whose mean counts. least_share: of the slice, that
+    a class must fill to be drawn in it; None: what the model says.
     Raises SampeftError when the memory does not suffice.
     """
     stages = stages or Stages()
     size = BatchSize(batch if engine is None or batch != "auto" else 4)
     network = cast(torch.nn.Module, model if model is not None else engine)
+    share = getattr(model, "least_share", 0.0) if least_share is None else least_share
 
     def prepare(places: list[Place]) -> tuple[list[Place], list[torch.Tensor]]:
         with stages.of("prepare"), torch.inference_mode():
@@ -84,16 +88,22 @@ def said_of(
                     continue
                 with size.measured(network, len(group)):
                     found.append(network(images_B3HW.to(next(network.parameters()).device)).float().cpu())
-            logits_BKhw, disagreement_Bhw = mean_of_views(found, shown)
+            mean_BKhw, disagreement_Bhw = mean_of_views(found, shown)
+            logits_BKhw = without_small(mean_BKhw, share)
         for i, (prepared, s) in enumerate(group):
             yield Said(prepared, s, logits_BKhw[i], None if disagreement_Bhw is None else disagreement_Bhw[i])
 
 
 def slice_logits(
-    model: torch.nn.Module, prepared: PreparedVolume, batch: Batch = 4, shown: Sequence[View] = (View(),)
+    model: torch.nn.Module,
+    prepared: PreparedVolume,
+    batch: Batch = 4,
+    shown: Sequence[View] = (View(),),
+    least_share: float | None = None,
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """(slice index, logits (K, h, w) of the square) of one slice after another; see `said_of`."""
-    for said in said_of(model, ((prepared, s) for s in range(len(prepared))), batch, shown=shown):
+    places = ((prepared, s) for s in range(len(prepared)))
+    for said in said_of(model, places, batch, shown=shown, least_share=least_share):
         yield said.slice, said.logits_Khw
 
 

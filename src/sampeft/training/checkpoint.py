@@ -32,8 +32,8 @@ class Position:
     step: steps taken. seconds: of training so far.
     validations: shares of the run that are over. bad_steps, bad_in_row: steps that were not finite. learned: whether any
     step changed the model. running: losses (total, ce, dice) since the last line of the log. start_dsc, best_dsc: of the
-    held-out cases, before training and at best, after best_step; waited: validations since then. gate, best_gate:
-    fields of the model's `Gate`, of the last and of the best validation. finished: by its own end.
+    held-out cases, before training and at best, after best_step; waited: validations since then. least_share,
+    best_share: the model's `least_share`, by the last and by the best validation. finished: by its own end.
     """
 
     step: int = 0
@@ -47,8 +47,8 @@ class Position:
     best_dsc: float | None = None
     best_step: int | None = None
     waited: int = 0
-    gate: dict[str, float] = field(default_factory=dict)
-    best_gate: dict[str, float] = field(default_factory=dict)
+    least_share: float = 0.0
+    best_share: float = 0.0
     finished: bool = False
 
 

@@ -22,7 +22,7 @@ from sampeft.backbones import Features
 from sampeft.data.cache import Preparation, Slices
 from sampeft.data.case import Case, Dataset
 from sampeft.errors import SampeftError, UsageError
-from sampeft.heads.given import OPEN, Gate, Window, cut
+from sampeft.heads.given import Window, cut
 from sampeft.model import SemanticSam
 from sampeft.progress import bar
 from sampeft.training.averaging import Average
@@ -39,7 +39,7 @@ class Result:
     """What a training came to. stopped: by Ctrl-C or SIGTERM before its end. early: ended by `patience`.
 
     start_dsc: of the held-out cases before training; alarm: why the model is of no use, if it is not better than that.
-    gate: of the best model.
+    least_share: of the best model.
     """
 
     steps: int
@@ -51,14 +51,14 @@ class Result:
     early: bool = False
     start_dsc: float | None = None
     alarm: str | None = None
-    gate: Gate = OPEN
+    least_share: float = 0.0
 
     @classmethod
     def of(cls, at: Position, stopped: bool = False, early: bool = False) -> Result:
         alarm = None if at.best_dsc is None else alarm_of(at.best_dsc, at.start_dsc)
         minutes = round(at.seconds / 60, 2)
-        start, gate = at.start_dsc, Gate(**at.best_gate)
-        return cls(at.step, minutes, at.best_dsc, at.best_step, at.bad_steps, stopped, early, start, alarm, gate)
+        best = at.best_dsc, at.best_step
+        return cls(at.step, minutes, *best, at.bad_steps, stopped, early, at.start_dsc, alarm, at.best_share)
 
 
 def precision_for(device: torch.device, asked: str) -> str:

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 from sampeft.data.cache import Preparation
 from sampeft.data.case import Case, Dataset
 from sampeft.evaluation import read_case
-from sampeft.heads.given import OPEN, Gate
+from sampeft.heads.given import without_small
 from sampeft.io import write_atomically
 from sampeft.metrics.counts import Counts, count
 from sampeft.metrics.scores import Evaluation
@@ -25,8 +25,8 @@ from sampeft.model import SemanticSam
 from sampeft.peft.state import save_trained
 from sampeft.training.checkpoint import Checkpoint, Learner, Position, remove_leftovers
 
-GATES = tuple(Gate(presence, share) for presence in (0.0, 0.3, 0.5) for share in (0.0, 0.05, 0.1))
-"""What a class may have to have to be drawn; which of them, held-out cases decide."""
+SHARES = (0.0, 0.05, 0.1)
+"""Of a picture, that a class may have to fill to be drawn where classes fill pictures; which of them, held-out cases decide."""
 _TOGETHER = 4  # slices that go through the model at a time
 
 
@@ -36,40 +36,40 @@ def validate(
     cases: Sequence[Case],
     preparation: Preparation,
     accelerator: Any = None,
-    gates: Sequence[Gate] | None = None,
-) -> dict[Gate, Evaluation]:
-    """Gate -> scores of whole cases, on the files' own grids; processes share the cases. gates: None: those of a model that
-    tells presence, of another `OPEN` alone."""
+    shares: Sequence[float] | None = None,
+) -> dict[float, Evaluation]:
+    """Least share -> scores of whole cases, on the files' own grids; processes share the cases. shares: None: `SHARES`, but 0
+    alone where there is a background, before which small things are what is looked for."""
     from accelerate.utils import gather_object
 
-    if gates is None:
-        gates = GATES if model.head.tells_presence else (OPEN,)
+    if shares is None:
+        shares = (0.0,) if model.labels.has_background else SHARES
     rank, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
-    mine = [(case.id, _counts(model.eval(), dataset, case, preparation, gates)) for case in cases[rank::processes]]
+    mine = [(case.id, _counts(model.eval(), dataset, case, preparation, shares)) for case in cases[rank::processes]]
     scored = dict(gather_object(mine) if processes > 1 else mine)
     meta = {"protocol": "default"}
     return {
-        gate: Evaluation({case: counts[i] for case, counts in scored.items()}, dataset.labels, meta)
-        for i, gate in enumerate(gates)
+        share: Evaluation({case: counts[i] for case, counts in scored.items()}, dataset.labels, meta)
+        for i, share in enumerate(shares)
     }
 
 
 def _counts(
-    model: SemanticSam, dataset: Dataset, case: Case, preparation: Preparation, gates: Sequence[Gate]
+    model: SemanticSam, dataset: Dataset, case: Case, preparation: Preparation, shares: Sequence[float]
 ) -> list[Counts]:
-    """Of a case at each gate, pooled over its files and slices."""
-    totals = [Counts.zeros(len(dataset.labels)) for _ in gates]
+    """Of a case at each least share, pooled over its files and slices."""
+    totals = [Counts.zeros(len(dataset.labels)) for _ in shares]
     device = model.mean.device
     for _, prepared, _, truth_SHW in read_case(dataset, case, preparation):
         for first in range(0, len(prepared), _TOGETHER):
             places = range(first, min(first + _TOGETHER, len(prepared)))
             with torch.inference_mode():
                 images_B3HW = torch.stack([prepared.image(s) for s in places]).to(device)
-                output = model(images_B3HW, in_full=True)
-                by_gate = [output.decided(gate).float().cpu() for gate in gates]
-            for s, of_gates in zip(places, zip(*by_gate, strict=True), strict=True):
-                counted: list[tuple[torch.Tensor, Counts]] = []  # most gates leave out the same
-                for i, logits_Khw in enumerate(of_gates):
+                logits_BKhw = model(images_B3HW).float().cpu()
+                by_share = [without_small(logits_BKhw, share) for share in shares]
+            for s, of_shares in zip(places, zip(*by_share, strict=True), strict=True):
+                counted: list[tuple[torch.Tensor, Counts]] = []  # most shares leave out the same
+                for i, logits_Khw in enumerate(of_shares):
                     found = next((counts for logits, counts in counted if torch.equal(logits, logits_Khw)), None)
                     if found is None:
                         found = count(prepared.frame.class_map(logits_Khw), truth_SHW[s], len(dataset.labels))
@@ -175,32 +175,31 @@ class Saver:
         is_best = not self.held_out
         with self.learner.average.in_use():
             if self.held_out and self.preparation and score:
-                dsc, gate = self._score(at)
+                dsc, at.least_share = self._score(at)
                 at.waited += 1
-                at.gate = asdict(gate)
                 is_best = dsc is not None and (at.best_dsc is None or dsc > at.best_dsc)
                 if is_best:
-                    at.best_dsc, at.best_step, at.best_gate, at.waited = dsc, at.step, at.gate, 0
+                    at.best_dsc, at.best_step, at.best_share, at.waited = dsc, at.step, at.least_share, 0
                 state |= {"val_dsc": dsc, "start_dsc": at.start_dsc}
                 if dsc is not None and (alarm := alarm_of(dsc, at.start_dsc)):
                     state["alarm"] = alarm
             if self.accelerator.is_main_process:
-                content = {**self.description, "gate": at.gate, "trained": state}
+                content = {**self.description, "least_share": at.least_share, "trained": state}
                 save_trained(self.out / "last", self.learner.model, content)
                 if is_best or at.best_dsc is None:
                     save_trained(self.out, self.learner.model, content)
 
-    def _score(self, at: Position) -> tuple[float | None, Gate]:
-        """Mean foreground DSC of the held-out cases, None without any foreground, at the gate that is best for it; logged with
-        that of each class."""
+    def _score(self, at: Position) -> tuple[float | None, float]:
+        """Mean foreground DSC of the held-out cases, None without any foreground, and the least share that is best for it; logged
+        with that of each class."""
         assert self.preparation is not None
-        by_gate = validate(self.learner.model, self.dataset, self.held_out, self.preparation, self.accelerator)
-        scores = {gate: _number(evaluation.headline().mean) for gate, evaluation in by_gate.items()}
-        gate = max(scores, key=lambda gate: scores[gate] or 0.0)
-        per_class = {c.name: _number(c.interval.mean) for c in by_gate[gate].per_class()}
-        gated = {"gate": asdict(gate)} if len(by_gate) > 1 else {}
-        self.log.record(at.step, at.seconds / 60, val_dsc=scores[gate], **gated, val_per_class=per_class)
-        return scores[gate], gate
+        by_share = validate(self.learner.model, self.dataset, self.held_out, self.preparation, self.accelerator)
+        scores = {share: _number(evaluation.headline().mean) for share, evaluation in by_share.items()}
+        share = max(scores, key=lambda share: scores[share] or 0.0)
+        per_class = {c.name: _number(c.interval.mean) for c in by_share[share].per_class()}
+        chosen = {"least_share": share} if len(by_share) > 1 else {}
+        self.log.record(at.step, at.seconds / 60, val_dsc=scores[share], **chosen, val_per_class=per_class)
+        return scores[share], share
 
 
 def _number(value: float) -> float | None:
