@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sampeft.errors import UsageError
 from sampeft.heads.given import Given, Output
 from sampeft.heads.mask import MaskHead
 from sampeft.heads.probe import ProbeHead
@@ -39,8 +38,6 @@ class PixelOptions:
 
     def __post_init__(self) -> None:
         check_ranges(self)
-        if len(self.widths) < 2:
-            raise UsageError(f"widths are {self.widths}; give two or more")
 
 
 def build(setting: Setting, options: PixelOptions) -> PixelHead:
