@@ -50,9 +50,10 @@ def test_a_recipe_trains_and_all_of_it_arrives(name: str, tmp_path: Path) -> Non
     small = ["--backbone", "tiny", "--weights", "random", "--side", str(SIDE), "--encoder_side", str(SIDE),
              "--held_out", "1",
              "--training.steps", "2", "--training.validations", "1", "--training.head_first", "0"]  # fmt: skip
+    asked = leaves(yaml.safe_load(recipe.read_text(encoding="utf-8")))
+    small += ["--training.patch", str(SIDE // 2)] if "training.patch" in asked else []
     arguments = ["--config", str(recipe), "--data", str(tmp_path / "data"), "--out", str(tmp_path / "run"), *small]
     assert main(["train", *arguments]) == 0
-    asked = leaves(yaml.safe_load(recipe.read_text(encoding="utf-8")))
     used = leaves(json.loads((tmp_path / "run" / "config.json").read_text(encoding="utf-8")))
     overridden = {flag.removeprefix("--") for flag in small if flag.startswith("--")}
     assert {option: used[option] for option in asked if option not in overridden} == {

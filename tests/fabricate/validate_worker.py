@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -14,7 +13,6 @@ from accelerate import Accelerator
 from sampeft.data import open_dataset
 from sampeft.data.cache import Preparation
 from sampeft.data.intensity import Intensity
-from sampeft.heads.given import Output
 from sampeft.training.loop import validate
 
 
@@ -23,12 +21,10 @@ class Threshold(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.head = SimpleNamespace(tells_presence=False)
         self.mean = torch.nn.Buffer(torch.zeros(1))
 
-    def forward(self, images: torch.Tensor, in_full: bool) -> Output:
-        assert in_full
-        return Output(torch.stack([torch.full_like(images[:, 0], 0.5), images[:, 0]], dim=1))
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.stack([torch.full_like(images[:, 0], 0.5), images[:, 0]], dim=1)
 
 
 if __name__ == "__main__":

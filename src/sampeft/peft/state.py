@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from sampeft.backbones import NONE
 from sampeft.errors import WeightsError
 from sampeft.io import write_atomically
 from sampeft.model import SemanticSam
@@ -130,3 +132,12 @@ def _merged(module: torch.nn.Module) -> torch.nn.Module | None:
         holder.set_submodule(path, layer.get_base_layer())
     plain = holder["x"]
     return plain.fuse() if isinstance(plain, SplitProjection) else plain
+
+
+def name_of(description: Mapping[str, Any]) -> str:
+    """What tables call a run, such as `lite-medsam lora r=4, pixel head` or `without SAM, pixel head`. description: the content
+    of its adapter.json."""
+    rank = description["options"].get("rank")
+    adapted = [description["backbone"], description["method"], *([f"r={rank}"] if rank else [])]
+    base = "without SAM" if description["backbone"] == NONE else " ".join(adapted)
+    return f"{base}, {description.get('head', 'mask')} head"

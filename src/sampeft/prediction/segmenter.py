@@ -20,6 +20,7 @@ from sampeft.errors import UsageError
 from sampeft.io import file_stem, read_volume, write_map
 from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
+from sampeft.peft.state import name_of
 from sampeft.prediction.array_volume import volume_of
 from sampeft.prediction.batch_size import Batch
 from sampeft.prediction.overlap import behind
@@ -147,13 +148,9 @@ class Segmenter:
 
     @property
     def name(self) -> str:
-        """What tables call it, such as `lite-medsam lora r=4, pixel head` or `without SAM, pixel head`."""
-        described = self.description
-        rank = described["options"].get("rank")
-        adapted = [described["backbone"], described["method"], *([f"r={rank}"] if rank else [])]
-        base = "without SAM" if described["backbone"] == "none" else " ".join(adapted)
-        words = [f"{base}, {described.get('head', 'mask')} head"]
-        words += [f"x {len(runs)}"] if (runs := described.get("ensemble")) else []
+        """What tables call it, such as `lite-medsam lora r=4, pixel head x 2 + components`."""
+        words = [name_of(self.description)]
+        words += [f"x {len(runs)}"] if (runs := self.description.get("ensemble")) else []
         return " ".join(words + ([f"+ {self.refiner.name}"] if self.refiner else []))
 
     @property

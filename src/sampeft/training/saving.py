@@ -43,7 +43,7 @@ def validate(
     from accelerate.utils import gather_object
 
     if shares is None:
-        shares = (0.0,) if model.labels.has_background else SHARES
+        shares = (0.0,) if dataset.labels.has_background else SHARES
     rank, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     mine = [(case.id, _counts(model.eval(), dataset, case, preparation, shares)) for case in cases[rank::processes]]
     scored = dict(gather_object(mine) if processes > 1 else mine)

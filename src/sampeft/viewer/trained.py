@@ -11,7 +11,7 @@ from typing import Any
 
 from sampeft.backbones import RANDOM
 from sampeft.labels import LabelSet
-from sampeft.peft.state import read_description
+from sampeft.peft.state import name_of, read_description
 from sampeft.prediction.inference import Segmenter, load
 from sampeft.viewer.faults import not_found
 
@@ -48,8 +48,7 @@ class Run:
     @property
     def model(self) -> str:
         """What tables call it, such as `lite-medsam lora r=4, pixel head`."""
-        rank = self.description["options"].get("rank")
-        return " ".join([self.description["backbone"], self.description["method"], *([f"r={rank}"] if rank else [])])
+        return name_of(self.description)
 
     @property
     def has_random_weights(self) -> bool:
