@@ -90,14 +90,14 @@ def test_evaluations_beside_a_run_are_its_own_when_they_say_so(
     shutil.copytree(evals / "bad", own.parent / "eval-other")
     ours = shutil.copytree(evals / "bad", own.parent / "eval-ours")
     summary = json.loads((ours / "summary.json").read_text())
-    summary["meta"]["model"] = "lite-medsam lora r=2"
+    summary["meta"]["model"] = "lite-medsam lora r=2, mask head"
     (ours / "summary.json").write_text(json.dumps(summary))
     with serve(runs=(own,)) as client:
         body = client.get("/api/runs/run").json()
         assert client.get("/api/runs").json() == [body]
     assert body["evaluations"] == ["evaluation", "eval-ours"]
     assert body["headline"]["dsc"]["mean"] == pytest.approx(Evaluation.read(evals / "good").headline().mean)
-    assert (body["model"], body["random_weights"]) == ("lite-medsam lora r=2", True)
+    assert (body["model"], body["random_weights"]) == ("lite-medsam lora r=2, mask head", True)
     assert body["labels"][1] == {"name": "c1", "id": 1, "color": [230, 159, 0], "foreground": True}
 
 
