@@ -102,3 +102,10 @@ def test_missing_and_broken_files(tmp_path: Path) -> None:
     (tmp_path / "labels.json").write_text("{")
     with pytest.raises(DataError, match="not valid JSON"):
         LabelSet.read(tmp_path / "labels.json")
+
+
+def test_a_byte_order_mark_before_the_file_is_none_of_it(tmp_path: Path) -> None:
+    """N07: Windows' editors write one."""
+    path = tmp_path / "labels.json"
+    path.write_bytes(b"\xef\xbb\xbf" + b'{"labels": {"background": 0, "liver": 1}}\r\n')
+    assert LabelSet.read(path).names == ("background", "liver")

@@ -174,7 +174,7 @@ class LabelSet:
     def read(cls, path: Path) -> LabelSet:
         """Read a `labels.json` or `dataset.json`."""
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8-sig"))
         except OSError as error:
             raise DataError(
                 f"{path}: cannot be read ({error.strerror}); a label map is a JSON of names and ids"

@@ -90,7 +90,7 @@ def _lists(root: Path) -> dict[str, Path]:
 
 def _fits(path: Path, known: set[str]) -> bool:
     """Whether a list names images that are there alone; a second one need not go with a copy of a part of the set."""
-    return {file_stem(Path(line)) for line in path.read_text(encoding="utf-8").split()} <= known
+    return {file_stem(Path(line)) for line in path.read_text(encoding="utf-8-sig").split()} <= known
 
 
 def _list(folder: Path, split: str) -> Path | None:
