@@ -87,6 +87,11 @@ def test_given_lists_that_share_a_patient_are_refused(tmp_path: Path) -> None:
     lists = {"train": tmp_path / "train.txt", "test": tmp_path / "test.txt"}
     assert read_splits(lists, cases) == {"train": ("p01",), "test": ("p02",)}
     assert read_splits({"train": ["p02"], "test": ["p01"]}, cases) == {"train": ("p02",), "test": ("p01",)}
+    written = ["images\\p02.NII.GZ"], ["images/p01.nii.gz"]  # N07: as programs on Windows do, and as others
+    assert read_splits(dict(zip(("train", "test"), written, strict=True)), cases) == {
+        "train": ("p02",),
+        "test": ("p01",),
+    }
     with pytest.raises(DataError, match=r"'train' and 'test' share 1 cases \(p02\)"):
         read_splits({"train": ["p01", "p02"], "test": lists["test"]}, cases)
 

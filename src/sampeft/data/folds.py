@@ -105,7 +105,8 @@ def read_splits(
     splits: dict[str, tuple[str, ...]] = {}
     for split, names in lists.items():
         source = names if isinstance(names, Path) else f"split '{split}'"
-        listed = [file_stem(Path(name)) for name in (_lines(names) if isinstance(names, Path) else names)]
+        given = _lines(names) if isinstance(names, Path) else names
+        listed = [file_stem(Path(name.replace("\\", "/"))) for name in given]
         listed = [name for name in listed if name not in excluded]
         if unknown := [name for name in listed if name not in owner]:
             raise DataError(
