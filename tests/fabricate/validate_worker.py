@@ -38,3 +38,5 @@ if __name__ == "__main__":
         print(
             json.dumps({"mean": evaluation.headline().mean, "scores": scores, "processes": accelerator.num_processes})
         )
+    accelerator.wait_for_everyone()  # one that leaves early may end the others' connections before they have left
+    accelerator.end_training()
