@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from sampeft.backbones import RANDOM, LoadedBackbone, load_backbone
+from fabricate.backbones import architectures
+from sampeft.backbones import BACKBONES, RANDOM, LoadedBackbone, load_backbone
 from sampeft.backbones.checkpoints import find_in_package
 from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
@@ -42,6 +43,15 @@ def short_trials() -> Iterator[None]:
     """Every training plans first; nobody asks here how long it will take, so that a step of each size is enough."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(step_trial, "_ENOUGH_SECONDS", 0.0)
+        yield
+
+
+@pytest.fixture(scope="module")
+def tiny_backbones() -> Iterator[None]:
+    """One backbone `tiny NAME` for every architecture."""
+    with pytest.MonkeyPatch.context() as patch:
+        for spec in architectures().values():
+            patch.setitem(BACKBONES, spec.name, spec)
         yield
 
 

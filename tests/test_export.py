@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 
 from fabricate import write_png
-from fabricate.backbones import architectures, make_tiny, stirred
-from sampeft.backbones import BACKBONES, NONE
+from fabricate.backbones import make_tiny, stirred
+from sampeft.backbones import NONE
 from sampeft.cli import main
 from sampeft.engines import ENGINES
 from sampeft.engines.graph import Identity
@@ -35,12 +35,7 @@ PERCENTILE = {"kind": "percentile", "low": 2.0, "high": 98.0, "crop": "none", "b
 BODY = {"kind": "percentile", "low": 2.0, "high": 98.0, "crop": "body", "bands": None}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def tiny_backbones() -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        for spec in architectures().values():
-            patch.setitem(BACKBONES, spec.name, spec)
-        yield
+pytestmark = pytest.mark.usefixtures("tiny_backbones")
 
 
 def make_run(

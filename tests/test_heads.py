@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,12 +38,7 @@ PAIRS = [(name, head) for name in architectures() for head in HEADS] + [(NONE, h
 of_every_pair = pytest.mark.parametrize(("architecture", "head"), PAIRS, ids=lambda p: p)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _registered() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for spec in architectures().values():
-            patch.setitem(BACKBONES, spec.name, spec)
-        yield
+pytestmark = pytest.mark.usefixtures("tiny_backbones")
 
 
 def make(architecture: str, head: str, **other: Any) -> SemanticSam:
@@ -172,7 +166,7 @@ class Story:
 
 
 @pytest.fixture(scope="module", params=PAIRS, ids=lambda p: f"{p[0]}: {p[1]}")
-def story(request: pytest.FixtureRequest, _registered: None) -> Story:
+def story(request: pytest.FixtureRequest, tiny_backbones: None) -> Story:
     architecture, head = request.param
     model = make(architecture, head)
     images = pictures(model)

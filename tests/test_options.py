@@ -64,9 +64,9 @@ def test_every_number_of_a_training_and_its_augmentation_has_a_range() -> None:
         (Training, {"batch": 0}, "training.batch is 0; give 1 or more"),
         (Training, {"loss_weights": (0.0, 0.0)}, "training.loss_weights are both 0"),
         (Training, {"batch": 2, "accumulate": 3}, "training.accumulate is 3; a step of 2 slices has 1 to 2 parts"),
-        (Augmentation, {"scale": 1.0}, "augmentation.scale is 1; give 0 to below 1"),
-        (Augmentation, {"low_resolution": 0.5}, "augmentation.low_resolution is 0.5; give 1 or more"),
-        (Augmentation, {"rotation_deg": 270.0}, "augmentation.rotation_deg is 270; give 0 to 180"),
+        (Augmentation, {"scale": 1.0}, "training.augmentation.scale is 1; give 0 to below 1"),
+        (Augmentation, {"low_resolution": 0.5}, "training.augmentation.low_resolution is 0.5; give 1 or more"),
+        (Augmentation, {"rotation_deg": 270.0}, "training.augmentation.rotation_deg is 270; give 0 to 180"),
     ],
 )
 def test_what_makes_no_sense_is_refused(kind: type[Any], wrong: Mapping[str, Any], said: str) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from fabricate.backbones import architectures, make_tiny, stirred
-from sampeft.backbones import BACKBONES, NONE
+from fabricate.backbones import make_tiny, stirred
+from sampeft.backbones import NONE
 from sampeft.errors import UsageError, WeightsError
 from sampeft.heads import HEADS
 from sampeft.labels import LabelSet
@@ -27,12 +26,7 @@ CASES = [("mobile-sam", head) for head in HEADS] + [(NONE, "pixel"), ("sam2-hier
 of_every_head = pytest.mark.parametrize(("architecture", "head"), CASES)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _registered() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for spec in architectures().values():
-            patch.setitem(BACKBONES, spec.name, spec)
-        yield
+pytestmark = pytest.mark.usefixtures("tiny_backbones")
 
 
 def make(architecture: str, head: str, labels: LabelSet) -> SemanticSam:

@@ -285,9 +285,7 @@ def train(config: Config, dataset: Dataset | None = None) -> Result:
     say(f"slices    {len(slices)} of {slices.images.shape[-1]} x {slices.images.shape[-1]}")
     training = config.training
     if training.patch is None and (patch := suited_patch(slices, model)):
-        say(
-            f"patch     {patch} of {side} pixels a step, since the targets are small (--training.patch 0: whole pictures)"
-        )
+        say(f"patch     {patch} of {side} pixels a step: the targets are small (--training.patch 0: whole pictures)")
         training = replace(training, patch=patch)
     if config.plan and processes() == 1:  # several could come to different answers
         workload = workload_of(dataset, cases, held_out, preparation, slices)

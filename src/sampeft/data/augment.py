@@ -61,7 +61,7 @@ class Augmentation:
         for name in self.noises:
             if name not in NOISES:
                 raise unknown_name("noise", name, NOISES)
-        check_ranges(self, "augmentation.")
+        check_ranges(self, "training.augmentation.")
         if self.noise_strength is not None and not 0 <= self.noise_strength[0] <= self.noise_strength[1]:
             low, high = self.noise_strength
             raise UsageError(f"noise_strength goes from low to high, got {low:g} to {high:g}")
