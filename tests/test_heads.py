@@ -23,6 +23,7 @@ from sampeft.heads import HEADS
 from sampeft.heads.given import ABSENT, Output, cut, without_small
 from sampeft.heads.mask import MaskHead
 from sampeft.heads.pixel import PixelHead
+from sampeft.heads.probe import ProbeHead
 from sampeft.labels import LabelSet
 from sampeft.losses import Objective
 from sampeft.model import SemanticSam
@@ -172,9 +173,11 @@ def story(request: pytest.FixtureRequest, tiny_backbones: None) -> Story:
     images = pictures(model)
     prompts = prompted(model, images) if model.spec.is_sam else None
     attach(model, "lora")
+    before = logits(model, images)
+    with torch.no_grad():
+        model.standardise([model.encode(images)])
     learned = {name for name, p in model.named_parameters() if p.requires_grad}
     frozen = {name: t.clone() for name, t in model.state_dict().items() if name not in learned}
-    before = logits(model, images)
     train(model, images)
     return Story(architecture, head, model, images, frozen, before, logits(model, images), prompts)
 
@@ -182,7 +185,7 @@ def story(request: pytest.FixtureRequest, tiny_backbones: None) -> Story:
 def test_frozen_weights_and_the_promptable_path_are_bit_equal_after_training(story: Story) -> None:
     now = story.model.state_dict()
     assert not [name for name, value in story.frozen.items() if not torch.equal(value, now[name])]
-    assert bool(story.frozen) == story.model.spec.is_sam
+    assert any(name.startswith("sam.") for name in story.frozen) == story.model.spec.is_sam
     assert float((story.after - story.before).abs().max()) > 1e-3
     if story.prompted_before is not None:
         with story.model.original():
@@ -211,6 +214,54 @@ def test_merged_is_unmerged(story: Story) -> None:
     assert float((once - story.after).abs().max()) <= 1e-5 * max(1.0, float(story.after.abs().max()))
     unmerge(story.model)
     assert torch.equal(logits(story.model, story.images), story.after)
+
+
+# --- standardising ----------------------------------------------------------------------------------------------------
+
+
+def probe_of(model: SemanticSam) -> ProbeHead:
+    return model.head if isinstance(model.head, ProbeHead) else model.head.probe
+
+
+@pytest.mark.parametrize(("architecture", "head"), [pair for pair in PAIRS if pair[1] != "mask"], ids=lambda p: p)
+def test_what_the_probe_reads_has_mean_0_and_spread_1_over_the_pictures_it_was_shown(
+    architecture: str, head: str
+) -> None:
+    model = make(architecture, head)
+    probe, read = probe_of(model), []
+    features = [model.encode(image[None]) for image in pictures(model, 5)]
+    model.standardise(features)
+    for layer in (probe.standard, probe.pooled_standard):
+        layer.register_forward_hook(lambda *given: read.append(given[-1]))
+    with torch.no_grad():
+        for one in features:
+            model.decode(one)
+    here_ND = torch.cat([r[0].flatten(1).T for r in read if r.dim() == 4])
+    pooled_ND = torch.cat([r for r in read if r.dim() == 2])
+    for values_ND in (here_ND, pooled_ND):
+        spread_D = values_ND.std(dim=0, correction=0)
+        varies_D = spread_D > 0.5  # a feature that is the same everywhere has none
+        assert varies_D.sum() > len(varies_D) / 2
+        assert float(values_ND.mean(dim=0).abs().max()) < 1e-2
+        torch.testing.assert_close(spread_D[varies_D], torch.ones(int(varies_D.sum())), rtol=0.02, atol=0)
+
+
+def test_a_head_that_has_learned_keeps_the_scales_it_learned_with() -> None:
+    model = make(NONE, "probe")
+    probe = probe_of(model)
+    model.standardise([model.encode(pictures(model))])
+    before = probe.standard.mean.clone()
+    with torch.no_grad():
+        probe.here.weight.fill_(0.1)
+    model.standardise([model.encode(1 - pictures(model))])
+    assert torch.equal(probe.standard.mean, before)
+    assert float(before.abs().max()) > 0
+
+
+def test_of_no_pictures_scales_stay_as_they_are() -> None:
+    model = make(NONE, "probe")
+    model.standardise(iter(()))
+    assert torch.equal(probe_of(model).standard.spread, torch.ones(6))
 
 
 # --- windows ----------------------------------------------------------------------------------------------------------

@@ -6,9 +6,9 @@ The promptable model stays whole beside the new head: points and boxes keep work
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol, cast
 
@@ -243,23 +243,32 @@ class SemanticSam(nn.Module):
         windows: a square of `size` pixels of each picture that alone is drawn, at multiples of `window_unit`; what the
         transformer and the head know of the whole picture stays.
         """
-        maps, image = list(features), None
-        if self.head.reads_encoder_maps:
-            image = maps.pop()
-            image = (image.float() / 255 if image.dtype == torch.uint8 else image).expand(-1, 3, -1, -1)
-        batch = features[0].shape[0]  # not len, which a tracer would take for a constant
-        tokens = self.head.tokens
-        tokens_BKC, embedding = None if tokens is None else tokens.expand(batch, -1, -1), None
-        if self.prompt is not None:
-            plain = maps.pop(0)
-            if tokens is not None:
-                tokens_BKC, embedding = self._attend(plain, batch)
-        finer = self.spec.family.FINER_MAPS
-        given = Given(self.side, tokens_BKC, embedding, tuple(maps[:finer]), tuple(maps[finer:]), image)
+        given = self._given(features)
+        if self.prompt is not None and self.head.tokens is not None:
+            tokens_BKC, embedding = self._attend(features[0], features[0].shape[0])
+            given = replace(given, tokens_BKC=tokens_BKC, embedding_BCHW=embedding)
         if windows is None:
             return cast(Output, self.head(given))
         given = self.head.on_whole(given)
         return cast(Output, self.head(given.cut(windows, size))._replace(whole_BKHW=given.drawn_BKHW))
+
+    def standardise(self, features: Iterable[Features]) -> None:
+        """Let an untrained head take means and spreads from what `encode` gave for pictures of the training."""
+        with torch.no_grad():
+            self.head.standardise(map(self._given, features))
+
+    def _given(self, features: Features) -> Given:
+        """What a head has before the transformer."""
+        maps, image = list(features), None
+        if self.head.reads_encoder_maps:
+            image = maps.pop()
+            image = (image.float() / 255 if image.dtype == torch.uint8 else image).expand(-1, 3, -1, -1)
+        tokens = self.head.tokens
+        batch = features[0].shape[0]  # not len, which a tracer would take for a constant
+        tokens_BKC = None if tokens is None else tokens.expand(batch, -1, -1)
+        maps = maps[1:] if self.prompt is not None else maps  # the embedding comes first
+        finer = self.spec.family.FINER_MAPS
+        return Given(self.side, tokens_BKC, None, tuple(maps[:finer]), tuple(maps[finer:]), image)
 
     def _attend(self, embedding_BCHW: torch.Tensor, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The class tokens and the embedding after the mask decoder's transformer."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -33,6 +33,10 @@ class Head(Protocol):
 
     def on_whole(self, given: Given) -> Given:
         """With what the head takes from the whole picture, before windows of it are cut out."""
+        ...
+
+    def standardise(self, givens: Iterable[Given]) -> None:
+        """Before training: take means and spreads of what the head reads from pictures of the training, if it uses such."""
         ...
 
     def __call__(self, given: Given) -> Output: ...

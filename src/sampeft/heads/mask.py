@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,9 @@ class MaskHead(nn.Module):
     def on_whole(self, given: Given) -> Given:
         """With the class logits of each whole picture."""
         return replace(given, drawn_BKHW=self(given).logits_BKHW)
+
+    def standardise(self, givens: Iterable[Given]) -> None:
+        """Nothing: the pretrained decoder has its own scales."""
 
     def forward(self, given: Given) -> Output:
         """Tokens and embedding after the transformer -> logits (B, K, 4h, 4w)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -103,6 +103,10 @@ class PixelHead(nn.Module):
         """As the probe and the mask head do it."""
         given = self.probe.on_whole(self._read(given))
         return given if self.mask is None else self.mask.on_whole(given)
+
+    def standardise(self, givens: Iterable[Given]) -> None:
+        """As the probe does."""
+        self.probe.standardise(map(self._read, givens))
 
     def forward(self, given: Given) -> Output:
         """(B, K, H, W) of pictures of H x W pixels."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 _CELL = 8  # pixels of a cell where there is no embedding
 _COLOURS = 6  # mean and spread of the three channels
+_LEAST_SPREAD = 1e-4  # below it a feature is the same everywhere
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,9 @@ class ProbeHead(nn.Module):
     """Class logits on the embedding's grid, linear in the encoder's maps there, in mean and spread of the colours
     there, and in the means and spreads of all of these over the whole picture. The mask decoder does not run.
 
-    Every map is normalised over the channels of each place; nothing else bends. Of a backbone without maps colours are left.
+    Every map is normalised over the channels of each place, and everything by its mean and spread over pictures of the
+    training, so that what varies little from picture to picture is learned as fast as what varies much; nothing else bends.
+    Of a backbone without maps colours are left.
     """
 
     reads_encoder_maps = True
@@ -49,6 +53,7 @@ class ProbeHead(nn.Module):
         self.grid = setting.side // _CELL if setting.stride is None else setting.encoder_side // setting.stride
         self.grids = [setting.encoder_side // m.stride for m in maps]
         self.pooled_width = 2 * width
+        self.standard, self.pooled_standard = _Standard(width), _Standard(2 * width)
         self.here = nn.Conv2d(width, classes, 1)
         self.everywhere = nn.Linear(2 * width, classes)
         self.presence = nn.Linear(2 * width, classes) if presence else None
@@ -64,19 +69,37 @@ class ProbeHead(nn.Module):
         return self.presence is not None
 
     def on_whole(self, given: Given) -> Given:
-        """With means and spreads of the features over each whole picture."""
-        return replace(given, pooled_BD=torch.cat(moments(self._features(given)), dim=1))
+        """With means and spreads of the features over each whole picture, standardised."""
+        return replace(given, pooled_BD=self._pooled(self._features(given)))
+
+    def standardise(self, givens: Iterable[Given]) -> None:
+        """Take means and spreads of the training's pictures, unless something was learned with other ones."""
+        if not self.is_untrained():
+            return
+        pooled = [torch.cat(moments(self._features(given)), dim=1) for given in givens]
+        if not pooled:
+            return
+        pooled_ND = torch.cat(pooled)
+        mean_ND, spread_ND = pooled_ND.chunk(2, dim=1)
+        mean_D = mean_ND.mean(dim=0)
+        variance_D = (spread_ND.square() + mean_ND.square()).mean(dim=0) - mean_D.square()
+        self.standard.set(mean_D, variance_D.clamp_min(0).sqrt())
+        self.pooled_standard.set(pooled_ND.mean(dim=0), pooled_ND.std(dim=0, correction=0))
 
     def forward(self, given: Given) -> Output:
         """(B, K, h, w) on the embedding's grid."""
         features = self._features(given)
-        pooled_BD = given.pooled_BD if given.pooled_BD is not None else torch.cat(moments(features), dim=1)
-        logits = self.here(features) + self.everywhere(pooled_BD)[:, :, None, None]
+        pooled_BD = given.pooled_BD if given.pooled_BD is not None else self._pooled(features)
+        logits = self.here(self.standard(features)) + self.everywhere(pooled_BD)[:, :, None, None]
         return Output(logits, self.presence(pooled_BD) if self.presence is not None else None)
 
     def is_untrained(self) -> bool:
         """Whether all classes are alike."""
         return not bool(self.here.weight.any())
+
+    def _pooled(self, features_BDhw: torch.Tensor) -> torch.Tensor:
+        pooled: torch.Tensor = self.pooled_standard(torch.cat(moments(features_BDhw), dim=1))
+        return pooled
 
     def _features(self, given: Given) -> torch.Tensor:
         """(B, D, h, w): the encoder's maps and the colours on one grid."""
@@ -104,3 +127,23 @@ class ProbeHead(nn.Module):
         if grid < self.grid:  # repeated, so that a part of the picture has what the whole has there
             return F.interpolate(means, (cells, cells), mode="nearest")
         return F.interpolate(means, (cells, cells), mode="bilinear", align_corners=False)
+
+
+class _Standard(nn.Module):
+    """(B, D, ...): less the mean of each of D features, in units of its spread; as they are until these are set."""
+
+    mean: torch.Tensor
+    spread: torch.Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("spread", torch.ones(width))
+
+    def set(self, mean_D: torch.Tensor, spread_D: torch.Tensor) -> None:
+        self.mean.copy_(mean_D)
+        self.spread.copy_(torch.where(spread_D > _LEAST_SPREAD, spread_D, 1.0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shape = (1, -1, *(1 for _ in range(x.dim() - 2)))
+        return (x - self.mean.view(shape)) / self.spread.view(shape)

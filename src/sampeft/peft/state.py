@@ -25,13 +25,14 @@ def trained_state(model: SemanticSam) -> dict[str, torch.Tensor]:
     return {name: p.detach().cpu().contiguous() for name, p in _own(model).items()}
 
 
-def _own(model: SemanticSam) -> dict[str, torch.nn.Parameter]:
+def _own(model: SemanticSam) -> dict[str, torch.Tensor]:
     """Prompt and head whether trained or not, what is trained, and what a method added frozen (PiSSA's start)."""
-    return {
+    parameters = {
         name: p
         for name, p in model.named_parameters()
         if p.requires_grad or not name.startswith("sam.") or model.is_added(name)
     }
+    return {**parameters, **{name: b for name, b in model.named_buffers() if name.startswith("head.")}}
 
 
 def load_trained(model: SemanticSam, state: dict[str, torch.Tensor], source: Path | str, partial: bool = False) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,6 +25,7 @@ from sampeft.training.views import Views, augmented
 from sampeft.volume import IGNORE
 
 _LOOKED_AT = 200  # slices whose pieces are measured
+_EXAMPLES = 64
 Drawn = TypeVar("Drawn")
 Given = TypeVar("Given")
 
@@ -144,6 +145,11 @@ class Batches:
             swap = torch.as_tensor(self.model.labels.mirror_channels, dtype=truth.dtype)
             swapped = torch.where(swapped == IGNORE, swapped, swap[swapped.long().clamp_min(0)])
         return tuple(map(symmetry.on, features)), swapped
+
+    def examples(self) -> Iterator[Features]:
+        """What the untouched encoder gives for some views of the bank, one by one."""
+        for number in range(min(_EXAMPLES, len(self.bank.index))):
+            yield self.bank.get([number])[0]
 
     def windows(self, step: int, count: int, truth_BHW: torch.Tensor) -> list[Window]:
         """Of each slice of this process's share of `count`: where the part lies that `patch` asks for. Each is drawn for the

@@ -11,6 +11,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -145,6 +146,7 @@ def fit(
         start = time.monotonic() - at.seconds
         if not resumed:
             saver.score_start(at)
+            model.standardise(takewhile(lambda _: not stop, batches.examples()))
             keeper.keep(at)
         while True:
             at.seconds = time.monotonic() - start
