@@ -9,9 +9,10 @@ from random import Random
 import pytest
 
 from fabricate import folder_dataset
+from sampeft.commands.train import split_cases
 from sampeft.data import open_dataset
 from sampeft.data.case import Case, ImageFile
-from sampeft.data.folds import fold_of, hold_out, k_folds, read_splits
+from sampeft.data.folds import drawn, fold_of, hold_out, k_folds, read_splits
 from sampeft.data.pairing import group_cases, natural_key
 from sampeft.errors import DataError, UsageError
 
@@ -38,6 +39,30 @@ def test_seeds_differ_and_counts_are_counts() -> None:
 def test_an_empty_side_is_an_error(ids: list[str], wanted: float) -> None:
     with pytest.raises(UsageError, match="cannot hold out"):
         hold_out(ids, wanted, 0)
+
+
+def test_fewer_cases_are_among_more_and_blind_to_order() -> None:
+    few, more = drawn(IDS, 3, seed=1), drawn(IDS, 12, seed=1)
+    assert (len(few), len(more)) == (3, 12)
+    assert set(few) < set(more) < set(IDS)
+    assert drawn(IDS[::-1], 12, seed=1) == more
+    assert drawn(IDS, 23, seed=1) == tuple(sorted(IDS, key=natural_key))
+    assert len({drawn(IDS, 3, seed) for seed in range(10)}) > 5
+
+
+@pytest.mark.parametrize("count", [0, -1, 24])
+def test_cases_that_are_not_there(count: int) -> None:
+    with pytest.raises(UsageError, match=rf"cannot train on {count} of 23 cases; give 1\.\.23"):
+        drawn(IDS, count, 0)
+
+
+def test_along_a_learning_curve_the_same_cases_are_held_out(tmp_path: Path) -> None:
+    dataset = open_dataset(folder_dataset(tmp_path, cases=9))
+    curve = [split_cases(dataset, "auto", 2, seed=0, count=count) for count in (1, 3, 6, None)]
+    trained = [{case.id for case in train} for train, _ in curve]
+    assert [len(ids) for ids in trained] == [1, 3, 6, 6]
+    assert trained[0] < trained[1] < trained[2] == trained[3]
+    assert len({tuple(case.id for case in held_out) for _, held_out in curve}) == 1
 
 
 @pytest.mark.parametrize("k", [2, 5, 23])

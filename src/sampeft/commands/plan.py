@@ -48,7 +48,7 @@ def plan_command(config: Config) -> Plan:
     spec.check_side(side)
     denoise = chosen_denoiser(config)
     dataset = open_dataset(config.data, config.layout, parse_map(config.map))
-    cases, held_out = split_cases(dataset, config.split, config.held_out, config.training.seed)
+    cases, held_out = split_cases(dataset, config.split, config.held_out, config.training.seed, config.cases)
     _, recipe = chosen_intensity(config.intensity, config.bands, cases[0], dataset.modality)
     preparation = Preparation(recipe, side, config.plane, config.context, config.context_mm, denoise)
     workload = workload_of(dataset, cases, held_out, preparation)

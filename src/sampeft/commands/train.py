@@ -21,7 +21,7 @@ from sampeft.data.augment import symmetries_of
 from sampeft.data.cache import Preparation, fingerprint, prepare
 from sampeft.data.case import Case, Dataset
 from sampeft.data.check import check_dataset
-from sampeft.data.folds import fold_of, hold_out
+from sampeft.data.folds import drawn, fold_of, hold_out
 from sampeft.data.intensity import PRESETS, Intensity, choose, preset, with_bands
 from sampeft.data.scale import Scale
 from sampeft.denoise import Denoise
@@ -68,6 +68,7 @@ class Config:
         layout: layout of the data set; nothing: found by looking.
         split: split to train on; 'auto': train if the data set has it, else all; 'fold2of5': all cases outside that fold.
         held_out: cases of it that are not trained on but scored on the way; below 1 a share, else a number, 0 none.
+        cases: train on so many of the others only, fewer among more; nothing: on all. A sweep over it gives a learning curve.
         map: label ids to change on reading, such as 4:3,255:1.
         intensity: recipe by name, or 'auto'.
         bands: bands of a multiband image to look at, counted from 1, such as 4,3,2; nothing: grey or colour as it is.
@@ -102,6 +103,7 @@ class Config:
     layout: str | None = None
     split: str = "auto"
     held_out: float = 0.15
+    cases: int | None = None
     map: str | None = None
     intensity: str = "auto"
     bands: str | None = None
@@ -152,18 +154,24 @@ def parse_map(text: str | None) -> dict[int, int] | None:
         raise UsageError(f"--map wants pairs of ids such as 4:3,255:1, got '{text}'") from None
 
 
-def split_cases(dataset: Dataset, split: str, held_out: float, seed: int) -> tuple[list[Case], list[Case]]:
-    """(training cases, held-out cases). A `val` split that the data set ships is used as the held-out cases."""
+def split_cases(
+    dataset: Dataset, split: str, held_out: float, seed: int, count: int | None = None
+) -> tuple[list[Case], list[Case]]:
+    """(training cases, held-out cases). A `val` split that the data set ships is used as the held-out cases. count: so many
+    of the training cases alone."""
     name = split if split != "auto" else "train" if "train" in dataset.splits else "all"
     fold = fold_of(dataset, split)
     unlabelled = dataset.splits.get("unlabelled", ())
     cases = {case.id: case for case in (fold[0] if fold else dataset.split(name)) if case.id not in unlabelled}
-    if held_out <= 0:
-        return list(cases.values()), []
-    if split == "auto" and "val" in dataset.splits:
-        return list(cases.values()), list(dataset.split("val"))
-    train, held = hold_out(sorted(cases), held_out if held_out < 1 else int(held_out), seed)
-    return [cases[i] for i in train], [cases[i] for i in held]
+    train, held = tuple(cases), list[Case]()
+    if held_out > 0 and split == "auto" and "val" in dataset.splits:
+        held = list(dataset.split("val"))
+    elif held_out > 0:
+        train, ids = hold_out(sorted(cases), held_out if held_out < 1 else int(held_out), seed)
+        held = [cases[i] for i in ids]
+    if count is not None:
+        train = drawn(train, count, seed)
+    return [cases[i] for i in train], held
 
 
 def chosen_intensity(asked: str, bands: str | None, case: Case, modality: str) -> tuple[str, Intensity]:
@@ -227,7 +235,7 @@ def train(config: Config, dataset: Dataset | None = None) -> Result:
     denoise = chosen_denoiser(config)
 
     dataset = dataset or open_dataset(config.data, config.layout, parse_map(config.map))
-    cases, held_out = split_cases(dataset, config.split, config.held_out, config.training.seed)
+    cases, held_out = split_cases(dataset, config.split, config.held_out, config.training.seed, config.cases)
     say(f"data      {dataset.name}: {len(cases)} cases to train on, {len(held_out)} held out ({_names(held_out)})")
     if resumed:
         resumed.refuse_others(known_settings(config, dataset, cases, held_out))

@@ -88,7 +88,7 @@ def image_cases(config: Config) -> tuple[list[Case], list[Case], str]:
     folder of images each image is a case. Raises DataError when there is no image."""
     if config.layout or any(known.matches(config.data) for known in DATASETS.values() if config.data.is_dir()):
         dataset = open_dataset(config.data, config.layout, parse_map(config.map))
-        cases, held_out = split_cases(dataset, config.split, config.held_out, config.training.seed)
+        cases, held_out = split_cases(dataset, config.split, config.held_out, config.training.seed, config.cases)
         more = dataset.splits.get("unlabelled", ()) if config.split == "auto" else ()
         return [*cases, *(case for case in dataset.cases if case.id in more)], held_out, dataset.modality
     if not config.data.is_dir():

@@ -33,6 +33,16 @@ def hold_out(case_ids: Iterable[str], fraction_or_count: float, seed: int) -> tu
     return tuple(i for i in ids if i not in held), tuple(i for i in ids if i in held)
 
 
+def drawn(case_ids: Iterable[str], count: int, seed: int) -> tuple[str, ...]:
+    """So many of the ids; with the same seed fewer are among more, for any order of the input. Raises UsageError for more
+    than there are."""
+    ids = _distinct(case_ids)
+    if not 1 <= count <= len(ids):
+        raise UsageError(f"cannot train on {count} of {len(ids)} cases; give 1..{len(ids)}")
+    kept = set(_shuffled(ids, seed)[:count])
+    return tuple(i for i in ids if i in kept)
+
+
 def k_folds(
     case_ids: Iterable[str], k: int, seed: int, presence: Mapping[str, Sequence[bool]] | None = None
 ) -> tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]:
