@@ -264,6 +264,22 @@ def test_of_no_pictures_scales_stay_as_they_are() -> None:
     assert torch.equal(probe_of(model).standard.spread, torch.ones(6))
 
 
+def test_dropout_leaves_features_out_in_training_alone() -> None:
+    """Logits are linear in the features: their mean over many draws is what the whole of them gives."""
+    model = stirred(make(NONE, "probe", head_options={"presence": False, "dropout": 0.5}))
+    features = model.encode(pictures(model, 1))
+    with torch.no_grad():
+        whole = model.decode(features).logits_BKHW
+        assert torch.equal(model.decode(features).logits_BKHW, whole)
+        model.train()
+        torch.manual_seed(0)
+        draws = torch.cat([model.decode(features).logits_BKHW for _ in range(2000)])
+    spread = draws.std(dim=0)
+    assert float(spread.median()) > 0.1 * float(whole.std())
+    # Of 2,000 draws the mean is off by a 45th of their spread; five times that is never reached by chance.
+    assert bool(((draws.mean(dim=0) - whole[0]).abs() < 5 / 45 * spread + 1e-5).all())
+
+
 # --- windows ----------------------------------------------------------------------------------------------------------
 
 

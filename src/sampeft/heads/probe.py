@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sampeft.heads.given import Given, Output, moments
+from sampeft.options import check_ranges, number
 
 if TYPE_CHECKING:
     from sampeft.heads import Setting
@@ -22,14 +23,19 @@ _LEAST_SPREAD = 1e-4  # below it a feature is the same everywhere
 
 @dataclass(frozen=True)
 class ProbeOptions:
-    """presence: decide from the whole picture which classes it holds."""
+    """presence: decide from the whole picture which classes it holds. dropout: share of the features left out in each step of
+    the training, others for each picture; there are more of them than pictures to learn from."""
 
     presence: bool = True
+    dropout: float = number(0.5, 0, 1, below=True)
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 def build(setting: Setting, options: ProbeOptions) -> ProbeHead:
     """A linear classifier of the encoder's maps and the colours, here and over the whole picture."""
-    return ProbeHead(setting, options.presence)
+    return ProbeHead(setting, options.presence, options.dropout)
 
 
 class ProbeHead(nn.Module):
@@ -44,8 +50,9 @@ class ProbeHead(nn.Module):
     reads_encoder_maps = True
     tokens = None
 
-    def __init__(self, setting: Setting, presence: bool = True) -> None:
+    def __init__(self, setting: Setting, presence: bool = True, dropout: float = 0.0) -> None:
         super().__init__()
+        self.dropout = dropout
         classes, maps = setting.classes, setting.maps
         self.widths = [m.width for m in maps]
         width = sum(self.widths) + _COLOURS
@@ -90,7 +97,9 @@ class ProbeHead(nn.Module):
         """(B, K, h, w) on the embedding's grid."""
         features = self._features(given)
         pooled_BD = given.pooled_BD if given.pooled_BD is not None else self._pooled(features)
-        logits = self.here(self.standard(features)) + self.everywhere(pooled_BD)[:, :, None, None]
+        pooled_BD = F.dropout(pooled_BD, self.dropout, self.training)
+        here = F.dropout2d(self.standard(features), self.dropout, self.training)
+        logits = self.here(here) + self.everywhere(pooled_BD)[:, :, None, None]
         return Output(logits, self.presence(pooled_BD) if self.presence is not None else None)
 
     def is_untrained(self) -> bool:
