@@ -21,6 +21,7 @@ from sampeft.losses import (
     soft_iou,
     tversky,
 )
+from sampeft.training.objective import objective_of
 from sampeft.training.settings import Training
 from sampeft.volume import IGNORE
 
@@ -269,7 +270,7 @@ def test_settings_of_a_training_become_its_objective() -> None:
     config = Training(
         loss="focal+dice", loss_weights=(0.4, 0.6), class_weights=(1.0, 2.0), presence_weight=0.2, whole_weight=0.5
     )
-    assert config.objective == Objective("focal+dice", (0.4, 0.6), (1.0, 2.0), 0.2, 0.5, spread_foreground=False)
-    assert Training(patch=32).objective.spread_foreground
+    assert objective_of(config) == Objective("focal+dice", (0.4, 0.6), (1.0, 2.0), 0.2, 0.5, spread_foreground=False)
+    assert objective_of(Training(patch=32)).spread_foreground
     with pytest.raises(UsageError, match=r"unknown loss 'ce-dice'; did you mean 'ce\+dice'"):
         Training(loss="ce-dice")

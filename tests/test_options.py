@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from sampeft.cli import main
+from sampeft.arguments import OTHERS, described, numeric
+from sampeft.cli import COMMANDS, main, parser_of
 from sampeft.data.augment import Augmentation
 from sampeft.errors import UsageError
-from sampeft.options import Range, check_ranges, number, options_by_name
+from sampeft.options import Range, check_ranges, number, options_by_name, short
 from sampeft.peft import METHODS
 from sampeft.training.settings import Training
 
@@ -55,17 +58,17 @@ def test_every_number_of_a_training_and_its_augmentation_has_a_range() -> None:
 @pytest.mark.parametrize(
     ("kind", "wrong", "said"),
     [
-        (Training, {"steps": 0}, "training.steps is 0; give 1 or more"),
-        (Training, {"steps": -1}, "training.steps is -1; give 1 or more"),
+        (Training, {"steps": 0}, "training.steps is 0; give 1 to 1000000000"),
+        (Training, {"steps": -1}, "training.steps is -1; give 1 to 1000000000"),
         (Training, {"minutes": 0}, "training.minutes is 0; give above 0"),
         (Training, {"minutes": math.nan}, "training.minutes is nan; give above 0"),
         (Training, {"lr": 0}, "training.lr is 0; give above 0"),
         (Training, {"ema": 1.0}, "training.ema is 1; give 0 to below 1"),
-        (Training, {"batch": 0}, "training.batch is 0; give 1 or more"),
+        (Training, {"batch": 0}, "training.batch is 0; give 1 to 4096"),
         (Training, {"loss_weights": (0.0, 0.0)}, "training.loss_weights are both 0"),
         (Training, {"batch": 2, "accumulate": 3}, "training.accumulate is 3; a step of 2 slices has 1 to 2 parts"),
         (Augmentation, {"scale": 1.0}, "training.augmentation.scale is 1; give 0 to below 1"),
-        (Augmentation, {"low_resolution": 0.5}, "training.augmentation.low_resolution is 0.5; give 1 or more"),
+        (Augmentation, {"low_resolution": 0.5}, "training.augmentation.low_resolution is 0.5; give 1 to 64"),
         (Augmentation, {"rotation_deg": 270.0}, "training.augmentation.rotation_deg is 270; give 0 to 180"),
     ],
 )
@@ -77,7 +80,7 @@ def test_what_makes_no_sense_is_refused(kind: type[Any], wrong: Mapping[str, Any
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--training.steps", "0"], "training.steps is 0; give 1 or more"),
+        (["--training.steps", "0"], "training.steps is 0; give 1 to 1000000000"),
         (["--training.minutes=-1"], "training.minutes is -1; give above 0"),
         (["--method", "lorra"], "unknown method 'lorra'; did you mean 'lora'"),
         (["--head", "pixels"], "unknown head 'pixels'; did you mean 'pixel'"),
@@ -94,6 +97,161 @@ def test_the_command_line_tells_them_before_any_data_are_read(
     assert said in told
     assert "nowhere" not in told
     assert "Traceback" not in told
+
+
+def test_a_number_of_any_size_is_told_in_few_digits() -> None:
+    with pytest.raises(UsageError, match=r"part\.sizes is a number of 401 digits; give 1 or more"):
+        check_ranges(Example(sizes=(10**400,)), "part.")
+    assert [short(value) for value in (525_600, 0.25, -3.0, math.inf)] == ["525600", "0.25", "-3", "inf"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_is_described_and_every_number_has_a_range(command: str) -> None:
+    parser = parser_of(command)
+    assert [a.dest for a in parser._actions if not (a.help or "").strip()] == []
+    assert [name for name, kind, allowed in described(parser.config) if numeric(kind) and not allowed] == []
+    shown = " ".join(parser.format_help().split())
+    for action in parser._actions:
+        assert " ".join((action.help or "").split())[:40] in shown, action.dest
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_imports_nothing_heavy(command: str) -> None:
+    script = (
+        f"import sys; from sampeft.cli import parser_of; parser_of('{command}').format_help();"
+        "print({'torch', 'transformers', 'timm', 'peft', 'matplotlib', 'nibabel', 'scipy', 'fastapi'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("command", "wrong", "said"),
+    [
+        ("predict", ["--views", "-1"], "--views is -1; give 1 to 32"),
+        ("predict", ["--batch", "-3"], "--batch is -3; give 1 to 4096"),
+        ("predict", ["--batch", "many"], "--batch is 'many'; give a whole number, 1 to 4096, or auto"),
+        ("predict", ["--overlap", "2"], "--overlap is 2; give 0 to 0.75"),
+        ("predict", ["--overlap", "nan"], "--overlap is 'nan'; give a number, 0 to 0.75"),
+        ("predict", ["--temperature", "1e400"], "--temperature is inf; give above 0 to 100"),
+        ("predict", ["--tile", "0"], "--tile is '0'; give auto, off, or the pixels of a window's side, 1 to 65536"),
+        ("predict", ["--engine", "onx"], "unknown engine 'onx'; did you mean 'onnx'?"),
+        ("predict", ["--precision", "f16"], "unknown precision 'f16'"),
+        ("predict", ["--refine", "cfr"], "unknown refiner 'cfr'; did you mean 'crf'?"),
+        ("evaluate", ["--views", "1" * 400], "--views is a number of 400 digits; give 1 to 32"),
+        ("evaluate", ["--processes", "0"], "--processes is 0; give 1 to 1024"),
+        ("evaluate", ["--protocol", "flare"], "unknown protocol 'flare'; did you mean 'flare22'?"),
+        ("compare", ["--metrics", "dcs"], "unknown metric 'dcs'; did you mean 'dsc'?"),
+        ("refine", ["--refiner", "cfr"], "unknown refiner 'cfr'; did you mean 'crf'?"),
+        ("oracle", ["--masks.nms", "3"], "--masks.nms is 3; give 0 to 1"),
+        ("oracle", ["--protocols", "boxez"], "unknown oracle protocol 'boxez'"),
+        ("export", ["--format", "onxx"], "--format is 'onxx'; give onnx, openvino or merged"),
+        ("serve", ["--port", "70000"], "--port is 70000; give 0 to 65535"),
+        ("serve", ["--keep_minutes", "0"], "--keep_minutes is 0; give 1 to 525600"),
+        ("demo", ["--minutes", "0"], "--minutes is 0; give above 0 to 525600"),
+        ("check", ["--side", "0"], "--side is 0; give 1 to 8192"),
+        ("plan", ["--training.batch", "0"], "training.batch is 0; give 1 to 4096"),
+        ("plan", ["--plane", "sagital"], "unknown slice plane 'sagital'; did you mean 'sagittal'?"),
+        ("params", ["--classes", "0"], "--classes is 0; give 1 to 65534"),
+        ("reproduce", ["--budget", "0"], "--budget is 0; give above 0 to 525600"),
+        ("sweep", ["--folds", "1"], "--folds is 1; give 2 to 1000"),
+        ("train", ["--map", "-1:0"], "one that begins with - is given as --map=VALUE"),
+        ("train", ["--training.seed", "-1"], "training.seed is -1; give 0 to 4294967295"),
+        ("train", ["--held_out", "inf"], "--held_out is 'inf'; give a number, 0 to 1000000"),
+    ],
+)
+def test_what_no_command_can_do_is_one_line_before_any_data_are_read(
+    command: str, wrong: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nowhere, out = str(tmp_path / "nowhere"), ["--out", str(tmp_path / "out")]
+    needed = {
+        **{name: ["--data", nowhere, *out] for name in ("train", "plan", "sweep", "oracle")},
+        "predict": [nowhere, nowhere, *out],
+        "evaluate": [nowhere, "--data", nowhere, *out],
+        "compare": [nowhere, *out],
+        "refine": [nowhere, "--data", nowhere],
+        "export": [nowhere, *out],
+        "check": [nowhere],
+        "serve": [nowhere],
+        "reproduce": ["table1", "--data", nowhere],
+        "params": [],
+        "demo": ["--data", nowhere, *out],
+    }[command]
+    assert main([command, *needed, *wrong]) == 2
+    told = capsys.readouterr().err
+    assert said in told
+    assert len(told.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "--data", "{}", "--out", "run"],
+        ["train", "--data", "{}/file.txt", "--out", "run"],
+        ["plan", "--data", "{}/nowhere"],
+        ["sweep", "--data", "{}/nowhere", "--out", "out"],
+        ["check", "{}/nowhere"],
+        ["check", "{}/file.txt"],
+        ["demo", "--data", "{}/nowhere", "--out", "{}/demo"],
+        ["oracle", "--data", "{}/nowhere", "--out", "out"],
+        ["evaluate", "{}/nowhere", "--data", "{}", "--out", "out"],
+        ["evaluate", "--pred", "{}/nowhere", "--truth", "{}", "--labels", "{}/file.txt", "--out", "out"],
+        ["predict", "{}/nowhere", "{}/file.txt", "--out", "out"],
+        ["predict", "{}", "{}/nowhere.png", "--out", "out"],
+        ["compare", "{}/nowhere", "{}/nowhere2", "--out", "out"],
+        ["export", "{}/nowhere", "--out", "out"],
+        ["refine", "{}/nowhere", "--data", "{}"],
+        ["serve", "{}/nowhere"],
+        ["reproduce", "table1", "--data", "{}/nowhere"],
+        ["train", "--config", "{}/nowhere.yaml"],
+    ],
+)
+def test_a_wrong_path_has_one_exit_code(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file.txt").write_text("no image, no data set")
+    assert main([word.replace("{}", str(tmp_path)) for word in words]) == 2
+    told = capsys.readouterr().err.strip().splitlines()
+    assert str(tmp_path) in told[-1]
+    assert "Traceback" not in " ".join(told)
+
+
+@pytest.mark.parametrize(
+    ("command", "called", "meant"),
+    [
+        *[("train", called, meant) for called, meant in (
+            ("--lr", "--training.lr"),
+            ("--learning-rate", "--training.lr"),
+            ("--epochs", "--training.steps"),
+            ("--imgsz", "--side"),
+            ("--val", "--held_out"),
+            ("--batch-size", "--training.batch"),
+            ("--rank", "--options.rank"),
+            ("--seed", "--training.seed"),
+            ("--model", "--backbone"),
+            ("--start-from", "--start_from"),
+            ("--trainng.steps", "--training.steps"),
+            ("--output", "--out"),
+            ("--gpu", "CUDA_VISIBLE_DEVICES=0"),
+        )],
+        ("predict", "--batch_size", "--batch"),
+        ("predict", "--tta", "--views"),
+        ("predict", "--imgsz", "what `sampeft train` calls --side is not asked for here"),
+        ("evaluate", "--splt", "--split"),
+    ],
+)  # fmt: skip
+def test_what_other_programs_call_an_option_points_to_ours(
+    command: str, called: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, called, "1"]) == 2
+    told = capsys.readouterr().err.strip()
+    assert f"unknown option {called}; " in told
+    assert f"did you mean {meant}" in told or meant in told
+    assert len(told.splitlines()) == 1
+
+
+def test_another_programs_words_lead_to_options_that_exist() -> None:
+    known = {name for command in COMMANDS for name, _, _ in described(parser_of(command).config)}
+    assert [ours for ours in OTHERS.values() if ours.removeprefix("options.") == ours and ours not in known] == []
 
 
 def test_a_registry_tells_what_it_does_not_have() -> None:

@@ -9,8 +9,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sampeft.commands.train import Config as TrainConfig
     from sampeft.commands.train import train
+    from sampeft.configs.train import Config as TrainConfig
     from sampeft.prediction.inference import Segmenter, load
 
 __all__ = ["Segmenter", "TrainConfig", "__version__", "load", "train"]

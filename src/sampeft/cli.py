@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import errno
+import importlib
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sampeft.errors import SampeftError, UsageError, unknown_name
+from sampeft.options import check_paths
+
+if TYPE_CHECKING:
+    from sampeft.arguments import Parser
 
 COMMANDS = {
     "demo": "the main job end to end on synthetic CT or your data: train, score, compare with zero-shot, report",
@@ -73,56 +80,30 @@ def usage() -> str:
 
 
 def run(name: str, argv: Sequence[str]) -> int:
-    """Parse the options of a command into its Config and call it. A module lists its positional fields, if any."""
-    import importlib
-    import logging
-    import warnings
+    """Read the options of a command into its Config and call it; what is wrong in itself is told before any data are read.
 
-    from jsonargparse import ActionConfigFile, ArgumentParser
+    A module of `sampeft.commands` has `run`, and where there are registries to look into `check_names`.
+    """
+    config = parser_of(name).read(argv)
+    quieten()
+    module: Any = importlib.import_module(f"sampeft.commands.{name}")
+    getattr(module, "check_names", lambda config: None)(config)
+    check_paths(config)
+    return int(module.run(config) or 0)
 
+
+def parser_of(name: str) -> Parser:
+    from sampeft.arguments import Parser
+
+    asked: Any = importlib.import_module(f"sampeft.configs.{name}")
+    return Parser(name, COMMANDS[name], asked.Config, getattr(asked, "POSITIONAL", {}))
+
+
+def quieten() -> None:
+    """What libraries say to programmers is not for a command's user."""
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    module: Any = importlib.import_module(f"sampeft.commands.{name}")
-    parser = ArgumentParser(prog=f"sampeft {name}", description=module.__doc__.splitlines()[0])
-    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of these options")
-    positional: dict[str, dict[str, Any]] = getattr(module, "POSITIONAL", {})
-    for field, settings in positional.items():
-        parser.add_argument(field, **settings)
-    parser.add_class_arguments(module.Config, skip=set(positional))
-    values = parser.parse_args(gathered(plain_flags(argv, module.Config), module.Config))
-    values.pop("config", None)
-    instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # as it was called before 4.49
-    return int(module.run(module.Config(**vars(instantiate(values)))) or 0)
-
-
-def plain_flags(argv: Sequence[str], config: type[Any]) -> list[str]:
-    """`--json` alone means `--json=true`, for every yes-or-no option of a command."""
-    from dataclasses import fields
-
-    flags = {f"--{field.name}" for field in fields(config) if field.type in ("bool", bool)}
-    following = [*argv, ""][1:]
-    return [
-        f"{a}=true" if a in flags and b not in ("true", "false") else a for a, b in zip(argv, following, strict=True)
-    ]
-
-
-def gathered(argv: Sequence[str], config: type[Any]) -> list[str]:
-    """`--set a --set b` means `--set='["a", "b"]'`, for every option of a command that takes a list."""
-    import json
-    from dataclasses import fields
-
-    lists = {f"--{field.name}" for field in fields(config) if "list[" in str(field.type)}
-    rest: list[str] = []
-    given: dict[str, list[str]] = {}
-    left = iter(argv)
-    for argument in left:
-        name, equals, value = argument.partition("=")
-        if name not in lists or not (equals or (value := next(left, ""))):
-            rest.append(argument)
-        else:
-            given.setdefault(name, []).append(value)
-    return rest + [f"{name}={values[0] if len(values) == 1 else json.dumps(values)}" for name, values in given.items()]
 
 
 if __name__ == "__main__":

@@ -22,6 +22,14 @@ class WeightsError(SampeftError):
     """Weights are missing, damaged or belong to another model."""
 
 
+class NoDataError(DataError, UsageError):
+    """A path that leads to no data set, or to nothing; exit code 2."""
+
+
+class NoWeightsError(WeightsError, UsageError):
+    """A path that leads to no weights or no trained run, or to nothing; exit code 2."""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """The error for a failed look-up: `unknown backbone 'sam_vitb'; did you mean 'sam-vit-b'? known: ...`."""
     names = sorted(known)

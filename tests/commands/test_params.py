@@ -92,7 +92,7 @@ def test_several_methods_make_one_row_each(capsys: pytest.CaptureFixture[str]) -
 def test_mistakes_are_named() -> None:
     with pytest.raises(UsageError, match="did you mean 'sam-vit-b'"):
         run(Config(backbone="sam_vit_b"))
-    with pytest.raises(UsageError, match="--classes must be at least 1"):
+    with pytest.raises(UsageError, match="--classes is 0; give 1 to 65534"):
         run(Config(classes=0))
     with pytest.raises(UsageError, match="unknown option of decoder 'rank'"):
         run(Config(method="decoder", options={"rank": 4}))

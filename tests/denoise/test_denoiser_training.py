@@ -102,7 +102,7 @@ def test_a_loss_that_is_no_number_ends_it_with_a_word(tmp_path: Path) -> None:
 
 
 def test_wrong_settings_are_told() -> None:
-    with pytest.raises(UsageError, match="above 0"):
+    with pytest.raises(UsageError, match=r"denoising\.batch is 0; give 1 to 4096"):
         Denoising(batch=0)
     with pytest.raises(UsageError, match=r"low to high, got 0\.2 to 0\.1"):
         Denoising(low=0.2, high=0.1)

@@ -21,7 +21,7 @@ from sampeft.backbones.checkpoints import (
     load_state,
     weights_path,
 )
-from sampeft.errors import UsageError, WeightsError, unknown_name
+from sampeft.errors import NoWeightsError, UsageError, WeightsError, unknown_name
 from sampeft.folders import cache_folder
 from sampeft.io import sha256
 from sampeft.sites import AttentionSite, EncoderMap, MlpSite, Site
@@ -336,15 +336,21 @@ def _loaded(spec: Backbone, model: nn.Module, digest: str, source: str) -> Loade
     return LoadedBackbone(spec, model, sites, digest, source)
 
 
+def check_weights(spec: Backbone, weights: str | None) -> None:
+    """Raises NoWeightsError where `weights` names a file that is not there; hub ids are not looked up."""
+    if weights and weights != RANDOM and not Path(weights).exists() and not _is_hub_id(weights):
+        raise NoWeightsError(f"{weights}: no such weights file; {spec.where}, or leave --weights out")
+
+
+def _is_hub_id(weights: str) -> bool:
+    return weights.count("/") == 1 and Path(weights).suffix.removeprefix(".") not in ("pth", "pt", "safetensors", "bin")
+
+
 def _locate(spec: Backbone, weights: str | None) -> Path:
     if not weights:
         return spec.find_weights()
-    path = Path(weights)
-    if path.exists():
-        return path
-    if weights.count("/") == 1 and path.suffix.removeprefix(".") not in ("pth", "pt", "safetensors", "bin"):
-        return from_hub(weights)
-    raise WeightsError(f"{path}: no such weights file; {spec.where}, or leave --weights out")
+    check_weights(spec, weights)
+    return Path(weights) if Path(weights).exists() else from_hub(weights)
 
 
 def _read(spec: Backbone, path: Path) -> State:

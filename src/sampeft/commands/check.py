@@ -4,51 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from sampeft.commands.train import parse_map, say
+from sampeft.commands.train import check_intensity, parse_map, say
+from sampeft.configs.check import Config
 from sampeft.data import open_dataset
 from sampeft.data.case import Dataset
 from sampeft.data.check import CheckReport, Fault, check_dataset
-from sampeft.data.intensity import PRESETS, Intensity, choose, preset, with_bands
-from sampeft.errors import DataError, UsageError
+from sampeft.data.intensity import Intensity, choose, preset, with_bands
+from sampeft.errors import DataError
 from sampeft.io import read_volume, write_atomically
 from sampeft.progress import bar
 
-POSITIONAL = {"data": {"type": Path, "help": "folder of the data set"}}
 _SHOWN = 10  # faults of one kind in the table for people; --json has all
 
 
-@dataclass(frozen=True)
-class Config:
-    """What to check.
-
-    Args:
-        out: folder for check.json and contact.png, labels over a picture of up to 24 cases; nothing: neither is made.
-        side: side in pixels of the network's input, to find structures that are lost at that size.
-        layout: layout of the data set; nothing: found by looking.
-        map: label ids to change on reading, such as 4:3,255:1.
-        intensity: recipe by name, or 'auto'.
-        bands: the one or three bands of multi-band images to look at, counted from 1, such as 3,2,1.
-        json: print the findings as one JSON object on stdout.
-    """
-
-    data: Path
-    out: Path | None = None
-    side: int | None = None
-    layout: str | None = None
-    map: str | None = None
-    intensity: str = "auto"
-    bands: str | None = None
-    json: bool = False
+def check_names(config: Config) -> None:
+    check_intensity(config.intensity, config.bands)
 
 
 def run(config: Config) -> int:
-    if config.side is not None and config.side < 1:
-        raise UsageError(f"--side is {config.side}; give the side of the network's input in pixels, such as 256")
+    check_names(config)
     named = None if config.intensity == "auto" else preset(config.intensity, config.bands)
-    with_bands(PRESETS["percentile"], config.bands)  # a wrong list is told before any file is opened
     dataset = open_dataset(config.data, config.layout, parse_map(config.map))
     with bar("checking", sum(len(case.files) for case in dataset.cases)) as shown:
         report = check_dataset(dataset, progress=shown, side=config.side, recipe=named, leaks=True)

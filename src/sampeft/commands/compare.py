@@ -5,37 +5,24 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from sampeft.errors import UsageError
+from sampeft.configs.compare import Config
+from sampeft.errors import UsageError, unknown_name
 from sampeft.io import write_atomically
 from sampeft.io.plain import json_text
 from sampeft.metrics.comparable import comparable
 from sampeft.metrics.comparison import Comparison, compare
+from sampeft.metrics.measures import MEASURES
 from sampeft.metrics.scores import Evaluation
 from sampeft.report.comparison import comparison_csv, comparison_json, comparison_md, comparison_tex, paired_tests_csv
 from sampeft.report.comparison_figures import figure_classes, figure_ranks
 
-POSITIONAL = {"evaluations": {"type": Path, "nargs": "+", "help": "folders that `sampeft evaluate` or `oracle` wrote"}}
 
-
-@dataclass(frozen=True)
-class Config:
-    """What to compare.
-
-    Args:
-        out: folder for the table and the figures.
-        metrics: metrics joined by commas, such as dsc,hd95_mm; nothing: DSC, and NSD where all have it.
-        names: what to call the evaluations, in their order, joined by commas; nothing: the model of each.
-        json: print comparison.json on stdout instead of the table.
-    """
-
-    evaluations: list[Path]
-    out: Path
-    metrics: list[str] | str | None = None
-    names: list[str] | str | None = None
-    json: bool = False
+def check_names(config: Config) -> None:
+    for metric in listed(config.metrics):
+        if metric not in MEASURES:
+            raise unknown_name("metric", metric, MEASURES)
 
 
 def run(config: Config) -> int:

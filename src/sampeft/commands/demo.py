@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from sampeft.backbones import load_backbone
 from sampeft.commands.evaluate import checked_cases, evaluate_segmenter, write_results
 from sampeft.commands.oracle import score_oracle
-from sampeft.commands.train import Config as TrainConfig
 from sampeft.commands.train import say, train
+from sampeft.configs.demo import PHANTOM, Config
+from sampeft.configs.train import Config as TrainConfig
 from sampeft.data import open_dataset
 from sampeft.data.phantom import PhantomConfig, write_phantom
 from sampeft.model import SemanticSam
@@ -19,30 +19,6 @@ from sampeft.oracle.protocols import NAME
 from sampeft.prediction.inference import load
 from sampeft.progress import bar, clock
 from sampeft.training.loop import Training
-
-PHANTOM = "phantom"
-SIDE = 112  # pixels: small, so that a laptop without a GPU is done in minutes
-
-
-@dataclass(frozen=True)
-class Config:
-    """What to demonstrate.
-
-    Args:
-        out: folder for everything that is made.
-        data: phantom (synthetic abdominal CT, made on the spot) or the folder of a labelled data set.
-        minutes: of training.
-        side: pixels of the square network input.
-        seed: of the phantom and of the training.
-        json: print the result as one JSON object on stdout.
-    """
-
-    out: Path = Path("sampeft-demo")
-    data: str = PHANTOM
-    minutes: float = 3.0
-    side: int = SIDE
-    seed: int = 0
-    json: bool = False
 
 
 def run(config: Config) -> int:

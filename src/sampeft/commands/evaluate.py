@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sampeft.commands.train import parse_map, say
+from sampeft.configs.evaluate import Config
 from sampeft.data import open_dataset
 from sampeft.data.cache import PreparedVolume
 from sampeft.data.case import Case, Dataset
@@ -23,80 +24,27 @@ from sampeft.evaluation import Array, Look, Predictor, score_cases, score_maps
 from sampeft.io import write_atomically
 from sampeft.io.windows import glance, opened
 from sampeft.labels import LabelSet
-from sampeft.metrics.protocols import PROTOCOLS, Protocol, protocol_of
+from sampeft.metrics.protocols import PROTOCOLS, Protocol, check_protocol, protocol_of
 from sampeft.metrics.scores import Evaluation
 from sampeft.prediction.by_windows import channels_by_rows, check_refiner
 from sampeft.prediction.inference import Segmenter, load, predict_slices
 from sampeft.prediction.large_raster import RasterOptions, window_of
 from sampeft.prediction.probabilities import AS_TRAINED, CalibratedPredictor, temperature_on
 from sampeft.progress import bar, peak_memory_mib
-from sampeft.refine.stored import chosen
+from sampeft.refine.stored import check_refiner_name, chosen
 from sampeft.report.figures import Example, figure_examples, figure_learning_curve, figure_per_class
 from sampeft.report.page import write_page
 from sampeft.report.tables import table_csv, table_md
 
-POSITIONAL = {
-    "run": {"type": Path, "nargs": "?", "help": "folder of a trained run; or give --pred and --truth"},
-    "others": {"type": Path, "nargs": "*", "help": "further runs (folds, seeds); the mean of all is scored"},
-}
 
-
-@dataclass(frozen=True)
-class Config:
-    """What to score against what.
-
-    Args:
-        out: folder for the results.
-        data: folder of the labelled data set.
-        split: its split to score; 'fold2of5': the cases inside that fold.
-        layout: its layout; nothing: found by looking.
-        map: label ids to change on reading, such as 4:3.
-        pred: folder of label maps made by anything, instead of a run.
-        truth: folder of the true label maps that go with --pred.
-        labels: label map (labels.json or dataset.json) for --pred and --truth.
-        protocol: rules to score by: default, flare22, flare22-package, paper, pixels, targets, targets-256, land-cover.
-        tolerances: JSON of class names and the NSD's tolerance in mm, instead of the protocol's.
-        processes: how many share the cases of --pred; the result is the same.
-        beside: folders of other evaluations of the same cases, shown beside this one.
-        views: average so many views of each slice; mirrored and turned ones where the run was trained on such.
-        maps: also write the predicted label maps.
-        calibrate: also compare the probabilities with the truth; a temperature is fitted on the run's held-out cases.
-        refine: refiner of the class maps: components, crf, level-set, outline-points, or `fitted`: what
-            `sampeft refine` kept in the run.
-        refine_options: its options, such as --refine_options.smooth 2.
-        last: score the last model of the run instead of its best.
-        weights: file of the backbone's weights when it is not found by name.
-        json: print the summary as one JSON object on stdout.
-    """
-
-    run: Path | None
-    out: Path
-    others: list[Path] = field(default_factory=list)
-    data: Path | None = None
-    split: str = "test"
-    layout: str | None = None
-    map: str | None = None
-    pred: Path | None = None
-    truth: Path | None = None
-    labels: Path | None = None
-    protocol: str = "default"
-    tolerances: Path | None = None
-    processes: int = 1
-    beside: list[Path] = field(default_factory=list)
-    views: int = 1
-    maps: bool = False
-    calibrate: bool = True
-    refine: str | None = None
-    refine_options: dict[str, Any] = field(default_factory=dict)
-    last: bool = False
-    weights: str | None = None
-    json: bool = False
+def check_names(config: Config) -> None:
+    check_protocol(config.protocol)
+    check_refiner_name(config.refine)
 
 
 def run(config: Config) -> int:
+    check_names(config)
     protocol = protocol_of(config.protocol, config.tolerances)
-    if config.processes < 1:
-        raise UsageError(f"--processes must be at least 1, got {config.processes}")
     if config.pred or config.truth:
         if not (config.pred and config.truth and config.labels) or config.run or config.data:
             raise UsageError("to score label maps give --pred, --truth and --labels, and neither a run nor --data")

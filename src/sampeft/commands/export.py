@@ -4,43 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 from sampeft.commands.predict import all_files
+from sampeft.configs.export import Config
 from sampeft.errors import UsageError
 from sampeft.export import export
 from sampeft.prediction.inference import load
-
-POSITIONAL = {"run": {"type": Path, "help": "folder of a trained run"}}
-
-
-@dataclass(frozen=True)
-class Config:
-    """What to write.
-
-    Args:
-        out: folder for the model; it must be new or empty.
-        format: onnx or openvino: a graph from image to class map, with a program that uses it; merged: weights for
-            `sampeft.load` on a machine without the base weights.
-        precision: f32, or int8 for openvino, calibrated on the images.
-        images: images of your own (files, folders, patterns; can be given several times) to compare both on and to
-            calibrate with; nothing: made ones.
-        weights: file of the backbone's weights when it is not found by name.
-        last: use the last model of the run instead of its best.
-        force: overwrite what is in the folder.
-        json: print the comparison as one JSON object on stdout.
-    """
-
-    run: Path
-    out: Path
-    format: str = "onnx"
-    precision: str = "f32"
-    images: str | list[str] | None = None
-    weights: str | None = None
-    last: bool = False
-    force: bool = False
-    json: bool = False
 
 
 def run(config: Config) -> int:

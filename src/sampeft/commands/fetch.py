@@ -12,10 +12,11 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from sampeft.configs.fetch import Config
 from sampeft.data.download import Progress, check_space, download, length, part_of
 from sampeft.data.public import PUBLIC, Public
 from sampeft.data.unpack import unpack
@@ -24,28 +25,7 @@ from sampeft.folders import cache_folder
 from sampeft.io import sha256, write_atomically
 from sampeft.progress import bar
 
-POSITIONAL = {"name": {"nargs": "?", "help": "data set or weights; --list shows them"}}
-
 HUB_FILES = ["*.json", "*.safetensors"]
-
-
-@dataclass(frozen=True)
-class Config:
-    """What to fetch.
-
-    Args:
-        name: data set or weights; nothing with --list.
-        out: folder to put it in; nothing: this folder for data, SAMPEFT_WEIGHTS (if a folder) or the cache for weights.
-        list: print the table of what there is, as Markdown.
-        yes: do not ask whether the licence is agreed to.
-        json: print one JSON object on stdout.
-    """
-
-    name: str | None = None
-    out: Path | None = None
-    list: bool = False
-    yes: bool = False
-    json: bool = False
 
 
 def run(config: Config) -> int:

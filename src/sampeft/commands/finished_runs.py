@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from sampeft.commands.train import Config
+from sampeft.configs.train import Config
 from sampeft.errors import UsageError
 from sampeft.io import write_atomically
 from sampeft.io.plain import json_text

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from typing import Any
 
 from sampeft.backbones import BACKBONES
 from sampeft.commands.train import versions
+from sampeft.configs.info import Config
 from sampeft.data import DATASETS
 from sampeft.data.intensity import PRESETS
 from sampeft.data.noise import NOISES
@@ -22,17 +23,6 @@ from sampeft.oracle.protocols import PROTOCOLS
 from sampeft.peft import METHODS
 from sampeft.refine import REFINERS
 from sampeft.training.loop import precision_for
-
-
-@dataclass(frozen=True)
-class Config:
-    """How to tell.
-
-    Args:
-        json: print one JSON object on stdout.
-    """
-
-    json: bool = False
 
 
 def gather() -> dict[str, Any]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 
-from sampeft.backbones import RANDOM, backbone, load_backbone
+from sampeft.backbones import RANDOM, Backbone, backbone, check_weights, load_backbone
 from sampeft.commands.evaluate import checked_cases, examples, write_results
-from sampeft.commands.train import chosen_intensity, parse_map, say
+from sampeft.commands.train import check_intensity, chosen_intensity, parse_map, say
+from sampeft.configs.oracle import Config, Masks
 from sampeft.data import open_dataset
 from sampeft.data.cache import Preparation
 from sampeft.data.case import Case, Dataset
@@ -33,78 +34,20 @@ from sampeft.report.tables import table_csv, table_md
 Results = dict[str, tuple[Evaluation, list[Look]]]
 
 
-@dataclass(frozen=True)
-class Masks:
-    """How automatic masks are made for `masks` and `union`; what is not given is SAM's own, or what suits a model that
-    was trained on boxes only.
-
-    Args:
-        points_per_side: columns and rows of the grid of prompts (SAM: 32).
-        box_shares: boxes round the grid's points instead of points, such as [0.125, 0.25] of the picture's side.
-        masks_per_prompt: 3, or 1; also how many masks `points` chooses from by predicted IoU (SAM: 3).
-        predicted_iou: masks that the model thinks worse are dropped (SAM: 0.88).
-        stability: masks that change more with the threshold are dropped (SAM: 0.95).
-        nms: of masks whose boxes overlap by more than this IoU, one stays (SAM: 0.7).
-    """
-
-    points_per_side: int | None = None
-    box_shares: list[float] | None = None
-    masks_per_prompt: int | None = None
-    predicted_iou: float | None = None
-    stability: float | None = None
-    nms: float | None = None
-
-    def over(self, settings: MaskSettings) -> MaskSettings:
-        """The settings with what is given here put in. Raises UsageError for values out of range."""
-        given = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
-        if "box_shares" in given:
-            given["box_shares"] = tuple(given["box_shares"])
-        return replace(settings, **given)
-
-
-@dataclass(frozen=True)
-class Config:
-    """How the truth may help.
-
-    Args:
-        data: folder of the labelled data set.
-        out: folder for the results; with several protocols one folder in it for each, and a table of all.
-        protocols: how the truth helps, such as boxes,points,masks,union.
-        backbone: promptable model.
-        weights: its weights: a file, a `transformers` folder, a hub id, 'random', or nothing: found by name.
-        split: split to score.
-        layout: layout of the data set; nothing: found by looking.
-        map: label ids to change on reading, such as 4:3.
-        intensity: recipe by name, or 'auto'.
-        bands: the one or three bands of multi-band images to look at, counted from 1, such as 3,2,1.
-        side: pixels of the square network input; nothing: the one that the weights were trained with.
-        masks: how automatic masks are made.
-        maps: also write the label maps.
-        json: print the summary (of several: that of the first) as one JSON object on stdout.
-    """
-
-    data: Path
-    out: Path
-    protocols: str = "boxes"
-    backbone: str = "lite-medsam"
-    weights: str | None = None
-    split: str = "test"
-    layout: str | None = None
-    map: str | None = None
-    intensity: str = "auto"
-    bands: str | None = None
-    side: int | None = None
-    masks: Masks = field(default_factory=Masks)
-    maps: bool = False
-    json: bool = False
-
-
-def run(config: Config) -> int:
-    protocols = protocols_of(config.protocols)
+def check_names(config: Config) -> None:
+    protocols_of(config.protocols)
     spec = backbone(config.backbone)
     if not spec.is_sam:
         raise UsageError("an oracle prompts a Segment Anything model, and the backbone none is none; choose another")
-    settings = config.masks.over(MaskSettings.suited_to(spec))
+    check_weights(spec, config.weights)
+    mask_settings(config.masks, spec)
+    check_intensity(config.intensity, config.bands)
+
+
+def run(config: Config) -> int:
+    check_names(config)
+    protocols, spec = protocols_of(config.protocols), backbone(config.backbone)
+    settings = mask_settings(config.masks, spec)
     dataset = open_dataset(config.data, config.layout, parse_map(config.map))
     cases = checked_cases(dataset, config.split)
     _, recipe = chosen_intensity(config.intensity, config.bands, cases[0], dataset.modality)
@@ -132,6 +75,14 @@ def run(config: Config) -> int:
     print((first / "summary.json" if config.json else config.out / "table.md").read_text(encoding="utf-8"))
     say(f"results in {config.out}")
     return 0
+
+
+def mask_settings(given: Masks, spec: Backbone) -> MaskSettings:
+    """What suits a backbone, with what is given put in. Raises UsageError for values out of range."""
+    values = {name: value for name, value in asdict(given).items() if value is not None}
+    if "box_shares" in values:
+        values["box_shares"] = tuple(values["box_shares"])
+    return replace(MaskSettings.suited_to(spec), **values)
 
 
 def score_oracle(

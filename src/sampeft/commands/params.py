@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from typing import Any
 
 from sampeft.backbones import backbone, sketch_backbone
-from sampeft.errors import UsageError
+from sampeft.configs.params import Config
 from sampeft.labels import BACKGROUND, LabelSet
 from sampeft.model import SemanticSam
 from sampeft.peft import METHODS, attach, count_parameters
@@ -15,31 +14,6 @@ from sampeft.peft.state import saved_bytes
 
 PROMPTABLE = ("prompt encoder", "promptable mask head")
 """Parts that only points and boxes use."""
-
-
-@dataclass(frozen=True)
-class Config:
-    """What to count.
-
-    Args:
-        backbone: promptable model.
-        method: one method, several joined by commas, or 'all'.
-        options: options of the method; with several methods, of each that has them.
-        classes: foreground classes; the background is added.
-        side: pixels of the square input, on which SAM's table of positions depends; nothing: that of the weights.
-        head: what draws the class maps: pixel, mask or probe.
-        head_options: options of the head.
-        json: print one JSON object instead of a table.
-    """
-
-    backbone: str = "lite-medsam"
-    method: str = "lora"
-    options: dict[str, Any] = field(default_factory=dict)
-    classes: int = 13
-    side: int | None = None
-    head: str = "pixel"
-    head_options: dict[str, Any] = field(default_factory=dict)
-    json: bool = False
 
 
 def count(config: Config, method: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -66,8 +40,6 @@ def count(config: Config, method: str, options: dict[str, Any]) -> dict[str, Any
 
 
 def run(config: Config) -> int:
-    if config.classes < 1:
-        raise UsageError(f"--classes must be at least 1, got {config.classes}")
     backbone(config.backbone)
     methods = list(METHODS) if config.method == "all" else [name.strip() for name in config.method.split(",")]
     counts = [count(config, method, _options_of(method, methods, config.options)) for method in methods]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from pathlib import Path
 
 from sampeft.backbones import backbone, load_backbone
-from sampeft.commands.train import Config as TrainConfig
+from sampeft.commands.train import check_names as check_names
 from sampeft.commands.train import chosen_denoiser, chosen_intensity, model_of, parse_map, say, split_cases
+from sampeft.configs.plan import Config
 from sampeft.data import open_dataset
 from sampeft.data.cache import Preparation
 from sampeft.errors import UsageError
@@ -16,17 +15,6 @@ from sampeft.peft import attach
 from sampeft.peft.warm_start import start_from
 from sampeft.planning.planner import Plan
 from sampeft.planning.trial_run import plan_training, workload_of
-
-
-@dataclass(frozen=True)
-class Config(TrainConfig):
-    """The training to plan: every option of `sampeft train` with the same meaning.
-
-    Args:
-        out: where the run would go; nothing is written there.
-    """
-
-    out: Path = Path("run")
 
 
 def run(config: Config) -> int:
@@ -43,9 +31,8 @@ def plan_command(config: Config) -> Plan:
     much is looked at as tells how many slices it has. Raises SampeftError as `train` does."""
     if config.task != "segment":
         raise UsageError("plan is for --task segment; a denoiser is small and is trained without a plan")
-    spec = backbone(config.backbone)
-    side = config.side or spec.side
-    spec.check_side(side)
+    check_names(config)
+    side = config.side or backbone(config.backbone).side
     denoise = chosen_denoiser(config)
     dataset = open_dataset(config.data, config.layout, parse_map(config.map))
     cases, held_out = split_cases(dataset, config.split, config.held_out, config.training.seed, config.cases)

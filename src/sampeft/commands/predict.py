@@ -8,98 +8,24 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
 
+from sampeft.configs.predict import Config
 from sampeft.data.pairing import image_files, natural_key, series_folders
+from sampeft.engines import check_engine
 from sampeft.errors import UsageError
 from sampeft.io import IMAGE_SUFFIXES, is_series
 from sampeft.io.fetched import is_dangling
-from sampeft.prediction.batch_size import Batch
 from sampeft.prediction.case_tables import write_cases, write_volumes
 from sampeft.prediction.cases import Job, key_of, left_to_do, predict_cases
 from sampeft.prediction.inference import load, output_stem
 from sampeft.prediction.large_raster import RasterOptions
 from sampeft.prediction.run_record import RunRecord
 from sampeft.progress import Bar, bar
-from sampeft.refine.stored import chosen
-
-POSITIONAL = {
-    "run": {"type": Path, "help": "folder of a trained run; several (folds, seeds) segment by their mean"},
-    "inputs": {
-        "type": Path,
-        "nargs": "+",
-        "help": "image files, DICOM series folders, folders of either, or patterns such as 'scans/**/*.nii.gz'",
-    },
-}
+from sampeft.refine.stored import check_refiner_name, chosen
 
 _MUCH_BYTES = 16 << 20  # of images; making a graph takes as long as 100 to 300 slices, a slice 50 to 500 kB
-
-
-@dataclass(frozen=True)
-class Config:
-    """What to segment with what.
-
-    A case that is finished in --out, by this run with these settings, is left as it is; so a stopped or killed prediction
-    goes on when the same command is given again. Several processes (torchrun, accelerate launch) share the cases.
-
-    Args:
-        out: folder for the label maps, `predictions.json` (what became of each case), and `cases.csv` (the same as a table,
-            those to look at first at the top).
-        weights: file of the backbone's weights when it is not found by name.
-        last: use the last model of the run instead of its best.
-        batch: slices at a time, or `auto` by the free memory; lower it when memory is short.
-        engine: what runs the network: auto, torch, openvino, onnx (docs/export.md). `auto`: OpenVINO on a processor where
-            it is installed and computes the same, else torch; for images of under 16 MiB only when the graph is there.
-        precision: numbers the engine computes with: f32, bf16 or int8.
-        views: average so many views of each slice, moved, scaled and windowed, mirrored and turned ones where the run was
-            trained on such; costs as many times the network's time.
-        refine: refiner of the class maps: components, crf, level-set, outline-points, or `fitted`: what
-            `sampeft refine` kept in the run.
-        refine_options: its options, such as --refine_options.smooth 2.
-        probabilities: also write a map of each class's probability (0..1 in steps of 1/255) into `probabilities`.
-        uncertainty: also write the entropy of each pixel (0: certain, 1: all classes alike), and with views the share of
-            them that see another class, into `uncertainty`.
-        temperature: divides the logits for probabilities, entropy and confidence; `sampeft evaluate` fits one.
-        volumes: also write `volumes.csv`: pixels and millilitres of each class in each case.
-        tile: cut pictures and rasters into windows of so many pixels a side; `auto`: as the training pictures, by their size
-            or by the ground; `off`: look at each in one piece.
-        overlap: share of a window that the next one sees, too.
-        gsd: metres on the ground of a pixel of the network's square, where the run does not say.
-        vector: also write the outlines of pictures and rasters: geojson or gpkg (GeoPackage).
-        min_area: leave out smaller outlines; square metres, or pixels without a place on the map.
-        simplify: leave out corners of outlines about so many pixels wide.
-        nifti: write NIfTI for DICOM images, too, instead of DICOM SEG.
-        force: overwrite label maps that are already there.
-        json: print the written files as one JSON object on stdout.
-    """
-
-    run: Path
-    inputs: list[Path]
-    out: Path
-    weights: str | None = None
-    last: bool = False
-    batch: Batch = "auto"
-    engine: str = "auto"
-    precision: str = "f32"
-    views: int = 1
-    refine: str | None = None
-    refine_options: dict[str, Any] = field(default_factory=dict)
-    probabilities: bool = False
-    uncertainty: bool = False
-    temperature: float = 1.0
-    volumes: bool = False
-    tile: str = "auto"
-    overlap: float = 0.25
-    gsd: float | None = None
-    vector: Literal["geojson", "gpkg"] | None = None
-    min_area: float = 0.0
-    simplify: float = 0.0
-    nifti: bool = False
-    force: bool = False
-    json: bool = False
 
 
 def all_files(inputs: list[Path]) -> list[Path]:
@@ -131,6 +57,11 @@ def all_files(inputs: list[Path]) -> list[Path]:
         if (other := owner.setdefault(output_stem(path), path)) is not path:
             raise UsageError(f"{other} and {path} have the same name, so that one label map would overwrite another")
     return found
+
+
+def check_names(config: Config) -> None:
+    check_refiner_name(config.refine)
+    check_engine(config.engine, config.precision)
 
 
 def run(config: Config) -> int:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 from sampeft.commands.evaluate import cut_of, run_config, same_labels
 from sampeft.commands.train import parse_map, say
+from sampeft.configs.refine import Config
 from sampeft.data import open_dataset
 from sampeft.data.check import check_dataset
 from sampeft.errors import UsageError, unknown_name
@@ -21,37 +21,14 @@ from sampeft.refine import REFINERS
 from sampeft.refine.stored import FILE, write_fitted
 from sampeft.refining import Rough, fit_refiner
 
-POSITIONAL = {"run": {"type": Path, "help": "folder of a trained run"}}
 
-
-@dataclass(frozen=True)
-class Config:
-    """What to fit on what.
-
-    Args:
-        data: folder of the data set that the run was trained on.
-        refiner: components, crf, level-set or outline-points; nothing: all are tried and the best is kept; of
-            pictures that are cut into windows components alone.
-        cases: cases to fit on instead of those that the run held out, such as [P03,P07]; never cases that are scored later.
-        layout: layout of the data set; nothing: found by looking.
-        map: label ids to change on reading, such as 4:3.
-        weights: file of the backbone's weights when it is not found by name.
-        json: print what was tried as one JSON object on stdout.
-    """
-
-    run: Path
-    data: Path
-    refiner: str | None = None
-    cases: list[str] | None = None
-    layout: str | None = None
-    map: str | None = None
-    weights: str | None = None
-    json: bool = False
+def check_names(config: Config) -> None:
+    if config.refiner is not None and config.refiner not in REFINERS:
+        raise unknown_name("refiner", config.refiner, REFINERS)
 
 
 def run(config: Config) -> int:
-    if config.refiner is not None and config.refiner not in REFINERS:
-        raise unknown_name("refiner", config.refiner, REFINERS)
+    check_names(config)
     segmenter = load(config.run, weights=config.weights)
     dataset = open_dataset(config.data, config.layout, parse_map(config.map))
     same_labels(segmenter.labels, dataset, config.run)

@@ -2,88 +2,28 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from sampeft.backbones import backbone
 from sampeft.commands import params, reproduce_refinement, reproduce_robustness
-from sampeft.commands.oracle import Masks
 from sampeft.commands.reproduce_tables import PLANS, lora
 from sampeft.commands.reproduce_tables import reproduce as reproduce_table
 from sampeft.commands.reproduction import DATA, Place, StoppedError, find_data
 from sampeft.commands.train import say
+from sampeft.configs.params import Config as ParamsConfig
+from sampeft.configs.reproduce import WHAT, Config
 from sampeft.data.noise import noise
-from sampeft.denoise.training import Denoising
 from sampeft.errors import UsageError, unknown_name
 from sampeft.io import write_atomically
 from sampeft.report.paper import PARAMETERS
 from sampeft.report.tables import markdown_table
-from sampeft.training.loop import Training
-
-WHAT = (*PLANS, "table3", "params", "robustness", "refinement")
-POSITIONAL = {"what": {"type": str, "help": f"one of {', '.join(sorted(WHAT))}"}}
-
-
-@dataclass(frozen=True)
-class Config:
-    """What to reproduce with which effort; the same command again goes on where it stopped.
-
-    Args:
-        data_root: folder that holds the data sets by their names (flare22, gid_mtl5, sirst, ...).
-        out: folder for runs, scores, tables and figures, one for each data set, so that what is trained for a table serves
-            the next; nothing: reproduced/flare22, reproduced/gid5 or reproduced/sirst.
-        data: the data set itself, where its folder has another name; for robustness and refinement any data set.
-        of: for robustness and refinement, which data set: flare22, gid5 or sirst.
-        backbone: promptable model that the paper's SAM stands for.
-        weights: its weights: a file, a `transformers` folder, a hub id, 'random', or nothing: found by name.
-        second_backbone: what the paper's SAM 2 stands for; its rows are left out where its weights are not found.
-        second_weights: its weights, as above.
-        whole_decoder: LoRA in the encoder and the whole decoder trained (as SAMed does), not low ranks in both as in the paper.
-        budget: minutes of all trainings together, shared out equally; stamped on the table.
-        subset: so many test cases, evenly spread; stamped on the table.
-        oracle_subset: so many of them for oracles, which take a minute a picture on a laptop; stamped on the table.
-        seeds: trainings of each row; figures, robustness and refinement take one.
-        side: pixels of the square network input of what is trained; nothing: the backbone's default.
-        held_out: training cases that are held out for choosing the model; below 1 a share, else a number.
-        masks: how oracles make their automatic masks, as in `oracle`.
-        noise: kind of noise, for robustness.
-        strengths: of the noise.
-        denoising: how the DnCNN of robustness is trained; its noise and strengths are those above.
-        denoising_minutes: minutes of its training.
-        training: the training, as in `train`.
-    """
-
-    what: str
-    data_root: Path = Path("data")
-    out: Path | None = None
-    data: Path | None = None
-    of: str = "flare22"
-    backbone: str = "lite-medsam"
-    weights: str | None = None
-    second_backbone: str = "sam2.1-hiera-t"
-    second_weights: str | None = None
-    whole_decoder: bool = False
-    budget: float | None = None
-    subset: int | None = None
-    oracle_subset: int | None = None
-    seeds: int = 2
-    side: int | None = None
-    held_out: float = 0.1
-    masks: Masks = field(default_factory=Masks)
-    noise: str = "gaussian"
-    strengths: list[float] = field(default_factory=lambda: [0.0, 0.05, 0.1, 0.2, 0.3])
-    denoising: Denoising = field(default_factory=Denoising)
-    denoising_minutes: float = 3.0
-    training: Training = field(default_factory=Training)
 
 
 def run(config: Config) -> int:
-    if config.what not in WHAT:
-        raise unknown_name("table or figure", config.what, WHAT)
+    check_names(config)
     if config.what in ("table3", "params"):
         return reproduce_params(config.out or Path("reproduced"))
-    check(config)
     place = place_of(config)
     try:
         made = reproduce(config, place)
@@ -96,13 +36,10 @@ def run(config: Config) -> int:
     return 0
 
 
-def check(config: Config) -> None:
+def check_names(config: Config) -> None:
     """Raises UsageError for what would otherwise be found out after hours."""
-    for option in ("seeds", "subset", "oracle_subset", "budget", "denoising_minutes"):
-        value = getattr(config, option)
-        least = 0 if option in ("budget", "denoising_minutes") else 1
-        if value is not None and not (value >= least and 0 < value < math.inf):
-            raise UsageError(f"--{option} is {value:g}; give {'1 or more' if least else 'minutes above 0'}")
+    if config.what not in WHAT:
+        raise unknown_name("table or figure", config.what, WHAT)
     if config.of not in DATA:
         raise unknown_name("data set", config.of, DATA)
     if not config.strengths:
@@ -162,7 +99,7 @@ def reproduce_params(out: Path) -> int:
     for name, (total, trained) in PARAMETERS.items():
         method = name.split()[0].lower()
         options = {"rank": int(name.split("=")[1])} if "=" in name else {}
-        found = params.count(params.Config(backbone="sam-vit-b", head="mask", classes=14), method, options)
+        found = params.count(ParamsConfig(backbone="sam-vit-b", head="mask", classes=14), method, options)
         millions = (found["total_without_prompts"] / 1e6, found["trainable"] / 1e6)
         exact = (f"{found['total_without_prompts']:,}", f"{found['trainable']:,}")
         paper = (f"{total:.1f}", f"{trained:.1f}")

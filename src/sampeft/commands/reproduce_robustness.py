@@ -20,9 +20,9 @@ from sampeft.commands.reproduction import (
     trained,
     write_json,
 )
-from sampeft.commands.train import Config as TrainConfig
 from sampeft.commands.train import say, versions
 from sampeft.commands.train_denoiser import train_denoiser
+from sampeft.configs.train import Config as TrainConfig
 from sampeft.data.cache import PreparedVolume
 from sampeft.denoise import Denoise
 from sampeft.denoise.training import Denoising

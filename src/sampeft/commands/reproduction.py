@@ -19,9 +19,11 @@ from sampeft.commands.finished_runs import differences, plain_settings
 from sampeft.commands.finished_runs import finish as finish
 from sampeft.commands.finished_runs import finished as finished
 from sampeft.commands.finished_runs import write_json as write_json
-from sampeft.commands.oracle import Masks, score
-from sampeft.commands.train import Config as TrainConfig
+from sampeft.commands.oracle import mask_settings as settings_with
+from sampeft.commands.oracle import score
 from sampeft.commands.train import chosen_intensity, say, train
+from sampeft.configs.oracle import Masks
+from sampeft.configs.train import Config as TrainConfig
 from sampeft.data import open_dataset
 from sampeft.data.cache import Preparation
 from sampeft.data.case import Case, Dataset
@@ -346,7 +348,7 @@ def _of_oracle(place: Place, row: Row) -> tuple[str, str | None]:
 
 
 def mask_settings(place: Place, row: Row) -> MaskSettings:
-    return place.masks.over(MaskSettings.suited_to(backbone(_of_oracle(place, row)[0])))
+    return settings_with(place.masks, backbone(_of_oracle(place, row)[0]))
 
 
 def oracle_of(place: Place, row: Row) -> tuple[Oracle, Preparation] | None:

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from typing import Any
 
-from sampeft.backbones import backbone
+from sampeft.arguments import Parser
 from sampeft.commands.finished_runs import differences, plain_settings, settings_before, write_json
 from sampeft.commands.sweep_results import write_ranking
 from sampeft.commands.sweep_runs import Part, StoppedError, Sweep, claim, failures, held, work
-from sampeft.commands.train import Config as TrainConfig
+from sampeft.commands.train import check_names as check_names_of_training
 from sampeft.commands.train import chosen_intensity, parse_map, say, split_cases
+from sampeft.configs.sweep import Config
+from sampeft.configs.train import Config as TrainConfig
 from sampeft.data import open_dataset
 from sampeft.data.case import Case, Dataset
 from sampeft.data.folds import fold_of
 from sampeft.errors import UsageError, unknown_name
 from sampeft.metrics.protocols import protocol_of
-from sampeft.peft import METHODS
 from sampeft.report.tables import markdown_table
 from sampeft.sweeping import Axis, Plan, Run, axis_of, flags
 
@@ -29,30 +29,10 @@ _FORMAT = 1
 _FREE = {"options", "denoise_options"}  # hold whatever a method or denoiser takes
 
 
-@dataclass(frozen=True)
-class Config(TrainConfig):
-    """How to train, as for `sampeft train`, and what to vary.
-
-    Args:
-        out: folder of the sweep; several processes and machines with the same one share the runs.
-        split: split to train on, as for `train`; 'auto' leaves the data set's test cases out of everything; 'test': train as
-            by auto and score the test cases, which settings should not be chosen by.
-        held_out: cases that are not trained on and pick the best step of a run; without --folds they are also what is scored.
-        set: an option and its values such as options.rank=1,4,8; may be given several times, every combination is run.
-        folds: so many folds, each scored by the models that did not see it; nothing: the held-out cases are scored.
-        seeds: how many trainings of each, from training.seed on; their scores are averaged.
-        only: a share of the runs such as 3/8, the third of eight, for job arrays.
-        protocol: rules to score by: default, flare22, flare22-package, paper, pixels, targets, targets-256, land-cover.
-        dry_run: print the runs as a table and do nothing.
-        json: print the ranking as one JSON object on stdout.
-    """
-
-    set: list[str] | str | None = None
-    folds: int | None = None
-    seeds: int = 1
-    only: str | None = None
-    protocol: str = "default"
-    dry_run: bool = False
+def check_names(config: Config) -> None:
+    """As `train` does; of the sweep's own the protocol."""
+    check_names_of_training(config)
+    protocol_of(config.protocol, None)
 
 
 def run(config: Config) -> int:
@@ -90,8 +70,6 @@ def planned(config: Config) -> Sweep:
     """The sweep as asked for. Raises UsageError for anything that is known to be wrong before the first training."""
     if config.task != "segment":
         raise UsageError("a sweep trains segmenters; leave --task out")
-    if config.seeds < 1:
-        raise UsageError(f"--seeds must be at least 1, got {config.seeds}")
     protocol = protocol_of(config.protocol, None)
     texts = [config.set] if isinstance(config.set, str) else config.set or []
     axes = tuple(axis_of(text) for text in texts)
@@ -103,7 +81,7 @@ def planned(config: Config) -> Sweep:
     read = OptionReader(base)
     configs = {name: read(axes, values) for name, values in plan.settings.items()}
     for setting in configs.values():
-        refuse_impossible(setting)
+        check_names_of_training(setting)
     # Folds begin with other cases, whose first image alone would choose; it must be one choice for all runs.
     first = next(iter(parts.values())).dataset.split("train")[0]
     resolved = {name: with_one_intensity(setting, first, dataset.modality) for name, setting in configs.items()}
@@ -137,8 +115,6 @@ def parts_of(config: Config, dataset: Dataset) -> list[Part]:
             raise UsageError("nothing is left to score: give --folds 5, or hold cases out with --held_out 0.15")
         warn_of_tests(dataset, [] if on_test else held_out)
         return [part("test" if on_test else "held_out", dataset, train, held_out, tests)]
-    if config.folds < 2:
-        raise UsageError(f"--folds must be at least 2, got {config.folds}")
     cases, _ = split_cases(known, split, 0, seed)
     if split == "auto" and "val" in known.splits:
         cases += [case for case in known.split("val") if case not in cases]
@@ -179,10 +155,7 @@ class OptionReader:
     """Values as the command line writes them -> a training's settings, read by the parser of `sampeft train`."""
 
     def __init__(self, base: TrainConfig) -> None:
-        from jsonargparse import ArgumentParser
-
-        self.parser = ArgumentParser(exit_on_error=False)
-        self.parser.add_class_arguments(TrainConfig)
+        self.parser = Parser("train", "", TrainConfig)
         self.base = self.parser.parse_object(plain_settings(base))
         self.known = set(_options(asdict(base)))
 
@@ -192,10 +165,10 @@ class OptionReader:
                 raise unknown_name("option of train", axis.option, self.known)
         try:
             read = self.parser.parse_args(flags(values), namespace=self.base.clone())
-        except (ArgumentError, TypeError, ValueError) as error:
-            said = " ".join(str(error).split())
-            raise UsageError(f"--set {' '.join(f'{o}={v}' for o, v in values.items())}: {said}") from None
-        return TrainConfig(**vars(self.parser.instantiate_classes(read)))
+            read.pop("config", None)
+            return TrainConfig(**vars(self.parser.instantiate_classes(read)))
+        except (UsageError, TypeError, ValueError) as error:
+            raise UsageError(f"--set {' '.join(f'{o}={v}' for o, v in values.items())}: {error}") from None
 
 
 def _options(settings: Mapping[str, Any], within: str = "") -> list[str]:
@@ -204,21 +177,6 @@ def _options(settings: Mapping[str, Any], within: str = "") -> list[str]:
     for name, value in settings.items():
         found += [f"{within}{name}"] if not isinstance(value, dict) else _options(value, f"{within}{name}.")
     return found
-
-
-def refuse_impossible(config: TrainConfig) -> None:
-    """Raises UsageError for an unknown backbone or method, a side or an option that it does not take: not first at night."""
-    spec = backbone(config.backbone)
-    spec.check_side(config.side or spec.side)
-    if config.method not in METHODS:
-        raise unknown_name("method", config.method, METHODS)
-    options = METHODS[config.method].options
-    known = {option.name for option in fields(options)}
-    for name in config.options:
-        if name not in known:
-            raise unknown_name(f"option of {config.method}", name, known)
-    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.options.items()}
-    options(**given)
 
 
 def plan_json(config: Config, sweep: Sweep) -> dict[str, Any]:

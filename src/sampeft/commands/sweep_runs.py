@@ -16,8 +16,8 @@ from filelock import SoftFileLease, Timeout
 
 from sampeft.commands.evaluate import checked_cases, evaluate_segmenter, write_results
 from sampeft.commands.finished_runs import DONE, finish, finished, plain_settings, write_json
-from sampeft.commands.train import Config as TrainConfig
 from sampeft.commands.train import say, train
+from sampeft.configs.train import Config as TrainConfig
 from sampeft.data.case import Case, Dataset
 from sampeft.errors import SampeftError
 from sampeft.metrics.protocols import Protocol

@@ -10,13 +10,14 @@ import os
 import platform
 import subprocess
 import sys
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from sampeft.backbones import RANDOM, LoadedBackbone, backbone, load_backbone
-from sampeft.data import open_dataset
+from sampeft.backbones import RANDOM, LoadedBackbone, backbone, check_weights, load_backbone
+from sampeft.configs.train import Config
+from sampeft.data import DATASETS, open_dataset
 from sampeft.data.augment import symmetries_of
 from sampeft.data.cache import Preparation, fingerprint, prepare
 from sampeft.data.case import Case, Dataset
@@ -24,10 +25,10 @@ from sampeft.data.check import check_dataset
 from sampeft.data.folds import drawn, fold_of, hold_out
 from sampeft.data.intensity import PRESETS, Intensity, choose, preset, with_bands
 from sampeft.data.scale import Scale
-from sampeft.denoise import Denoise
+from sampeft.data.slices import PLANES
+from sampeft.denoise import DENOISERS, Denoise
 from sampeft.denoise.dncnn import FILE as DENOISER
-from sampeft.denoise.training import Denoising
-from sampeft.errors import UsageError
+from sampeft.errors import UsageError, unknown_name
 from sampeft.heads import HEADS
 from sampeft.io import read_volume, sha256, write_atomically
 from sampeft.labels import LabelSet
@@ -42,84 +43,7 @@ from sampeft.progress import bar
 from sampeft.training.batches import suited_patch
 from sampeft.training.checkpoint import FILE as CHECKPOINT
 from sampeft.training.checkpoint import FREE, Checkpoint, read_checkpoint
-from sampeft.training.loop import Result, Training, fit
-
-
-@dataclass(frozen=True)
-class Config:
-    """What to train on what.
-
-    Args:
-        data: folder of the data set.
-        out: run folder to make.
-        task: segment, or denoise: train a denoiser on the images, labelled or not, of a data set or a plain folder; of
-            `training` it takes steps, minutes and seed.
-        backbone: promptable model to start from.
-        weights: its weights: a file, a `transformers` folder, a hub id, 'random', or nothing: found by name.
-        method: what is trained; `sampeft info` lists methods and their options.
-        options: options of the method, such as --options.rank 8.
-        head: what draws the class maps: pixel, on the picture's own grid; mask, SAM's own way up, as in the paper; or probe, a
-            linear classifier of what the frozen encoder gives.
-        head_options: options of the head, such as --head_options.presence false.
-        encoder_side: pixels of what the encoder sees of the square input; nothing: as many as `side`. A smaller one costs less,
-            and the head pixel still draws at `side`.
-        start_from: run whose trained weights are the start, such as one of `decoder` for a `lora` with whole_decoder; what it
-            did not train starts as usual, and its side may be another. Classes are matched by name.
-        layout: layout of the data set; nothing: found by looking.
-        split: split to train on; 'auto': train if the data set has it, else all; 'fold2of5': all cases outside that fold.
-        held_out: cases of it that are not trained on but scored on the way; below 1 a share, else a number, 0 none.
-        cases: train on so many of the others only, fewer among more; nothing: on all. A sweep over it gives a learning curve.
-        map: label ids to change on reading, such as 4:3,255:1.
-        intensity: recipe by name, or 'auto'.
-        bands: bands of a multiband image to look at, counted from 1, such as 4,3,2; nothing: grey or colour as it is.
-        context: what the three input channels of a grey slice hold: the slice repeated, or its neighbours as well.
-        context_mm: how far away the neighbours are; nothing: the next slices.
-        side: pixels of the square network input; nothing: the backbone's default.
-        plane: axial, coronal, sagittal, or auto: across the largest spacing.
-        denoise: denoiser that each slice goes through first, here and at prediction: gaussian, nlm or dncnn.
-        denoise_options: its options, such as --denoise_options.sigma 1.5.
-        denoise_weights: run folder of --task denoise, for dncnn; its weights are copied into this run.
-        denoising: how --task denoise trains.
-        training: the training itself.
-        plan: say before the first step what memory and time it will take, and stop where the memory cannot suffice; false:
-            start at once.
-        resume: go on with the run in `out` where it was stopped or killed, with the same options as before; to the bit on
-            the CPU, when the end is given by steps; minutes used before count.
-        force: overwrite a run that is already there; with `resume`, start anew where there is nothing to go on from.
-        json: print the result as one JSON object on stdout.
-    """
-
-    data: Path
-    out: Path
-    task: Literal["segment", "denoise"] = "segment"
-    backbone: str = "lite-medsam"
-    weights: str | None = None
-    method: str = "lora"
-    options: dict[str, Any] = field(default_factory=dict)
-    head: str = "pixel"
-    head_options: dict[str, Any] = field(default_factory=dict)
-    encoder_side: int | None = None
-    start_from: Path | None = None
-    layout: str | None = None
-    split: str = "auto"
-    held_out: float = 0.15
-    cases: int | None = None
-    map: str | None = None
-    intensity: str = "auto"
-    bands: str | None = None
-    context: Literal["repeat", "neighbours"] = "repeat"
-    context_mm: float | None = None
-    side: int | None = None
-    plane: str = "auto"
-    denoise: str | None = None
-    denoise_options: dict[str, Any] = field(default_factory=dict)
-    denoise_weights: Path | None = None
-    denoising: Denoising = field(default_factory=Denoising)
-    training: Training = field(default_factory=Training)
-    plan: bool = True
-    resume: bool = False
-    force: bool = False
-    json: bool = False
+from sampeft.training.loop import Result, fit
 
 
 def run(config: Config) -> int:
@@ -136,6 +60,28 @@ def run(config: Config) -> int:
     if config.json:
         print(json.dumps({"out": str(config.out), **asdict(result)}))
     return 130 if result.stopped else 0
+
+
+def check_names(config: Config) -> None:
+    """Raises UsageError for names that no registry holds and for options that their owners refuse; opens no file."""
+    spec = backbone(config.backbone)
+    spec.check_side(config.side or spec.side)
+    check_weights(spec, config.weights)
+    options_by_name(HEADS, "head", config.head, config.head_options)
+    options_by_name(METHODS, "method", config.method, config.options)
+    if config.plane not in PLANES:
+        raise unknown_name("slice plane", config.plane, PLANES)
+    if config.denoise is not None and config.denoise not in DENOISERS:
+        raise unknown_name("denoiser", config.denoise, DENOISERS)
+    check_intensity(config.intensity, config.bands)
+    if config.layout is not None and config.layout not in DATASETS:
+        raise unknown_name("layout", config.layout, DATASETS)
+    parse_map(config.map)
+
+
+def check_intensity(asked: str, bands: str | None) -> None:
+    """Raises UsageError for an unknown recipe, or bands that are no numbers."""
+    preset("percentile" if asked == "auto" else asked, bands)
 
 
 def say(text: str) -> None:
@@ -225,13 +171,9 @@ def train(config: Config, dataset: Dataset | None = None) -> Result:
     """
     if config.task != "segment":
         raise UsageError("a denoiser is trained by `sampeft.commands.train_denoiser.train_denoiser`, not by `train`")
+    check_names(config)
     resumed = what_goes_on(config)
-    spec = backbone(config.backbone)
-    side = config.side or spec.side
-    spec.check_side(side)
-    with_bands(PRESETS["percentile"], config.bands)  # what is wrong in itself is told before any file is opened
-    options_by_name(HEADS, "head", config.head, config.head_options)
-    options_by_name(METHODS, "method", config.method, config.options)
+    side = config.side or backbone(config.backbone).side
     denoise = chosen_denoiser(config)
 
     dataset = dataset or open_dataset(config.data, config.layout, parse_map(config.map))

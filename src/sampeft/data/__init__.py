@@ -8,7 +8,7 @@ from typing import Protocol
 
 from sampeft.data import flare22, folder, gid, nnunet, sirst
 from sampeft.data.case import Dataset
-from sampeft.errors import DataError, UsageError, unknown_name
+from sampeft.errors import NoDataError, UsageError, unknown_name
 
 
 class Layout(Protocol):
@@ -30,18 +30,18 @@ def open_dataset(path: Path, layout: str | None = None, label_map: dict[int, int
     """Read the description of a data set; no image is opened yet.
 
     layout: a name of DATASETS; None looks. label_map: ids in files -> ids of the label map, beside the set's own.
-    Raises DataError when there is no data set, UsageError for an unknown layout or a map to an id that no class has.
+    Raises NoDataError when there is no data set, UsageError for an unknown layout or a map to an id that no class has.
     """
     if layout is not None and layout not in DATASETS:
         raise unknown_name("layout", layout, DATASETS)
     if not path.is_dir():
-        raise DataError(f"{path}: is {'a file' if path.exists() else 'not there'}; give the folder of a data set")
+        raise NoDataError(f"{path}: is {'a file' if path.exists() else 'not there'}; give the folder of a data set")
     name = layout or next((name for name, known in DATASETS.items() if known.matches(path)), None)
     if name is None:
         wanted = "; or ".join(f"{known.LOOKS_FOR} ({name})" for name, known in DATASETS.items())
         inside = sorted(p.name + "/" * p.is_dir() for p in path.iterdir() if not p.name.startswith("."))
         more = f" and {len(inside) - 8} more" if len(inside) > 8 else ""
-        raise DataError(
+        raise NoDataError(
             f"{path}: no data set; looked for {wanted}; here are: {', '.join(inside[:8]) or 'no files'}{more}"
         )
     dataset = DATASETS[name].read(path)

@@ -10,61 +10,12 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 
+from sampeft.data.augmentation import Augmentation as Augmentation
 from sampeft.data.noise import NOISES, noise
-from sampeft.errors import UsageError, unknown_name
 from sampeft.labels import LabelSet
-from sampeft.options import check_ranges, number
 from sampeft.volume import IGNORE
 
 _RING = 3  # pixels round a piece that is pasted, by which its surroundings are compared
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """Ranges, each drawn uniformly per slice; 0 switches one off.
-
-    shift: of the side. scale: factor 1 - scale .. 1 + scale. rotation_deg: degrees each way. contrast: gain 1 +- this,
-    about mid-grey. brightness: added, of the full range. gamma: exponent exp(+- this). noise: standard deviation at most.
-    elastic: largest local displacement, of the side, bent smoothly between a grid of 5 x 5 points.
-    inverted_gamma: probability that gamma acts on the negative instead, which changes bright tones where it else changes
-    dark ones. blur: standard deviation of a Gaussian at most, of the side in thousandths. low_resolution: factor by which
-    the picture is made coarser and drawn up again at most, such as 2. Each of the two is drawn for half of the slices.
-    copy_paste: probability that the pieces of the foreground of another slice are put into this one, each at a place of its own
-    and as much brighter or darker as the two places are; for targets that lie anywhere, not for organs.
-    mirror: probability of a left-right flip, with the ids of left/right pairs swapped; off by default, since organs
-    that are no pairs (a liver) would still change sides.
-    unchanged: probability that a slice stays as it is, apart from noises. A model that never meets one as users have
-    them, without black corners and shifted tones, can do worse on these than on changed ones.
-    noises: kinds of noise (`sampeft.data.noise`); with noise_probability a slice gets one of them, after all else, on the
-    image alone. noise_strength: lowest and highest strength, drawn uniformly; None: the usual ones of each kind.
-    """
-
-    shift: float = number(0.06, 0, 1)
-    scale: float = number(0.15, 0, 1, below=True)
-    rotation_deg: float = number(15.0, 0, 180)
-    contrast: float = number(0.2, 0, 1)
-    brightness: float = number(0.08, 0, 1)
-    gamma: float = number(0.2, 0)
-    noise: float = number(0.03, 0)
-    elastic: float = number(0.0, 0, 1)
-    inverted_gamma: float = number(0.0, 0, 1)
-    blur: float = number(0.0, 0)
-    low_resolution: float = number(1.0, 1)
-    copy_paste: float = number(0.0, 0, 1)
-    mirror: float = number(0.0, 0, 1)
-    unchanged: float = number(0.25, 0, 1)
-    noises: tuple[str, ...] = ()
-    noise_probability: float = number(0.5, 0, 1)
-    noise_strength: tuple[float, float] | None = None
-
-    def __post_init__(self) -> None:
-        for name in self.noises:
-            if name not in NOISES:
-                raise unknown_name("noise", name, NOISES)
-        check_ranges(self, "training.augmentation.")
-        if self.noise_strength is not None and not 0 <= self.noise_strength[0] <= self.noise_strength[1]:
-            low, high = self.noise_strength
-            raise UsageError(f"noise_strength goes from low to high, got {low:g} to {high:g}")
 
 
 @dataclass(frozen=True)

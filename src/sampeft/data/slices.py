@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from sampeft.errors import UsageError
+from sampeft.errors import unknown_name
 from sampeft.volume import IGNORE, Volume
 
 if TYPE_CHECKING:
     import torch
 
 _AXIS_NAMES = ("sagittal", "coronal", "axial")
+PLANES = ("auto", *_AXIS_NAMES)
 _ROWS = 32  # of a block of logits: 14 classes of 512 columns are then 0.9 MB
 
 
@@ -52,7 +53,7 @@ class SliceView:
         elif plane in _AXIS_NAMES:
             across = _AXIS_NAMES.index(plane)
         else:
-            raise UsageError(f"unknown slice plane '{plane}'; known: auto, {', '.join(_AXIS_NAMES)}")
+            raise unknown_name("slice plane", plane, PLANES)
         rows, columns = {0: (2, 1), 1: (2, 0), 2: (1, 0)}[across]
         axes = (world[across], world[rows], world[columns])
         grows = [orientation[axis, 1] > 0 for axis in axes]

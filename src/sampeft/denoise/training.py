@@ -16,38 +16,9 @@ import torch.nn.functional as F
 from sampeft.denoise.dncnn import FILE
 from sampeft.denoise.network import DnCnn, write_network
 from sampeft.denoise.scores import Picture, Spoil, psnr, with_noise
-from sampeft.errors import SampeftError, UsageError
+from sampeft.denoise.settings import Denoising as Denoising
+from sampeft.errors import SampeftError
 from sampeft.progress import bar
-
-
-@dataclass(frozen=True)
-class Denoising:
-    """How to train a denoiser.
-
-    noise: kind of synthetic noise, by name. low, high: its strength is drawn uniformly from here for each picture; None:
-    the kind's usual ones. depth, width: of the network.
-    patch: pixels of a side, batch: patches a step, of which so many come from one picture as `per_picture` says: noise is
-    made on whole pictures, as it is met later. lr: Adam's, falling to 0 as half a cosine. validations: how often the
-    network is tried and the best is saved. pictures: slices at most that are kept in memory.
-    """
-
-    noise: str = "gaussian"
-    low: float | None = None
-    high: float | None = None
-    depth: int = 8
-    width: int = 32
-    patch: int = 48
-    batch: int = 8
-    per_picture: int = 4
-    lr: float = 2e-3
-    validations: int = 10
-    pictures: int = 256
-
-    def __post_init__(self) -> None:
-        if min(self.patch, self.batch, self.per_picture, self.validations, self.pictures) < 1 or self.lr <= 0:
-            raise UsageError(f"a denoiser's training wants numbers above 0, got {self}")
-        if self.low is not None and self.high is not None and not 0 <= self.low <= self.high:
-            raise UsageError(f"strengths of noise go from low to high, got {self.low:g} to {self.high:g}")
 
 
 @dataclass(frozen=True)

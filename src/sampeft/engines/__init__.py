@@ -54,6 +54,7 @@ class GraphKind(Protocol):
     def open(self) -> Callable[..., Engine]: ...
 
 
+PRECISIONS = ("f32", "bf16", "int8")
 ENGINES: dict[str, GraphKind | None] = {TORCH: None, "openvino": openvino, "onnx": onnx}
 """Engines by name; torch runs the model as it is, without a graph."""
 
@@ -71,6 +72,14 @@ class TorchEngine:
         with torch.inference_mode():
             logits: torch.Tensor = model(images_B3HW.to(model.mean.device)).float().cpu()
         return logits
+
+
+def check_engine(name: str, precision: str = "f32") -> None:
+    """Raises UsageError for a name or a precision that is not known."""
+    if name not in (AUTO, *ENGINES):
+        raise unknown_name("engine", name, {AUTO, *ENGINES})
+    if precision not in PRECISIONS:
+        raise unknown_name("precision", precision, PRECISIONS)
 
 
 def missing_packages(name: str) -> list[str]:

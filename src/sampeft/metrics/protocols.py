@@ -271,10 +271,14 @@ PROTOCOLS: dict[str, Protocol] = {
 }
 
 
-def protocol_of(name: str, tolerances: Path | None = None) -> Protocol:
-    """A protocol by name, with the tolerances of a JSON file {"class": mm}. Raises UsageError or DataError."""
+def check_protocol(name: str) -> None:
     if name not in PROTOCOLS:
         raise unknown_name("protocol", name, PROTOCOLS)
+
+
+def protocol_of(name: str, tolerances: Path | None = None) -> Protocol:
+    """A protocol by name, with the tolerances of a JSON file {"class": mm}. Raises UsageError or DataError."""
+    check_protocol(name)
     return PROTOCOLS[name].with_tolerances(read_tolerances(tolerances) if tolerances else {})
 
 

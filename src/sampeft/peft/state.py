@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from sampeft.backbones import NONE
-from sampeft.errors import WeightsError
+from sampeft.errors import NoWeightsError, WeightsError
 from sampeft.io import write_atomically
 from sampeft.model import SemanticSam
 from sampeft.peft.projections import SplitProjection
@@ -89,7 +89,7 @@ def read_description(folder: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         message = f"{folder}: no trained model here (adapter.json is missing); give the --out of a training"
-        raise WeightsError(message) from None
+        raise NoWeightsError(message) from None
     except (OSError, ValueError) as error:
         raise WeightsError(f"{path}: cannot be read ({error})") from None
     if content.get("format") != FORMAT:

@@ -26,6 +26,7 @@ from sampeft.planning.memory_counts import Place, Saved
 from sampeft.planning.step_costs import Costs, Line
 from sampeft.progress import peak_memory_mib
 from sampeft.training.batches import Batches
+from sampeft.training.objective import objective_of
 from sampeft.training.settings import Training
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -363,7 +364,7 @@ class _Trial:
         whole = truth.to(self.alone.device).long()
         truth = cut(whole, [(0, 0)] * len(whole), self.config.patch) if self.config.patch else whole
         penalty = self.model.regulator.penalty() if self.model.regulator else 0.0
-        return self.config.objective(output, truth, whole).total + penalty
+        return objective_of(self.config)(output, truth, whole).total + penalty
 
 
 def _stored_bytes(values: torch.Tensor) -> int:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from sampeft.errors import SampeftError, UsageError
-
-Batch = int | Literal["auto"]
+from sampeft.options import Batch as Batch
 
 _MOST = {"cpu": 4, "cuda": 16}  # more gain nothing: measured on the CPU, where one slice already keeps all cores busy
 _SHARE = 0.5  # of the free memory

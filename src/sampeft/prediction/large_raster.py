@@ -14,6 +14,7 @@ from sampeft.io.areas import write_class_areas
 from sampeft.io.vector import KINDS, Kind, write_areas
 from sampeft.io.windows import Ids, MapWriter, glance, looks_like_picture, opened
 from sampeft.labels import LabelSet
+from sampeft.options import check_ranges, check_tile, number
 from sampeft.prediction.batch_size import Batch
 from sampeft.prediction.by_windows import Progress, channels_by_rows
 from sampeft.prediction.inference import Segmenter, output_stem
@@ -33,26 +34,20 @@ class RasterOptions:
     """
 
     tile: str = "auto"
-    overlap: float = 0.25
-    gsd: float | None = None
+    overlap: float = number(0.25, 0, 0.75)
+    gsd: float | None = number(None, 0, 1_000_000, above=True)
     vector: Kind | None = None
-    min_area: float = 0.0
-    simplify: float = 0.0
+    min_area: float = number(0.0, 0)
+    simplify: float = number(0.0, 0, 1000)
     areas: bool = False
 
     def __post_init__(self) -> None:
-        if self.tile not in ("auto", "off") and not (self.tile.isdecimal() and int(self.tile) > 0):
-            raise UsageError(f"--tile is '{self.tile}'; give auto, off, or the pixels of a window's side, such as 512")
-        if not 0 <= self.overlap <= 0.75:
-            raise UsageError(f"--overlap is {self.overlap:g}; it is a share of a window, 0 to 0.75")
-        if self.gsd is not None and not self.gsd > 0:
-            raise UsageError(f"--gsd is {self.gsd:g}; it is metres on the ground, above 0")
+        check_ranges(self, "--")
+        check_tile(self.tile)
         if self.gsd is not None and self.tile != "auto":
             raise UsageError("--gsd and --tile both say how large a window is; give one of them")
         if self.vector is not None and self.vector not in KINDS:
             raise UsageError(f"--vector is '{self.vector}'; known: {', '.join(KINDS)}")
-        if min(self.min_area, self.simplify) < 0:
-            raise UsageError("--min_area and --simplify are at least 0")
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from sampeft.data.augment import SYMMETRIES, Symmetry
 from sampeft.data.cache import PreparedVolume
 from sampeft.errors import UsageError
+from sampeft.options import MAX_VIEWS
 
-MOST_VIEWS = 32
 _SHIFT = 1 / 32  # of the square's side, at most, in either direction
 _SCALE = 0.10  # larger or smaller, at most
 _WIDTH = 0.15  # of the window, wider or narrower, at most
@@ -66,8 +66,8 @@ def views(count: int, symmetries: int = 1) -> tuple[View, ...]:
 
     symmetries: how many of `SYMMETRIES` a run was trained on; those views come first.
     """
-    if not 1 <= count <= MOST_VIEWS:
-        raise UsageError(f"--views is {count}; give 1 (the slice as it is) to {MOST_VIEWS}")
+    if not 1 <= count <= MAX_VIEWS:
+        raise UsageError(f"--views is {count}; give 1 (the slice as it is) to {MAX_VIEWS}")
     found = [View()]
     found += [View(symmetry=symmetry) for symmetry in SYMMETRIES[1 : min(count, symmetries)]]
     for number in range(1, count - len(found) + 1):

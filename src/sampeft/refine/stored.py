@@ -34,12 +34,17 @@ def read_fitted(run: Path) -> Refiner:
         raise DataError(f"{path}: not a whole refiner ({error}); run `sampeft refine` again") from None
 
 
+def check_refiner_name(name: str | None) -> None:
+    """Raises UsageError for a refiner that is not known."""
+    if name not in (None, FITTED, *REFINERS):
+        raise unknown_name("refiner", str(name), [*REFINERS, FITTED])
+
+
 def chosen(run: Path, name: str | None, options: dict[str, Any]) -> Refiner | None:
     """The refiner that a user asks for: by name with options, the run's `fitted` one, or none."""
     if name is None or name == FITTED:
         if options:
             raise UsageError("options of a refiner go with its name; give --refine NAME")
         return read_fitted(run) if name else None
-    if name not in REFINERS:
-        raise unknown_name("refiner", name, [*REFINERS, FITTED])
+    check_refiner_name(name)
     return refiner(name, **options)

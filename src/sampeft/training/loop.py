@@ -29,6 +29,7 @@ from sampeft.progress import bar
 from sampeft.training.averaging import Average
 from sampeft.training.batches import Batches
 from sampeft.training.checkpoint import FILE, Checkpoint, Learner, Position
+from sampeft.training.objective import objective_of
 from sampeft.training.processes import over_processes, refuse_unequal
 from sampeft.training.saving import Keeper, Log, Saver, alarm_of
 from sampeft.training.saving import validate as validate
@@ -233,7 +234,7 @@ def backward(
 ) -> list[float]:
     """Gradients of a step's mean loss over so many parts of its slices, each of which all processes share. Returns (total,
     ce, dice), averaged over them. windows: the part of each slice that is drawn; None: the whole."""
-    objective, size = config.objective, config.patch or 0
+    objective, size = objective_of(config), config.patch or 0
     sums = torch.zeros(3, device=accelerator.device)
     for number, mine in enumerate(torch.arange(len(truth_BHW)).tensor_split(parts)):
         # Processes average their gradients once, with the last part.

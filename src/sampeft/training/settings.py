@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sampeft.data.augment import Augmentation
+from sampeft.data.augmentation import Augmentation
 from sampeft.errors import UsageError, unknown_name
-from sampeft.losses import LOSSES, Objective
-from sampeft.options import check_ranges, number
+from sampeft.options import MAX_BATCH, MAX_MINUTES, MAX_SEED, MAX_SIDE, check_ranges, number
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 _MINUTES = 30.0  # where no end is given; no default of the field, which would also end a run that is given steps
 
@@ -17,64 +18,79 @@ _MINUTES = 30.0  # where no end is given; no default of the field, which would a
 class Training:
     """How to train.
 
-    steps, minutes: the end, whichever comes first; without either 30 minutes. The learning rate falls towards it.
-    batch: slices a step, over all processes.
-    lr: AdamW's peak learning rate, reached after the warm-up's share of the run, then falling as (1 - progress)^power.
-    clip: largest gradient norm.
-    validations: how often held-out cases are scored and the model is saved, at equal shares of the run.
-    balance: share of slices drawn by class, every foreground class equally often, instead of uniformly.
-    base_lr: of the pretrained weights that a method frees (a whole decoder, biases, everything), as a share of `lr`: what
-    is known is changed more slowly than what is new.
-    head_first: share of the run that trains prompt, head and decoder paths, `head_batch` slices a step, on embeddings of the
-    untouched encoder; the encoder's paths then start under a head that works. A slice of the `head_bank` augmented ones
-    goes through the encoder when it is first drawn; afterwards it costs about a tenth.
-    cached_views: augmented views of each slice that the encoder's trained part sees, instead of a new one every time; what
-    the frozen start of the encoder gives for a view is computed once and kept. 0: always new views. Most is saved where
-    only the last blocks are trained (--options.last 4).
-    cache_mib: room on disk for either kind of view of this training; the views do not depend on the seed, so that other
-    trainings find them. What does not fit is computed each time.
-    accumulate: a step's slices go through the model in so many parts, one after the other: the memory of a part, the steps of
-    the whole; the Dice term is then pooled over each part.
-    recompute: keep less for the backward pass and compute the encoder's blocks once more: less memory, a fifth more time.
-    compile: fuse the encoder's operations with `torch.compile`; takes minutes at the start, on a CPU.
-    patch: side in pixels of the square part of each picture that a step draws, for targets of a few pixels: a step then
-    costs what the part costs, while encoder and decoder see the whole picture. 0: the whole picture; nothing: half of the
-    side where nearly all pieces of the foreground are smaller than an eighth of it, else the whole picture.
-    forced: share of these parts that hold a piece of the foreground, large or small ones alike.
-    loss: ce+dice (the paper's), focal+dice, ce+tversky or ce+iou; loss_weights: of its two terms.
-    class_weights: of the classes in the first term, in the order of the label map; none: 1 for all.
-    whole_weight: of the loss of the mask head's coarser class maps of the whole pictures, where steps draw parts of them: the
-    large is then learned from the whole, and detail from the part.
-    presence_weight: of the loss of which classes a picture holds, for a head that decides that.
-    precision: auto, fp32, bf16 or fp16.
-    max_bad_steps: non-finite steps in a row that end the training.
-    ema: decay of the average of the trained weights that is scored and saved, such as 0.99; 0: the weights themselves.
-    patience: validations without a better score that end the training; 0: it goes to its end.
-    checkpoint_minutes: at most so long after the last one the state for `--resume` is written, as it is at every
-    validation.
-    trackers: where metrics go beside metrics.jsonl, by accelerate: tensorboard (into the run's logs), wandb, mlflow, ...
+    Args:
+        steps: optimiser steps that end the training; with `minutes` whichever comes first. The learning rate falls towards
+            the end.
+        minutes: minutes of training that end it, counted from the first step; reading, preparing and planning come before
+            them. Nothing: 30 where no steps are given either.
+        batch: slices in a step, over all processes.
+        lr: AdamW's peak learning rate, reached after the warm-up, then falling as (1 - progress)^power.
+        base_lr: learning rate of the pretrained weights that a method frees (a whole decoder, biases, everything), as a share
+            of `lr`: what is known is changed more slowly than what is new.
+        weight_decay: AdamW's weight decay.
+        warmup: share of the training in which the learning rate rises to its peak.
+        power: exponent of the learning rate's fall; 0: it stays at its peak.
+        clip: largest norm of the gradient; a longer one is shortened to it.
+        validations: how often held-out cases are scored and the model is saved, at equal shares of the training.
+        balance: share of slices drawn by class, every foreground class equally often, instead of uniformly.
+        head_first: share of the training that trains prompt, head and decoder alone, on embeddings of the untouched encoder;
+            the encoder's paths then start under a head that works.
+        head_batch: slices in a step of `head_first`.
+        head_bank: augmented slices whose embeddings are kept for `head_first`; one goes through the encoder when it is first
+            drawn, afterwards it costs about a tenth.
+        cached_views: augmented views of each slice that the encoder's trained part sees, instead of a new one every time;
+            what the frozen start of the encoder gives for a view is computed once and kept. 0: always new views. Most is
+            saved where only the last blocks are trained (--options.last 4).
+        cache_mib: room on disk in MiB for either kind of view of this training; other trainings find them, whatever their
+            seed. What does not fit is computed each time.
+        accumulate: parts in which a step's slices go through the model, one after the other: the memory of a part, the steps
+            of the whole; the Dice term is then pooled over each part.
+        recompute: keep less for the backward pass and compute the encoder's blocks once more: less memory, a fifth more time.
+        compile: fuse the encoder's operations with `torch.compile`; takes minutes at the start, on a CPU.
+        patch: side in pixels of the square part of each picture that a step draws, for targets of a few pixels: a step then
+            costs what the part costs, while encoder and decoder see the whole picture. 0: the whole picture; nothing: half of
+            the side where nearly all pieces of the foreground are smaller than an eighth of it, else the whole picture.
+        forced: share of these parts that hold a piece of the foreground, large or small ones alike.
+        loss: ce+dice (the paper's), focal+dice, ce+tversky or ce+iou.
+        loss_weights: weights of the two terms of the loss.
+        class_weights: weights of the classes in the first term, in the order of the label map, background first; none: 1 for
+            all.
+        presence_weight: weight of the loss of which classes a picture holds, for a head that decides that.
+        whole_weight: weight of the loss of the mask head's coarser class maps of the whole pictures, where steps draw parts of
+            them: the large is then learned from the whole, and detail from the part.
+        precision: numbers to compute with: auto, fp32, bf16 or fp16.
+        seed: seed of everything that is drawn: held-out cases, new weights, slices, augmentation.
+        max_bad_steps: steps in a row with a loss that is not finite that end the training.
+        ema: decay of the moving average of the trained weights that is scored and saved, such as 0.99; 0: the weights
+            themselves.
+        patience: validations without a better score that end the training; 0: it goes to its end.
+        checkpoint_minutes: minutes after which the state for `--resume` is written again at the latest, as it is at every
+            validation.
+        trackers: where metrics go beside metrics.jsonl, by accelerate, such as [tensorboard] (into the run's logs), wandb or
+            mlflow.
+        augmentation: how slices are changed.
     """
 
-    steps: int | None = number(None, 1)
-    minutes: float | None = number(None, 0, above=True)
-    batch: int = number(2, 1)
-    lr: float = number(1e-3, 0, above=True)
-    base_lr: float = number(0.1, 0)
-    weight_decay: float = number(0.01, 0)
+    steps: int | None = number(None, 1, 1_000_000_000)
+    minutes: float | None = number(None, 0, MAX_MINUTES, above=True)
+    batch: int = number(2, 1, MAX_BATCH)
+    lr: float = number(1e-3, 0, 10, above=True)
+    base_lr: float = number(0.1, 0, 100)
+    weight_decay: float = number(0.01, 0, 10)
     warmup: float = number(0.05, 0, 1, below=True)
-    power: float = number(0.9, 0)
+    power: float = number(0.9, 0, 100)
     clip: float = number(1.0, 0, above=True)
-    validations: int = number(8, 1)
+    validations: int = number(8, 1, 100_000)
     balance: float = number(0.5, 0, 1)
     head_first: float = number(0.3, 0, 1)
-    head_batch: int = number(3, 1)
-    head_bank: int = number(512, 1)
-    cached_views: int = number(0, 0)
+    head_batch: int = number(3, 1, MAX_BATCH)
+    head_bank: int = number(512, 1, 1_000_000)
+    cached_views: int = number(0, 0, 10_000)
     cache_mib: int = number(4096, 0)
-    accumulate: int = number(1, 1)
+    accumulate: int = number(1, 1, MAX_BATCH)
     recompute: bool = False
     compile: bool = False
-    patch: int | None = number(None, 0)
+    patch: int | None = number(None, 0, MAX_SIDE)
     forced: float = number(0.5, 0, 1)
     loss: str = "ce+dice"
     loss_weights: tuple[float, float] = number((0.3, 0.7), 0)
@@ -82,19 +98,22 @@ class Training:
     presence_weight: float = number(0.1, 0)
     whole_weight: float = number(0.0, 0)
     precision: str = "auto"
-    seed: int = number(0, 0)
+    seed: int = number(0, 0, MAX_SEED)
     max_bad_steps: int = number(20, 1)
     ema: float = number(0.0, 0, 1, below=True)
     patience: int = number(0, 0)
-    checkpoint_minutes: float = number(10.0, 0)
+    checkpoint_minutes: float = number(10.0, 0, MAX_MINUTES)
     trackers: tuple[str, ...] = ()
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
-        if self.precision not in ("auto", "fp32", "bf16", "fp16"):
-            raise UsageError(f"unknown precision '{self.precision}'; known: auto, fp32, bf16, fp16")
-        if self.loss not in LOSSES:
-            raise unknown_name("loss", self.loss, LOSSES)
+        if self.precision not in PRECISIONS:
+            raise unknown_name("precision", self.precision, PRECISIONS)
+        if self.loss != Training.loss:  # losses are of torch, which the default need not wait for
+            from sampeft.losses import LOSSES
+
+            if self.loss not in LOSSES:
+                raise unknown_name("loss", self.loss, LOSSES)
         check_ranges(self, "training.")
         if not any(self.loss_weights):
             raise UsageError("training.loss_weights are both 0; one of them must be more")
@@ -104,13 +123,6 @@ class Training:
             )
         if self.trackers:
             _check_trackers(self.trackers)
-
-    @property
-    def objective(self) -> Objective:
-        """The loss as set here."""
-        return Objective(
-            self.loss, self.loss_weights, self.class_weights, self.presence_weight, self.whole_weight, bool(self.patch)
-        )
 
     def progress(self, step: int, seconds: float) -> float:
         """0..1: the share of the run that is over."""

@@ -1,0 +1,36 @@
+"""What `sampeft params` is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from sampeft.options import MAX_SIDE, check_ranges, number
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to count.
+
+    Args:
+        backbone: promptable model; `sampeft info` lists them.
+        method: one method, several joined by commas, or 'all'; `sampeft info` lists them.
+        options: options of the method, such as --options.rank 8; with several methods, of each that has them.
+        classes: foreground classes; the background is added.
+        side: pixels of the side of the square input, on which SAM's table of positions depends; nothing: that of the weights.
+        head: what draws the class maps: pixel, mask or probe.
+        head_options: options of the head, such as --head_options.presence false.
+        json: print one JSON object instead of a table.
+    """
+
+    backbone: str = "lite-medsam"
+    method: str = "lora"
+    options: dict[str, Any] = field(default_factory=dict)
+    classes: int = number(13, 1, 65_534)
+    side: int | None = number(None, 1, MAX_SIDE)
+    head: str = "pixel"
+    head_options: dict[str, Any] = field(default_factory=dict)
+    json: bool = False
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "--")

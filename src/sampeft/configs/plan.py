@@ -1,0 +1,19 @@
+"""What `sampeft plan` is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sampeft.configs.train import Config as TrainConfig
+
+
+@dataclass(frozen=True)
+class Config(TrainConfig):
+    """The training to plan: every option of `sampeft train` with the same meaning.
+
+    Args:
+        out: where the run would go; nothing is written there.
+    """
+
+    out: Path = Path("run")
