@@ -80,6 +80,9 @@ def run(name: str, argv: Sequence[str]) -> int:
 
     from jsonargparse import ActionConfigFile, ArgumentParser
 
+    from sampeft.strict_yaml import refuse_ambiguous_yaml
+
+    refuse_ambiguous_yaml()
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     logging.getLogger("transformers").setLevel(logging.ERROR)

@@ -8,7 +8,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from sampeft.commands.evaluate import cut_of, run_config, same_labels
+from sampeft.commands.evaluate import cut_of, same_labels
+from sampeft.commands.run_records import run_config
 from sampeft.commands.train import parse_map, say
 from sampeft.data import open_dataset
 from sampeft.data.check import check_dataset

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import subprocess
 import sys
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 from sampeft.backbones import RANDOM, LoadedBackbone, backbone, load_backbone
+from sampeft.commands.run_records import git_commit, versions
 from sampeft.data import open_dataset
 from sampeft.data.augment import symmetries_of
 from sampeft.data.cache import Preparation, fingerprint, prepare
@@ -32,9 +30,9 @@ from sampeft.heads import HEADS
 from sampeft.io import read_volume, sha256, write_atomically
 from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
-from sampeft.options import options_by_name
+from sampeft.options import check_ranges, number, options_by_name
 from sampeft.peft import METHODS, attach, count_parameters
-from sampeft.peft.state import WEIGHTS
+from sampeft.peft.run_files import DESCRIPTION, tensors_file
 from sampeft.peft.warm_start import start_from
 from sampeft.planning.planner import processes
 from sampeft.planning.trial_run import plan_training, workload_of
@@ -97,17 +95,17 @@ class Config:
     options: dict[str, Any] = field(default_factory=dict)
     head: str = "pixel"
     head_options: dict[str, Any] = field(default_factory=dict)
-    encoder_side: int | None = None
+    encoder_side: int | None = number(None, 1)
     start_from: Path | None = None
     layout: str | None = None
     split: str = "auto"
-    held_out: float = 0.15
+    held_out: float = number(0.15, 0)
     map: str | None = None
     intensity: str = "auto"
     bands: str | None = None
     context: Literal["repeat", "neighbours"] = "repeat"
-    context_mm: float | None = None
-    side: int | None = None
+    context_mm: float | None = number(None, 0, above=True)
+    side: int | None = number(None, 1)
     plane: str = "auto"
     denoise: str | None = None
     denoise_options: dict[str, Any] = field(default_factory=dict)
@@ -118,6 +116,9 @@ class Config:
     resume: bool = False
     force: bool = False
     json: bool = False
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 def run(config: Config) -> int:
@@ -192,22 +193,6 @@ def kept_in(run: Path, denoise: Denoise | None) -> Denoise | None:
     if Path(denoise.options["weights"]) != target:
         write_atomically(target, Path(denoise.options["weights"]).read_bytes())
     return replace(denoise, options={**denoise.options, "weights": str(target)})
-
-
-def versions() -> dict[str, str]:
-    names = ("sampeft", "torch", "transformers", "timm", "peft", "accelerate", "numpy", "nibabel")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
-
-
-def git_commit() -> str | None:
-    """Commit of the source tree that runs, when it runs from one."""
-    here = Path(__file__).resolve().parent
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return found.stdout.strip() or None
 
 
 def train(config: Config, dataset: Dataset | None = None) -> Result:
@@ -366,7 +351,7 @@ def what_goes_on(config: Config) -> Checkpoint | None:
             f"{config.out}: holds a training that stands at step {found.position.step}; go on with --resume, choose another "
             "--out, or overwrite it with --force"
         )
-    if (config.out / "adapter.json").exists():
+    if (config.out / DESCRIPTION).exists():
         raise UsageError(f"{config.out}: holds a trained run; choose another --out or overwrite it with --force")
     return None
 
@@ -381,7 +366,7 @@ def known_settings(config: Config, dataset: Dataset, cases: list[Case], held_out
         "head_options": config.head_options,
         "encoder_side": config.encoder_side,
         "method": config.method,
-        "start_from": sha256(config.start_from / WEIGHTS) if config.start_from else None,
+        "start_from": sha256(tensors_file(config.start_from)) if config.start_from else None,
         "training": training,
         "classes": [f"{i} {name}" for i, name in zip(labels.ids, labels.names, strict=True)],
         "ignore": labels.ignore,

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from sampeft.errors import UsageError
+from sampeft.errors import unknown_name
 from sampeft.volume import IGNORE, Volume
 
 if TYPE_CHECKING:
     import torch
 
-_AXIS_NAMES = ("sagittal", "coronal", "axial")
+PLANES = ("sagittal", "coronal", "axial", "auto")
+"""Across the patient's axes x, y and z, or across the largest spacing."""
 _ROWS = 32  # of a block of logits: 14 classes of 512 columns are then 0.9 MB
 
 
@@ -49,10 +50,10 @@ class SliceView:
         if plane == "auto":
             largest = max(spacing)
             across = max(w for w in range(3) if spacing[world[w]] >= 0.99 * largest)
-        elif plane in _AXIS_NAMES:
-            across = _AXIS_NAMES.index(plane)
+        elif plane in PLANES:
+            across = PLANES.index(plane)
         else:
-            raise UsageError(f"unknown slice plane '{plane}'; known: auto, {', '.join(_AXIS_NAMES)}")
+            raise unknown_name("slice plane", plane, PLANES)
         rows, columns = {0: (2, 1), 1: (2, 0), 2: (1, 0)}[across]
         axes = (world[across], world[rows], world[columns])
         grows = [orientation[axis, 1] > 0 for axis in axes]

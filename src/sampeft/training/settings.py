@@ -58,7 +58,7 @@ class Training:
     steps: int | None = number(None, 1)
     minutes: float | None = number(None, 0, above=True)
     batch: int = number(2, 1)
-    lr: float = number(1e-3, 0, above=True)
+    lr: float = number(1e-3, 0, 100, above=True)
     base_lr: float = number(0.1, 0)
     weight_decay: float = number(0.01, 0)
     warmup: float = number(0.05, 0, 1, below=True)
@@ -82,7 +82,7 @@ class Training:
     presence_weight: float = number(0.1, 0)
     whole_weight: float = number(0.0, 0)
     precision: str = "auto"
-    seed: int = number(0, 0)
+    seed: int = number(0, 0, 2**32 - 1)
     max_bad_steps: int = number(20, 1)
     ema: float = number(0.0, 0, 1, below=True)
     patience: int = number(0, 0)
