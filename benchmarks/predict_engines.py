@@ -32,7 +32,7 @@ def contestants(run: Path, side: int, threads: int) -> dict[str, Callable[[], An
     from sampeft.engines import engine_for
     from sampeft.engines.graph import Identity
     from sampeft.engines.parity import Parity
-    from sampeft.peft.state import read_description
+    from sampeft.peft.run_files import read_description
     from sampeft.prediction.inference import load
 
     model = load(run).model
@@ -141,7 +141,7 @@ def profile(run: Path, side: int, threads: int) -> None:
     from sampeft.engines import openvino
     from sampeft.engines.graph import Identity
     from sampeft.engines.kept import Kept
-    from sampeft.peft.state import read_description
+    from sampeft.peft.run_files import read_description
 
     content = Identity.of(run, read_description(run)).content
     kept = Kept.of("openvino", Identity(content, side), "f32")

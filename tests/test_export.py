@@ -25,7 +25,8 @@ from sampeft.engines.kept import Kept
 from sampeft.export import Seen
 from sampeft.labels import LabelSet
 from sampeft.peft import attach
-from sampeft.peft.state import read_description, save_trained
+from sampeft.peft.run_files import read_description
+from sampeft.peft.state import save_trained
 from sampeft.peft.whole import load_whole
 from sampeft.prediction.inference import Segmenter, load
 

@@ -28,7 +28,8 @@ from sampeft.labels import LabelSet
 from sampeft.losses import Objective
 from sampeft.model import SemanticSam
 from sampeft.peft import METHODS, attach
-from sampeft.peft.state import WEIGHTS, load_trained, merge, save_trained, unmerge
+from sampeft.peft.run_files import WEIGHTS
+from sampeft.peft.state import load_trained, merge, save_trained, unmerge
 from sampeft.training.loop import Training, fit
 from sampeft.training.views import Views
 

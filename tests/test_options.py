@@ -85,7 +85,7 @@ def test_what_makes_no_sense_is_refused(kind: type[Any], wrong: Mapping[str, Any
         (["--method", "lorra"], "unknown method 'lorra'; did you mean 'lora'"),
         (["--head", "pixels"], "unknown head 'pixels'; did you mean 'pixel'"),
         (["--options.rnak", "4"], "rnak"),
-        (["--options.rank", "0"], "rank is 0; give 1 or more"),
+        (["--options.rank", "0"], "rank is 0; give 1 to 4096"),
         (["--head_options.widht", "4"], "widht"),
     ],
 )

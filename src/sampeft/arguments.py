@@ -14,6 +14,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter
 
 from sampeft.errors import UsageError
 from sampeft.options import Range, range_of, short
+from sampeft.strict_yaml import refuse_ambiguous_yaml
 
 OTHERS = {
     "amp": "training.precision",
@@ -98,6 +99,7 @@ class Parser(ArgumentParser):  # type: ignore[misc]  # untyped, as below
             _in_plain_words(action, *known.get(action.dest, (None, None)))
 
     def read(self, argv: Sequence[str]) -> Any:
+        refuse_ambiguous_yaml()
         values = self.parse_args(_with_lists_gathered(_with_plain_flags(argv, self.config), self.config))
         values.pop("config", None)
         instantiate = getattr(self, "instantiate", None) or self.instantiate_classes  # as it was called before 4.49

@@ -30,6 +30,16 @@ class NoWeightsError(WeightsError, UsageError):
     """A path that leads to no weights or no trained run, or to nothing; exit code 2."""
 
 
+class FormError(DataError, WeightsError, UsageError):
+    """A file that describes a data set or a run is not in its form; exit code 2."""
+
+
+def unforeseen(error: Exception) -> str:
+    """What is said of an error that no reader or model should raise."""
+    text = (str(error).splitlines() or [""])[0]
+    return f"failed in a way that was not foreseen ({type(error).__name__}: {text}); please report it"
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """The error for a failed look-up: `unknown backbone 'sam_vitb'; did you mean 'sam-vit-b'? known: ...`."""
     names = sorted(known)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -18,7 +19,7 @@ import numpy.typing as npt
 from sampeft.data.cache import Preparation, PreparedVolume
 from sampeft.data.case import Case, Dataset, ImageFile
 from sampeft.data.check import read_labels
-from sampeft.errors import SampeftError, UsageError
+from sampeft.errors import SampeftError, UsageError, unforeseen
 from sampeft.io import read_label_ids, read_volume, write_map
 from sampeft.metrics.counts import Counts, count
 from sampeft.metrics.measures import CaseScore
@@ -125,16 +126,26 @@ def score_cases(
     save: Path | None = None,
     protocol: Protocol = PROTOCOLS["default"],
 ) -> tuple[Evaluation, list[Look]]:
-    """Score every case. meta: what the evaluation's summary says of its origin (model, data, split, oracle)."""
+    """Score every case. meta: what the evaluation's summary says of its origin (model, data, split, oracle).
+
+    A case that fails for a reason that was not foreseen is warned of, listed in the summary as `failed`, and in no score.
+    Raises SampeftError when all fail.
+    """
     protocol.check(dataset.labels)
     scored: dict[str, CaseScore] = {}
+    failed: dict[str, str] = {}
     looks: list[Look] = []
     for done, case in enumerate(cases):
-        scored[case.id], look = measure_case(predict, dataset, case, preparation, protocol, save)
-        looks.append(look)
+        try:
+            scored[case.id], look = measure_case(predict, dataset, case, preparation, protocol, save)
+            looks.append(look)
+        except (SampeftError, OSError):
+            raise
+        except Exception as error:
+            failed[case.id] = unforeseen(error)
         if progress:
             progress(done + 1, len(cases))
-    return Evaluation.of(scored, dataset.labels, {**stamp(protocol, dataset), **meta}), looks
+    return Evaluation.of(scored, dataset.labels, {**stamp(protocol, dataset), **meta, **_told(failed, cases)}), looks
 
 
 def score_maps(
@@ -147,7 +158,7 @@ def score_maps(
 ) -> Evaluation:
     """Score label maps: each file's image is the predicted map, its label the true one.
 
-    processes: how many share the cases; the result is the same for any number, bit for bit.
+    processes: how many share the cases; the result is the same for any number, bit for bit. Cases fail as in `score_cases`.
     Raises SampeftError when a process ends by itself.
     """
     protocol.check(dataset.labels)
@@ -155,8 +166,9 @@ def score_maps(
         raise UsageError(f"--processes is {processes}; give 1 or more")
     score = partial(_score_map, dataset, protocol)
     scored: dict[str, CaseScore] = {}
+    failed: dict[str, str] = {}
     with ExitStack() as stack:
-        results: Iterable[CaseScore]
+        results: Iterable[CaseScore | str]
         if min(processes, len(cases)) > 1:
             # Spawned, not forked: safe beside threads, and the same on every system.
             pool = ProcessPoolExecutor(min(processes, len(cases)), get_context("spawn"))
@@ -166,15 +178,28 @@ def score_maps(
             results = map(score, cases)
         try:
             for case, result in zip(cases, results, strict=True):
-                scored[case.id] = result
+                if isinstance(result, str):
+                    failed[case.id] = result
+                else:
+                    scored[case.id] = result
                 if progress:
-                    progress(len(scored), len(cases))
+                    progress(len(scored) + len(failed), len(cases))
         except BrokenProcessPool:
             raise SampeftError(
                 f"a scoring process ended by itself after {len(scored)} of {len(cases)} cases, most likely for want of "
                 f"memory; give fewer than {processes} --processes"
             ) from None
-    return Evaluation.of(scored, dataset.labels, {**stamp(protocol, dataset), **meta})
+    return Evaluation.of(scored, dataset.labels, {**stamp(protocol, dataset), **meta, **_told(failed, cases)})
+
+
+def _told(failed: dict[str, str], cases: Sequence[Case]) -> dict[str, Any]:
+    """For an evaluation's summary, after a warning of each case. Raises SampeftError when all cases failed."""
+    if failed and len(failed) == len(cases):
+        case, reason = next(iter(failed.items()))
+        raise SampeftError(f"none of {len(cases)} cases could be scored; {case} {reason}")
+    for case, reason in failed.items():
+        warnings.warn(f"{case}: {reason}; it is in no score", stacklevel=3)
+    return {"failed": failed} if failed else {}
 
 
 def stamp(protocol: Protocol, dataset: Dataset) -> dict[str, Any]:
@@ -188,13 +213,19 @@ def stamp(protocol: Protocol, dataset: Dataset) -> dict[str, Any]:
     return said
 
 
-def _score_map(dataset: Dataset, protocol: Protocol, case: Case) -> CaseScore:
+def _score_map(dataset: Dataset, protocol: Protocol, case: Case) -> CaseScore | str:
+    """Of a case, or what was not foreseen in it."""
     tallies = []
-    for file in case.files:
-        grid = read_label_ids(file.image)
-        prediction = read_labels(ImageFile(file.id, file.image, file.image), dataset, grid)
-        tallies.append(_tally(protocol, prediction, read_labels(file, dataset, grid), grid, dataset))
-    return _joined(protocol, tallies, dataset)
+    try:
+        for file in case.files:
+            grid = read_label_ids(file.image)
+            prediction = read_labels(ImageFile(file.id, file.image, file.image), dataset, grid)
+            tallies.append(_tally(protocol, prediction, read_labels(file, dataset, grid), grid, dataset))
+        return _joined(protocol, tallies, dataset)
+    except (SampeftError, OSError):
+        raise
+    except Exception as error:
+        return unforeseen(error)
 
 
 def _tally(protocol: Protocol, prediction: LabelVolume, truth: LabelVolume, image: Volume, dataset: Dataset) -> Tally:

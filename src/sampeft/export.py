@@ -22,7 +22,7 @@ from sampeft.errors import DataError, UsageError, unknown_name
 from sampeft.export_example import program
 from sampeft.io import read_volume, write_atomically
 from sampeft.io.plain import json_text
-from sampeft.peft.state import read_description
+from sampeft.peft.run_files import read_description
 from sampeft.peft.whole import load_whole, save_whole
 from sampeft.prediction.inference import Segmenter
 

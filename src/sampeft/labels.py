@@ -5,7 +5,6 @@ A model has one output channel per class, in the order of `names`; channel c is 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from colorsys import hsv_to_rgb
@@ -17,7 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sampeft.errors import DataError
+from sampeft.errors import DataError, FormError
+from sampeft.strict_json import read_object
 
 BACKGROUND = "background"
 
@@ -82,6 +82,8 @@ class LabelSet:
         if BACKGROUND in self.names and self.names[0] != BACKGROUND:
             known = dict(zip(self.names, self.ids, strict=True))
             raise DataError(f"'{BACKGROUND}' must be the class with the lowest id, got {known}")
+        if self.ignore is not None and not 0 <= self.ignore <= 65535:
+            raise DataError(f"the ignore id must lie in 0..65535, got {self.ignore}")
         if self.ignore is not None and self.ignore in self.ids:
             raise DataError(f"ignore id {self.ignore} is also the id of a class")
         for pair in self.pairs:
@@ -93,6 +95,8 @@ class LabelSet:
             object.__setattr__(self, "colors", tuple(colors))
         elif len(self.colors) != len(self.names):
             raise DataError(f"label map has {len(self.names)} classes but {len(self.colors)} colours")
+        if wrong := [color for color in self.colors if not all(0 <= part <= 255 for part in color)]:
+            raise DataError(f"colours are three numbers of 0..255, got {wrong[0]}")
 
     def __len__(self) -> int:
         """Number of output channels."""
@@ -148,39 +152,42 @@ class LabelSet:
     def from_json(cls, content: dict[str, Any], source: Path | str = "label map") -> LabelSet:
         """Read `{"labels": {name: id, ...}, "ignore", "pairs", "colors"}` or just `{name: id, ...}`.
 
-        Raises DataError naming `source` when a value has the wrong form.
+        Raises FormError naming `source` when a value has the wrong form.
         """
         whole: dict[str, Any] = content if "labels" in content else {"labels": content}
         try:
-            by_id = sorted((int(i), str(name)) for name, i in whole["labels"].items())
+            by_id = sorted((whole_number(i), str(name)) for name, i in whole["labels"].items())
+            ignore = whole.get("ignore")
             names = tuple(name for _, name in by_id)
             colors = whole.get("colors") or {}
             pairs = whole["pairs"] if "pairs" in whole else pairs_by_name(names)
             return cls(
                 names=names,
                 ids=tuple(i for i, _ in by_id),
-                ignore=whole.get("ignore"),
+                ignore=None if ignore is None else whole_number(ignore),
                 pairs=tuple((str(right), str(left)) for right, left in pairs),
-                colors=tuple((int(r), int(g), int(b)) for r, g, b in (colors[n] for n in names)) if colors else (),
+                colors=tuple(_color(colors[name]) for name in names) if colors else (),
             )
         except (AttributeError, TypeError, ValueError, KeyError) as error:
-            raise DataError(
+            raise FormError(
                 f'{source}: not a label map ({error}); expected {{"labels": {{"background": 0, "liver": 1, ...}}}}'
             ) from None
         except DataError as error:
-            raise DataError(f"{source}: {error}") from None
+            raise FormError(f"{source}: {error}") from None
 
     @classmethod
     def read(cls, path: Path) -> LabelSet:
         """Read a `labels.json` or `dataset.json`."""
-        try:
-            content = json.loads(path.read_text(encoding="utf-8-sig"))
-        except OSError as error:
-            raise DataError(
-                f"{path}: cannot be read ({error.strerror}); a label map is a JSON of names and ids"
-            ) from None
-        except ValueError as error:
-            raise DataError(f"{path}: not valid JSON ({error})") from None
-        if not isinstance(content, dict):
-            raise DataError(f"{path}: expected a JSON object of names and ids, found a {type(content).__name__}")
-        return cls.from_json(content, path)
+        return cls.from_json(read_object(path), path)
+
+
+def _color(value: Any) -> tuple[int, int, int]:
+    red, green, blue = map(whole_number, value)
+    return red, green, blue
+
+
+def whole_number(value: Any) -> int:
+    """A whole number, or a text that is one, as people write them. Raises ValueError for anything else."""
+    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
+        raise ValueError(f"{value!r} is no whole number")
+    return int(value)

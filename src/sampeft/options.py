@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from sampeft.errors import UsageError, unknown_name
 
@@ -53,8 +55,9 @@ def short(value: float) -> str:
     return f"{value:g}"
 
 
-def number(default: Any, low: float = -math.inf, high: float = math.inf, **ends: bool) -> Any:
-    """The field of a dataclass for a number, or numbers, of a `Range`; ends: its `above` and `below`."""
+def number(default: Any = MISSING, low: float = -math.inf, high: float = math.inf, **ends: bool) -> Any:
+    """The field of a dataclass for a number, or numbers, of a `Range`; without a default one must be given. ends: its `above`
+    and `below`."""
     return field(**_default(default), metadata={_RANGE: Range(low, high, **ends)})
 
 
@@ -101,15 +104,69 @@ def check_tile(tile: str) -> None:
 
 
 def read_options(kind: type[Any], options: Mapping[str, Any] | None, owner: str) -> Any:
-    """The dataclass `kind` with these values; lists, as YAML has them, become tuples. Raises UsageError for an unknown name.
+    """The dataclass `kind` with these values, of its fields' types. Raises UsageError as `typed_options` does, for one that is
+    not there but has to be, and what the dataclass itself raises.
 
     owner: what has the options, for the error.
     """
-    known = {field.name for field in fields(kind)}
+    values = typed_options(kind, options, owner)
+    if missing := [f.name for f in fields(kind) if f.default is f.default_factory is MISSING and f.name not in values]:
+        raise UsageError(f"{owner} lacks {', '.join(missing)}")
+    return kind(**values)
+
+
+def typed_options(kind: type[Any], options: Mapping[str, Any] | None, owner: str) -> dict[str, Any]:
+    """The values as the fields of the dataclass `kind` have them: lists, as YAML and JSON have them, as tuples.
+
+    Raises UsageError for an unknown name, or a value of another type than its field's, NaN and infinity among them.
+    """
+    if not isinstance(options, Mapping | None):
+        raise UsageError(f"{owner} is {_short(options)}; give names and values")
+    types = get_type_hints(kind)
     for key in options or {}:
-        if key not in known:
-            raise unknown_name(f"option of {owner}", key, known)
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in (options or {}).items()})
+        if key not in types:
+            raise unknown_name(f"option of {owner}", str(key), types)
+    return {key: _typed(value, types[key], f"{key} of {owner}") for key, value in (options or {}).items()}
+
+
+_IN_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+
+
+def _typed(value: Any, kind: Any, name: str) -> Any:
+    """The value as that type has it. Raises UsageError where it is of another."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        if value is None and NoneType in parts:
+            return None
+        kind = next(part for part in parts if part is not NoneType)  # fields have one type, or it and None
+        return _typed(value, kind, name)
+    if is_dataclass(kind):
+        return read_options(cast(type[Any], kind), value, name)
+    if origin is tuple and isinstance(value, list | tuple):
+        kinds = parts[:1] * len(value) if Ellipsis in parts else parts
+        if len(kinds) != len(value):
+            raise UsageError(f"{name} is {_short(value)}; give {len(kinds)} values")
+        return tuple(_typed(one, part, name) for one, part in zip(value, kinds, strict=True))
+    if origin is Literal:
+        if value in parts and type(value) in map(type, parts):
+            return value
+        raise UsageError(f"{name} is {_short(value)}; give one of {', '.join(map(str, parts))}")
+    if origin is list and isinstance(value, list):
+        return [_typed(one, parts[0], name) for one in value]
+    if origin is dict and isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: _typed(one, parts[1], name) for key, one in value.items()}
+    if kind is Any or (kind in (bool, str) and isinstance(value, kind)):
+        return value
+    counts = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
+    if kind in (int, float) and counts and abs(value) < math.inf:
+        return value
+    words = _IN_WORDS.get(kind, "names and values" if origin is dict else "a list")
+    raise UsageError(f"{name} is {_short(value)}; give {words}")
+
+
+def _short(value: Any) -> str:
+    text = "null" if value is None else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def options_by_name(registry: Mapping[str, Any], what: str, name: str, options: Mapping[str, Any] | None) -> Any:

@@ -104,5 +104,5 @@ def test_a_preparation_comes_back_and_that_of_an_older_version_takes_the_default
     intensity = {"kind": "window", "low": -160.0, "high": 240.0, "crop": "body"}
     old = Preparation.from_json({"intensity": intensity, "side": 256, "plane": "auto"})
     assert old == Preparation(PRESETS["ct-abdomen"], 256)
-    with pytest.raises(DataError, match="unknown keys zoom; update sampeft"):
+    with pytest.raises(UsageError, match="unknown option of the stored preparation 'zoom'"):
         Preparation.from_json({"intensity": intensity, "side": 256, "plane": "auto", "zoom": 2})

@@ -20,7 +20,7 @@ from sampeft.denoise import DENOISERS, Denoise, denoiser
 from sampeft.denoise.dncnn import FILE
 from sampeft.denoise.network import DnCnn, read_network, write_network
 from sampeft.denoise.nlm import noise_level
-from sampeft.errors import DataError, UsageError, WeightsError
+from sampeft.errors import UsageError, WeightsError
 from sampeft.io import read_volume
 from sampeft.volume import Volume
 
@@ -157,7 +157,7 @@ def test_mistakes_of_the_user_are_told(tmp_path: Path) -> None:
         denoiser("dncn")
     with pytest.raises(UsageError, match="unknown option of gaussian 'sigm'"):
         denoiser("gaussian", {"sigm": 1})
-    with pytest.raises(UsageError, match="wrong kind"):
+    with pytest.raises(UsageError, match="sigma of gaussian is 'much'; give a number"):
         denoiser("gaussian", {"sigma": "much"})
     with pytest.raises(UsageError, match="sigma is -1 pixels"):
         denoiser("gaussian", {"sigma": -1.0})
@@ -179,7 +179,7 @@ def test_a_preparation_carries_its_denoiser_and_older_ones_have_none(named: tupl
     assert Preparation.from_json(old) == Preparation(GREY, 32)
     # Without a denoiser the same keys as ever, of which the cache's own are made.
     assert list(Preparation(GREY, 32).to_json()) == ["intensity", "side", "plane", "context", "context_mm"]
-    with pytest.raises(DataError, match="keys name, strength; update sampeft"):
+    with pytest.raises(UsageError, match="unknown option of denoise of the stored preparation 'strength'"):
         Preparation.from_json({**old, "denoise": {"name": "gaussian", "strength": 1}})
 
 

@@ -9,13 +9,15 @@ import pytest
 import torch
 
 from fabricate.backbones import make_tiny, stirred
+from fabricate.runs import description_of
 from sampeft.backbones import NONE
 from sampeft.errors import UsageError, WeightsError
 from sampeft.heads import HEADS
 from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
 from sampeft.peft import attach
-from sampeft.peft.state import WEIGHTS, save_trained, trained_state
+from sampeft.peft.run_files import WEIGHTS
+from sampeft.peft.state import save_trained, trained_state
 from sampeft.peft.warm_start import _BY_CLASS, _OF_A_CLASS, start_from
 
 OLD = LabelSet(("background", "liver", "spleen"), (0, 1, 2))
@@ -36,9 +38,7 @@ def make(architecture: str, head: str, labels: LabelSet) -> SemanticSam:
 
 
 def saved(folder: Path, model: SemanticSam, head: str, **other: Any) -> Path:
-    save_trained(
-        folder, model, {"backbone": model.spec.name, "head": head, "label_map": model.labels.to_json(), **other}
-    )
+    save_trained(folder, model, description_of(model, "decoder", head=head, **other))
     return folder
 
 

@@ -92,7 +92,7 @@ def save_run(model: SemanticSam, folder: Path, **changes: object) -> Path:
             "side": 56,
             "plane": "auto",
         },
-        "best_dsc": np.float64(0.9),  # scalars of numpy are what makes others' checkpoints unreadable
+        "trained": {"val_dsc": np.float64(0.9)},  # scalars of numpy are what makes others' checkpoints unreadable
         **changes,
     }
     save_trained(folder, model, content)
@@ -110,7 +110,7 @@ def test_a_run_loads_alone_and_gives_the_same_map(make_model: Make, labels: Labe
     assert segmenter.name == "lite-medsam lora r=2, mask head"
     written = segmenter.predict_file(picture, tmp_path / "out")
     assert set(np.unique(np.asarray(read_volume(written).array))) <= set(range(256))
-    assert json.loads((run / "adapter.json").read_text())["best_dsc"] == 0.9
+    assert json.loads((run / "adapter.json").read_text())["trained"]["val_dsc"] == 0.9
 
 
 @pytest.mark.real_weights

@@ -30,7 +30,8 @@ from sampeft.labels import LabelSet
 from sampeft.losses import segmentation_loss
 from sampeft.model import SemanticSam
 from sampeft.peft import attach
-from sampeft.peft.state import read_description, trained_state
+from sampeft.peft.run_files import read_description
+from sampeft.peft.state import trained_state
 from sampeft.prediction.inference import load
 from sampeft.training import batches, saving
 from sampeft.training import loop as training

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 
 from fabricate import folder_dataset
 from sampeft.backbones import RANDOM, load_backbone
@@ -22,7 +22,7 @@ from sampeft.metrics.counts import count
 from sampeft.metrics.scores import Evaluation
 from sampeft.model import SemanticSam
 from sampeft.peft import attach
-from sampeft.peft.state import FORMAT
+from sampeft.peft.run_files import WEIGHTS, write_run
 from sampeft.prediction.inference import Segmenter
 from sampeft.viewer.service import Service
 from sampeft.viewer.settings import Settings
@@ -44,7 +44,6 @@ def segmenter(classes: LabelSet) -> Segmenter:
     """Sees the brightness alone, which costs no time."""
     preparation = Preparation(Intensity("window", 0, 255), 56)
     description = {
-        "format": FORMAT,
         "backbone": "lite-medsam",
         "weights_sha256": RANDOM,
         "seed": 3,
@@ -70,7 +69,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, segmenter: Segmenter) -> Path:
     """What the server looks at of a trained run before it is used."""
     folder = tmp_path_factory.mktemp("trained") / "run"
     folder.mkdir()
-    (folder / "adapter.json").write_text(json.dumps(segmenter.description))
+    write_run(folder, WEIGHTS, save({"head.tokens": torch.zeros(3, 256)}), segmenter.description)
     return folder
 
 

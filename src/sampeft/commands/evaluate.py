@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from sampeft.commands.run_records import history_of, run_config
 from sampeft.commands.train import parse_map, say
 from sampeft.configs.evaluate import Config
 from sampeft.data import open_dataset
@@ -59,7 +59,7 @@ def run(config: Config) -> int:
     else:
         print((config.out / "table.md").read_text(encoding="utf-8"))
         say(f"results in {config.out}")
-    return 0
+    return 1 if evaluation.meta.get("failed") else 0
 
 
 def checked_cases(dataset: Dataset, split: str) -> Sequence[Case]:
@@ -165,12 +165,6 @@ def as_predicted(segmenter: Segmenter, whole: Predictor) -> Predictor:
     return predict
 
 
-def run_config(run: Path) -> dict[str, Any]:
-    """The run's config.json; empty where it has none."""
-    path = run / "config.json"
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
-
-
 def same_labels(trained: LabelSet, dataset: Dataset, run: Path) -> None:
     """Raises UsageError naming both lists when a data set's classes are not those a run was trained for."""
     if trained.names != dataset.labels.names or trained.ids != dataset.labels.ids:
@@ -258,12 +252,14 @@ def write_results(
             f"{by_windows} pictures are larger than those of training and were looked at by windows, as `predict` does; "
             "calibration is of the others."
         )
+    if failed := first.meta.get("failed"):
+        notes.append(f"{len(failed)} cases could not be scored and are in no number: {', '.join(failed)}.")
     if seen := first.meta.get("trained_on"):
         notes.append(f"{_seen(seen, len(first.cases))}.")
     if segmenter and segmenter.has_random_weights:
         notes.append("RANDOM WEIGHTS: this model did not start from pretrained weights.")
     shown = examples(first, looks)
-    history = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] if run else []
+    history = history_of(run)
     config = run_config(run) if run else {}
     figure_per_class(evaluations, path=out / "per_class.png")
     if shown:

@@ -8,7 +8,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from sampeft.backbones import BACKBONES
-from sampeft.commands.train import versions
+from sampeft.commands.run_records import versions
 from sampeft.configs.info import Config
 from sampeft.data import DATASETS
 from sampeft.data.intensity import PRESETS

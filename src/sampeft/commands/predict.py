@@ -17,6 +17,7 @@ from sampeft.engines import check_engine
 from sampeft.errors import UsageError
 from sampeft.io import IMAGE_SUFFIXES, is_series
 from sampeft.io.fetched import is_dangling
+from sampeft.peft.run_files import DESCRIPTION
 from sampeft.prediction.case_tables import write_cases, write_volumes
 from sampeft.prediction.cases import Job, key_of, left_to_do, predict_cases
 from sampeft.prediction.inference import load, output_stem
@@ -116,7 +117,7 @@ def run(config: Config) -> int:
 
 
 def _is_run(path: Path) -> bool:
-    return (path / "adapter.json").is_file()
+    return (path / DESCRIPTION).is_file()
 
 
 def _size(image: Path) -> int:

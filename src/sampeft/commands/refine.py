@@ -7,7 +7,8 @@ from dataclasses import asdict
 from itertools import product
 from typing import Any
 
-from sampeft.commands.evaluate import cut_of, run_config, same_labels
+from sampeft.commands.evaluate import cut_of, same_labels
+from sampeft.commands.run_records import run_config
 from sampeft.commands.train import parse_map, say
 from sampeft.configs.refine import Config
 from sampeft.data import open_dataset

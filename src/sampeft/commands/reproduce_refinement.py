@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from sampeft.commands.evaluate import cut_of, evaluate_segmenter, run_config
+from sampeft.commands.evaluate import cut_of, evaluate_segmenter
 from sampeft.commands.reproduction import Place, Row, counted, scored_before, trained, write_json
-from sampeft.commands.train import say, versions
+from sampeft.commands.run_records import run_config, versions
+from sampeft.commands.train import say
 from sampeft.errors import UsageError
 from sampeft.io import write_atomically
 from sampeft.metrics.measures import MEASURES

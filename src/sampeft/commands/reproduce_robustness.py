@@ -20,7 +20,8 @@ from sampeft.commands.reproduction import (
     trained,
     write_json,
 )
-from sampeft.commands.train import say, versions
+from sampeft.commands.run_records import versions
+from sampeft.commands.train import say
 from sampeft.commands.train_denoiser import train_denoiser
 from sampeft.configs.train import Config as TrainConfig
 from sampeft.data.cache import PreparedVolume

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from sampeft.commands.reproduction import Place, Row, counted, looks, scored, write_json
-from sampeft.commands.train import versions
+from sampeft.commands.run_records import versions
 from sampeft.io import write_atomically
 from sampeft.metrics.measures import MEASURES
 from sampeft.metrics.scores import Evaluation

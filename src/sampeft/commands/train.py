@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import subprocess
 import sys
 from dataclasses import asdict, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from sampeft.backbones import RANDOM, LoadedBackbone, backbone, check_weights, load_backbone
+from sampeft.commands.run_records import git_commit, versions
 from sampeft.configs.train import Config
 from sampeft.data import DATASETS, open_dataset
 from sampeft.data.augment import symmetries_of
@@ -35,7 +33,7 @@ from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
 from sampeft.options import options_by_name
 from sampeft.peft import METHODS, attach, count_parameters
-from sampeft.peft.state import WEIGHTS
+from sampeft.peft.run_files import DESCRIPTION, tensors_file
 from sampeft.peft.warm_start import start_from
 from sampeft.planning.planner import processes
 from sampeft.planning.trial_run import plan_training, workload_of
@@ -146,22 +144,6 @@ def kept_in(run: Path, denoise: Denoise | None) -> Denoise | None:
     if Path(denoise.options["weights"]) != target:
         write_atomically(target, Path(denoise.options["weights"]).read_bytes())
     return replace(denoise, options={**denoise.options, "weights": str(target)})
-
-
-def versions() -> dict[str, str]:
-    names = ("sampeft", "torch", "transformers", "timm", "peft", "accelerate", "numpy", "nibabel")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
-
-
-def git_commit() -> str | None:
-    """Commit of the source tree that runs, when it runs from one."""
-    here = Path(__file__).resolve().parent
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return found.stdout.strip() or None
 
 
 def train(config: Config, dataset: Dataset | None = None) -> Result:
@@ -316,7 +298,7 @@ def what_goes_on(config: Config) -> Checkpoint | None:
             f"{config.out}: holds a training that stands at step {found.position.step}; go on with --resume, choose another "
             "--out, or overwrite it with --force"
         )
-    if (config.out / "adapter.json").exists():
+    if (config.out / DESCRIPTION).exists():
         raise UsageError(f"{config.out}: holds a trained run; choose another --out or overwrite it with --force")
     return None
 
@@ -331,7 +313,7 @@ def known_settings(config: Config, dataset: Dataset, cases: list[Case], held_out
         "head_options": config.head_options,
         "encoder_side": config.encoder_side,
         "method": config.method,
-        "start_from": sha256(config.start_from / WEIGHTS) if config.start_from else None,
+        "start_from": sha256(tensors_file(config.start_from)) if config.start_from else None,
         "training": training,
         "classes": [f"{i} {name}" for i, name in zip(labels.ids, labels.names, strict=True)],
         "ignore": labels.ignore,

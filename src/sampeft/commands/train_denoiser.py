@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sampeft.commands.train import chosen_intensity, git_commit, parse_map, say, split_cases, versions
+from sampeft.commands.run_records import git_commit, versions
+from sampeft.commands.train import chosen_intensity, parse_map, say, split_cases
 from sampeft.configs.train import Config
 from sampeft.data import DATASETS, open_dataset
 from sampeft.data.case import Case, ImageFile

@@ -20,7 +20,7 @@ from sampeft.data.truth import GRID_TOLERANCE_VOXELS as GRID_TOLERANCE_VOXELS
 from sampeft.data.truth import count_channels, read_truth
 from sampeft.data.truth import on_image_grid as on_image_grid
 from sampeft.data.truth import read_labels as read_labels
-from sampeft.errors import DataError
+from sampeft.errors import DataError, unforeseen
 from sampeft.io import read_volume
 from sampeft.volume import IGNORE, LabelVolume, Volume
 
@@ -237,7 +237,8 @@ def _check_file(
         problem = f"cannot be read ({type(error).__name__}: {error})"
         found.faults.append(Fault(file.image, problem, "check the file, the disk and the memory"))
     except Exception as error:
-        raise RuntimeError(f"the check of {file.image} failed") from error
+        problem, _, fix = unforeseen(error).rpartition("; ")
+        found.faults.append(Fault(file.image, problem, fix))
     return found
 
 

@@ -2,53 +2,47 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sampeft.data.pairing import inside
-from sampeft.errors import DataError
-from sampeft.labels import LabelSet
+from sampeft.errors import FormError
+from sampeft.labels import LabelSet, whole_number
+from sampeft.strict_json import read_object
 
 
 @dataclass(frozen=True)
 class Description:
-    """The JSON object of a file; `path` is for messages. Every method raises DataError that names file and key."""
+    """The JSON object of a file; `path` is for messages. Every method raises FormError that names file and key."""
 
     path: Path
     content: dict[str, Any]
 
     @classmethod
     def read(cls, path: Path) -> Description:
-        """Raises DataError unless the file holds one JSON object."""
-        try:
-            content = json.loads(path.read_text(encoding="utf-8-sig"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise DataError(f"{path}: not valid JSON ({error}); correct the file") from None
-        if not isinstance(content, dict):
-            raise DataError(f"{path}: expected a JSON object, found a {type(content).__name__}; see the folder layout")
-        return cls(path, content)
+        """Raises FormError unless the file holds one JSON object."""
+        return cls(path, read_object(path))
 
     def text(self, key: str, default: str = "") -> str:
         value = self.content.get(key)
         if value is not None and not isinstance(value, str):
-            raise DataError(f"{self.path}: {key} is {value!r}; expected a text")
+            raise FormError(f"{self.path}: {key} is {value!r}; expected a text")
         return value if value is not None else default
 
     def names(self, key: str, value: Any) -> tuple[str, ...]:
         """A list of texts; `key` tells where it stands."""
         if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
-            raise DataError(f"{self.path}: {key} is {value!r}; expected a list of names")
+            raise FormError(f"{self.path}: {key} is {value!r}; expected a list of names")
         return tuple(value)
 
     def values(self, key: str) -> dict[int, int]:
         """A map of values to ids; empty where there is none."""
         content = self.content.get(key) or {}
         try:
-            return {int(value): int(id) for value, id in content.items()}
+            return {int(value): whole_number(id) for value, id in content.items()}
         except (AttributeError, TypeError, ValueError):
-            raise DataError(
+            raise FormError(
                 f'{self.path}: {key} is {content!r}; expected a map of values to ids, {{"255": 1}}'
             ) from None
 
@@ -56,7 +50,7 @@ class Description:
         """Split name -> its list file below the root, or its names; empty where none is described."""
         given = self.content.get("splits") or {}
         if not isinstance(given, dict):
-            raise DataError(f'{self.path}: splits is {given!r}; expected {{"train": "train.txt", "test": "test.txt"}}')
+            raise FormError(f'{self.path}: splits is {given!r}; expected {{"train": "train.txt", "test": "test.txt"}}')
         return {
             split: inside(root, value, f"{self.path}: split '{split}'")
             if isinstance(value, str)
@@ -69,15 +63,17 @@ class Description:
         given = self.content.get("colors")
         if not given:
             return None
+        if not isinstance(given, dict):
+            raise FormError(f'{self.path}: colors is {given!r}; expected {{"forest": [0, 255, 255]}}')
         ids: dict[str, int | None] = {"ignore": labels.ignore, **dict(zip(labels.names, labels.ids, strict=True))}
         table: dict[tuple[int, int, int], int] = {}
         for name, color in given.items():
             id = ids.get(name)
             if id is None:
                 why = "there is no id for it under the key 'ignore'" if name == "ignore" else "no class has this name"
-                raise DataError(f"{self.path}: colors has '{name}', but {why}; add it or remove the colour")
+                raise FormError(f"{self.path}: colors has '{name}', but {why}; add it or remove the colour")
             if not _is_color(color) or (red_green_blue := (color[0], color[1], color[2])) in table:
-                raise DataError(
+                raise FormError(
                     f"{self.path}: colors has {color!r} for '{name}'; expected three numbers of 0..255 that no other "
                     "class has"
                 )

@@ -38,6 +38,17 @@ class Intensity:
     bands: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
+        if self.kind not in ("window", "percentile") or self.crop not in ("body", "none"):
+            raise UsageError(
+                f"intensity is of the kind '{self.kind}' with the crop '{self.crop}'; known are window and percentile, body "
+                "and none"
+            )
+        least, most = (0.0, 100.0) if self.kind == "percentile" else (-np.inf, np.inf)
+        if not (least <= self.low < self.high <= most and np.isfinite(self.high - self.low)):
+            within = " within 0..100" if self.kind == "percentile" else ""
+            raise UsageError(
+                f"intensity is {self.kind} {self.low:g}..{self.high:g}; give two numbers{within}, the lower one first"
+            )
         if self.bands is not None:
             object.__setattr__(self, "bands", tuple(self.bands))  # JSON has lists
             if len(self.bands) not in (1, 3) or min(self.bands) < 1:

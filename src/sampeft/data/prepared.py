@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sampeft.data.intensity import Intensity, Levels, examine, measure, nodata_value, not_measured, select_bands
-from sampeft.data.slices import Frame, SliceView
+from sampeft.data.slices import PLANES, Frame, SliceView
 from sampeft.denoise import Denoise, Denoiser
-from sampeft.errors import DataError, UsageError
+from sampeft.errors import DataError, UsageError, unknown_name
+from sampeft.options import check_ranges, number, read_options
 from sampeft.volume import Volume
 
 if TYPE_CHECKING:
@@ -33,13 +34,16 @@ class Preparation:
     """
 
     intensity: Intensity
-    side: int
+    side: int = number(low=1, high=1 << 13)
     plane: str = "auto"
     context: Literal["repeat", "neighbours"] = "repeat"
     context_mm: float | None = None
     denoise: Denoise | None = None
 
     def __post_init__(self) -> None:
+        check_ranges(self)
+        if self.plane not in PLANES:
+            raise unknown_name("slice plane", self.plane, PLANES)
         if self.context not in ("repeat", "neighbours"):
             raise UsageError(f"unknown context '{self.context}'; known: repeat, neighbours")
         if self.context_mm is not None and (self.context == "repeat" or self.context_mm <= 0):
@@ -60,12 +64,8 @@ class Preparation:
 
         folder: of the run, where the weights of a denoiser are looked for first.
         """
-        known = {known.name for known in fields(cls)}
-        if unknown := sorted(content.keys() - known):
-            raise DataError(f"the stored preparation has unknown keys {', '.join(unknown)}; update sampeft to read it")
-        stored = content.get("denoise")
-        denoise = Denoise.from_json(stored, folder) if stored else None
-        return cls(**{**content, "intensity": Intensity(**content["intensity"]), "denoise": denoise})
+        made: Preparation = read_options(cls, content, "the stored preparation")
+        return replace(made, denoise=made.denoise.found(folder)) if made.denoise else made
 
 
 @dataclass(frozen=True)

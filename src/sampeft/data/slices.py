@@ -19,8 +19,8 @@ from sampeft.volume import IGNORE, Volume
 if TYPE_CHECKING:
     import torch
 
-_AXIS_NAMES = ("sagittal", "coronal", "axial")
-PLANES = ("auto", *_AXIS_NAMES)
+PLANES = ("sagittal", "coronal", "axial", "auto")
+"""Across the patient's axes x, y and z, or across the largest spacing."""
 _ROWS = 32  # of a block of logits: 14 classes of 512 columns are then 0.9 MB
 
 
@@ -50,8 +50,8 @@ class SliceView:
         if plane == "auto":
             largest = max(spacing)
             across = max(w for w in range(3) if spacing[world[w]] >= 0.99 * largest)
-        elif plane in _AXIS_NAMES:
-            across = _AXIS_NAMES.index(plane)
+        elif plane in PLANES:
+            across = PLANES.index(plane)
         else:
             raise unknown_name("slice plane", plane, PLANES)
         rows, columns = {0: (2, 1), 1: (2, 0), 2: (1, 0)}[across]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sampeft.denoise.dncnn import FILE, DnCnnFilter
 from sampeft.denoise.gaussian import GaussianFilter
 from sampeft.denoise.nlm import NonLocalMeans
-from sampeft.errors import DataError, UsageError, WeightsError, unknown_name
+from sampeft.errors import WeightsError, unknown_name
 from sampeft.io import sha256
+from sampeft.options import read_options, typed_options
 
 if TYPE_CHECKING:
     import torch
@@ -33,14 +34,7 @@ def denoiser(name: str, options: Mapping[str, Any] | None = None) -> Denoiser:
     """The denoiser of that name. Raises UsageError for an unknown name, an unknown option or a wrong value."""
     if name not in DENOISERS:
         raise unknown_name("denoiser", name, DENOISERS)
-    known = {option.name for option in fields(DENOISERS[name])}
-    for option in options or {}:
-        if option not in known:
-            raise unknown_name(f"option of {name}", option, known)
-    try:
-        made: Denoiser = DENOISERS[name](**(options or {}))
-    except TypeError:
-        raise UsageError(f"denoiser {name}: an option is of the wrong kind, got {dict(options or {})}") from None
+    made: Denoiser = read_options(DENOISERS[name], options, name)
     return made
 
 
@@ -49,7 +43,7 @@ class Denoise:
     """A denoiser as it is stored with a model: its name and all of its options, plain values of JSON."""
 
     name: str
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any]
 
     @classmethod
     def of(cls, name: str, options: Mapping[str, Any] | None = None) -> Denoise:
@@ -57,25 +51,26 @@ class Denoise:
         made: Any = denoiser(name, options)
         return cls(name, asdict(made))
 
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any], folder: Path | None = None) -> Denoise:
-        """What `asdict` gave. folder: of the run, where its weights are looked for first, beside or above its model.
+    def __post_init__(self) -> None:
+        """Raises UsageError for an unknown name or option, or an option of another type."""
+        if self.name not in DENOISERS:
+            raise unknown_name("denoiser", self.name, DENOISERS)
+        typed_options(DENOISERS[self.name], self.options, self.name)
 
-        Raises DataError for anything else, WeightsError when the weights are nowhere.
-        """
-        if set(content) != {"name", "options"}:
-            raise DataError(f"the stored denoiser has the keys {', '.join(content)}; update sampeft to read it")
-        stored = cls(str(content["name"]), dict(content["options"]))
-        if folder is None or "weights" not in stored.options:
-            return stored
-        places = [folder / FILE, folder.parent / FILE, Path(stored.options["weights"])]
-        found = next((p for p in places if p.is_file() and sha256(p) == stored.options["sha256"]), None)
+    def found(self, folder: Path | None) -> Denoise:
+        """With its weights where they are now. folder: of the run, where they are looked for first, beside or above its model;
+        None: they stay where they were. Raises WeightsError when they are nowhere."""
+        if folder is None or "weights" not in self.options:
+            return self
+        digest = str(self.options.get("sha256"))
+        places = [folder / FILE, folder.parent / FILE, Path(str(self.options["weights"]))]
+        found = next((p for p in places if p.is_file() and sha256(p) == digest), None)
         if found is None:
             raise WeightsError(
-                f"{folder}: the model was trained behind a denoiser with sha256 {stored.options['sha256'][:12]}..., which is "
-                f"in none of {', '.join(map(str, places))}; put it there"
+                f"{folder}: the model was trained behind a denoiser with sha256 {digest[:12]}..., which is in none of "
+                f"{', '.join(map(str, places))}; put it there"
             )
-        return replace(stored, options={**stored.options, "weights": str(found)})
+        return replace(self, options={**self.options, "weights": str(found)})
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -20,8 +20,7 @@ from torch import nn
 from sampeft.heads.given import without_small
 from sampeft.io import sha256
 from sampeft.model import SemanticSam
-from sampeft.peft.state import WEIGHTS
-from sampeft.peft.whole import WHOLE, is_whole
+from sampeft.peft.run_files import tensors_file
 
 INPUT, LOGITS, CLASSES = "image", "logits", "classes"
 VERSION = 1
@@ -45,7 +44,7 @@ class Identity:
         named = ("backbone", "weights_sha256", "seed", "method", "options", "label_map")
         shape = ("head", "head_options", "encoder_side")
         parts = [
-            sha256(folder / (WHOLE if is_whole(folder) else WEIGHTS)),
+            sha256(tensors_file(folder)),
             {name: description.get(name) for name in (*named, *shape)},
         ]
         side = int(description["preparation"]["side"])

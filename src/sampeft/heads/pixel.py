@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from sampeft.errors import UsageError
 from sampeft.heads.given import Given, Output
 from sampeft.heads.mask import MaskHead
 from sampeft.heads.probe import ProbeHead
@@ -34,10 +35,12 @@ class PixelOptions:
     presence: bool = True
     encoder_maps: bool = True
     deep_supervision: bool = True
-    widths: tuple[int, ...] = number(WIDTHS, 1)
+    widths: tuple[int, ...] = number(WIDTHS, 1, 4096)
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        if not 2 <= len(self.widths) <= 8:
+            raise UsageError(f"widths are {len(self.widths)} numbers; give 2 to 8, of strides 1, 2, 4 ...")
 
 
 def build(setting: Setting, options: PixelOptions) -> PixelHead:

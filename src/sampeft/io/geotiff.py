@@ -240,7 +240,10 @@ def damage_told(path: Path) -> Iterator[Any]:
     rasterio = _rasterio(path)
     try:
         yield rasterio
-    except (rasterio.errors.RasterioError, rasterio.errors.RasterioIOError, ValueError, MemoryError) as error:
+    except (
+        *(rasterio.errors.RasterioError, rasterio.errors.RasterioIOError, rasterio._err.CPLE_BaseError),
+        *(ValueError, MemoryError),
+    ) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"{path}: damaged or truncated GeoTIFF ({reason}); copy or download it again") from None
 

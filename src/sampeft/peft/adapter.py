@@ -25,7 +25,7 @@ class AdapterOptions(Placement):
     scale: of the adapters beside an MLP (the paper's s).
     """
 
-    width: float = number(0.25, 0, above=True)
+    width: float = number(0.25, 0, 4096, above=True)
     scale: float = number(0.5)
 
     def __post_init__(self) -> None:
@@ -41,7 +41,7 @@ class AdapterOptions(Placement):
 class AdaptFormerOptions(AdapterOptions):
     """As of `adapter`; the defaults are AdaptFormer's."""
 
-    width: float = number(64, 0, above=True)
+    width: float = number(64, 0, 4096, above=True)
     scale: float = number(0.1)
 
 
@@ -49,8 +49,8 @@ class AdaptFormerOptions(AdapterOptions):
 class HoulsbyOptions(AdapterOptions):
     """As of `adapter`; scale has no part in it."""
 
-    width: float = 64
-    scale: float = 1.0
+    width: float = number(64, 0, 4096, above=True)
+    scale: float = number(1.0)
 
 
 class Adapted(nn.Module):

@@ -39,7 +39,7 @@ class LoraOptions(ProjectionOptions):
     the weight is W + B A as in the paper's eq. 3. dropout: before the path.
     """
 
-    rank: int = number(4, 1)
+    rank: int = number(4, 1, 4096)
     alpha: float | None = number(None, 0, above=True)
     dropout: float = number(0.0, 0, 1, below=True)
 
@@ -55,7 +55,7 @@ class AdaLoraOptions(LoraOptions):
     orthogonality: weight of the penalty that keeps the directions of a layer apart.
     """
 
-    start_rank: int = number(8, 1)
+    start_rank: int = number(8, 1, 4096)
     orthogonality: float = number(0.5, 0)
 
     def __post_init__(self) -> None:
@@ -68,21 +68,21 @@ class AdaLoraOptions(LoraOptions):
 class VeraOptions(ProjectionOptions):
     """rank: width of the random projections that all layers share; only two vectors a layer are trained."""
 
-    rank: int = number(256, 1)
+    rank: int = number(256, 1, 4096)
 
 
 @dataclass(frozen=True)
 class OftOptions(ProjectionOptions):
     """block: side of the orthogonal blocks that rotate a layer's input; it divides the widths of all backbones here."""
 
-    block: int = number(16, 1)
+    block: int = number(16, 1, 4096)
 
 
 @dataclass(frozen=True)
 class LokrOptions(ProjectionOptions):
     """rank: of the second Kronecker factor. alpha: the path is scaled by alpha / rank; None: alpha = rank."""
 
-    rank: int = number(4, 1)
+    rank: int = number(4, 1, 4096)
     alpha: float | None = number(None, 0, above=True)
 
 

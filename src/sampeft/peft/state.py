@@ -11,13 +11,10 @@ from typing import Any
 import torch
 
 from sampeft.backbones import NONE
-from sampeft.errors import NoWeightsError, WeightsError
-from sampeft.io import write_atomically
+from sampeft.errors import WeightsError
 from sampeft.model import SemanticSam
 from sampeft.peft.projections import SplitProjection
-
-FORMAT = 2
-WEIGHTS = "adapter.safetensors"
+from sampeft.peft.run_files import FORMAT, WEIGHTS, write_run
 
 
 def trained_state(model: SemanticSam) -> dict[str, torch.Tensor]:
@@ -63,11 +60,7 @@ def save_trained(folder: Path, model: SemanticSam, description: dict[str, Any]) 
     """Write adapter.safetensors and adapter.json; both appear whole or not at all, the older pair stays until then."""
     from safetensors.torch import save
 
-    folder.mkdir(parents=True, exist_ok=True)
-    content = {"format": FORMAT, **description}
-    data = save(trained_state(model), metadata={"format": str(FORMAT)})
-    write_atomically(folder / WEIGHTS, data)
-    write_atomically(folder / "adapter.json", (json.dumps(content, indent=1) + "\n").encode())
+    write_run(folder, WEIGHTS, save(trained_state(model), metadata={"format": str(FORMAT)}), description)
 
 
 def saved_bytes(model: SemanticSam) -> int:
@@ -80,23 +73,6 @@ def saved_bytes(model: SemanticSam) -> int:
         header[name] = {"dtype": "F32", "shape": list(p.shape), "data_offsets": [start, end]}
     text = len(json.dumps(header, separators=(",", ":")).encode())
     return 8 + (text + 7) // 8 * 8 + end  # the header's length, the header padded to 8 bytes, the values
-
-
-def read_description(folder: Path) -> dict[str, Any]:
-    """The content of adapter.json. Raises WeightsError when it is missing, damaged or of a newer format."""
-    path = folder / "adapter.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        message = f"{folder}: no trained model here (adapter.json is missing); give the --out of a training"
-        raise NoWeightsError(message) from None
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{path}: cannot be read ({error})") from None
-    if content.get("format") != FORMAT:
-        raise WeightsError(
-            f"{path}: format {content.get('format')}, this version reads format {FORMAT}; update sampeft"
-        )
-    return dict(content)
 
 
 def merge(model: SemanticSam) -> SemanticSam:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
-from sampeft.backbones.checkpoints import load_state
-from sampeft.errors import UsageError, WeightsError
+from sampeft.errors import UsageError
 from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
-from sampeft.peft.state import WEIGHTS, load_trained, read_description, trained_state
+from sampeft.peft.run_files import WEIGHTS, read_description, read_tensors
+from sampeft.peft.state import load_trained, trained_state
 
 _BY_CLASS = re.compile(r"^head\.(.*\.)?(tokens|own_tokens|here\.\w+|everywhere\.\w+|presence\.\w+|coarse\.\d+\.\w+)$")
 """Tensors of heads whose first axis is of classes."""
@@ -29,16 +29,14 @@ def start_from(model: SemanticSam, folder: Path, head: str) -> list[str]:
     """
     described = read_description(folder)
     for what, theirs, ours in (
-        ("backbone", described.get("backbone"), model.spec.name),
+        ("backbone", described["backbone"], model.spec.name),
         ("head", described.get("head", "mask"), head),
     ):
         if theirs != ours:
             raise UsageError(
                 f"--start_from {folder}: has the {what} {theirs}, this training {ours}; give --{what} {theirs}"
             )
-    state = load_state(folder / WEIGHTS)
-    if bad := [name for name, value in state.items() if not bool(torch.isfinite(value).all())]:
-        raise WeightsError(f"{folder / WEIGHTS}: {bad[0]} holds values that are not finite; that training went wrong")
+    state = read_tensors(folder, described)
     labels = LabelSet.from_json(described["label_map"], folder / "adapter.json")
     shared = [name for name in model.labels.names if name in labels.names]
     if not [name for name in shared if name != "background"]:

@@ -7,16 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from sampeft.backbones import RANDOM, load_backbone
-from sampeft.backbones.checkpoints import load_state
 from sampeft.errors import WeightsError
-from sampeft.io import write_atomically
-from sampeft.io.plain import json_text
 from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
 from sampeft.peft import attach
-from sampeft.peft.state import FORMAT, merge
-
-WHOLE = "model.safetensors"
+from sampeft.peft.run_files import FORMAT, WHOLE, read_tensors, write_run
+from sampeft.peft.state import merge
 
 
 def save_whole(folder: Path, model: SemanticSam, description: dict[str, Any]) -> None:
@@ -30,10 +26,8 @@ def save_whole(folder: Path, model: SemanticSam, description: dict[str, Any]) ->
     # Copies, since one table of positions has two names, which the format does not know.
     state = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
     kept = any(model.is_added(name) for name, _ in model.named_parameters())
-    content = {**description, "format": FORMAT, "merged": True, "method_kept": kept}
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / WHOLE, save(state, metadata={"format": str(FORMAT)}))
-    write_atomically(folder / "adapter.json", json_text(content).encode())
+    content = {**description, "merged": True, "method_kept": kept}
+    write_run(folder, WHOLE, save(state, metadata={"format": str(FORMAT)}), content)
 
 
 def load_whole(folder: Path, description: dict[str, Any], labels: LabelSet) -> SemanticSam:
@@ -41,14 +35,15 @@ def load_whole(folder: Path, description: dict[str, Any], labels: LabelSet) -> S
     loaded = load_backbone(description["backbone"], RANDOM)
     loaded = replace(loaded, digest=description["weights_sha256"], source=str(folder / WHOLE))
     model = SemanticSam.described(loaded, labels, description)
-    if description["method_kept"]:
+    if description.get("method_kept"):
         attach(model, description["method"], description["options"])
-    path = folder / WHOLE
     try:
-        model.load_state_dict(load_state(path))
+        model.load_state_dict(read_tensors(folder, description))
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
-        raise WeightsError(f"{path}: does not fit the model that its adapter.json describes ({reason})") from None
+        raise WeightsError(
+            f"{folder / WHOLE}: does not fit the model that its adapter.json describes ({reason})"
+        ) from None
     encoder: Any = getattr(model.sam, "vision_encoder", None)
     if hasattr(encoder, "native_positions"):  # those of the side that the file is for; there are no others
         encoder.native_positions = encoder.pos_embed.detach().clone()

@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sampeft.data.cache import digest_of
-from sampeft.errors import SampeftError, UsageError
+from sampeft.errors import SampeftError, UsageError, WeightsError, unforeseen
 from sampeft.io import file_stem, read_volume, sha256, write_map
 from sampeft.io.areas import class_areas
 from sampeft.io.shares import write_shares
-from sampeft.peft.state import WEIGHTS
+from sampeft.peft.run_files import tensors_file
 from sampeft.prediction.batch_size import Batch
 from sampeft.prediction.inference import Segmenter, output_stem
 from sampeft.prediction.large_raster import RasterOptions, predict_raster, window_of, write_beside
@@ -52,7 +52,7 @@ class Job:
         folders: of the runs.
         """
         refiner = segmenter.refiner
-        digests = [sha256(folder / WEIGHTS) for folder in folders]
+        digests = [sha256(tensors_file(folder)) for folder in folders]
         return {
             "adapter_sha256": digests[0] if len(digests) == 1 else digests,
             "weights_sha256": segmenter.description["weights_sha256"],
@@ -274,7 +274,7 @@ def _facts(case: _Case, segmenter: Segmenter) -> dict[str, Any]:
 
 def _fault(image: Path, error: Exception) -> str:
     """What went wrong with a case, for people. Raises the error again where no other case could be written either."""
-    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+    if isinstance(error, WeightsError) or (isinstance(error, OSError) and error.errno in _NO_ROOM):
         raise error
     if isinstance(error, MemoryError):
         return f"{image}: does not fit into the free memory; stop other programs or cut it into parts"
@@ -283,7 +283,7 @@ def _fault(image: Path, error: Exception) -> str:
     elif isinstance(error, OSError):
         text = f"{error.filename or image}: {error.strerror or error}; check the path, its permissions and the disk"
     else:
-        text = f"failed in a way that was not foreseen ({type(error).__name__}: {error}); please report it"
+        text = unforeseen(error)
     return text if str(image) in text else f"{image}: {text}"
 
 

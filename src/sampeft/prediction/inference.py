@@ -12,13 +12,13 @@ from typing import Any
 import torch
 
 from sampeft.backbones import RANDOM, LoadedBackbone, load_backbone
-from sampeft.backbones.checkpoints import load_state
 from sampeft.data.cache import Preparation
-from sampeft.errors import WeightsError
+from sampeft.errors import UsageError, WeightsError
 from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
 from sampeft.peft import attach
-from sampeft.peft.state import WEIGHTS, load_trained, merge, read_description
+from sampeft.peft.run_files import read_description, read_tensors, tensors_file
+from sampeft.peft.state import load_trained, merge
 from sampeft.peft.whole import is_whole, load_whole
 from sampeft.prediction.ensemble import EnsembleEngine, joined
 from sampeft.prediction.model_lock import lock_of
@@ -63,6 +63,8 @@ def load(
     description = descriptions[0]
     labels = LabelSet.from_json(description["label_map"], folders[0] / "adapter.json")
     preparation = Preparation.from_json(description["preparation"], folders[0])
+    if preparation.denoise:
+        preparation.denoise.build()  # what is wrong with it is no picture's fault
 
     def make_all() -> list[SemanticSam]:
         made: list[SemanticSam] = []
@@ -137,10 +139,15 @@ def _made(
             f"{loaded.spec.name} with {loaded.digest[:8]}...; give the right weights with --weights"
         )
     with lock_of(beside.model) if beside else nullcontext():
-        model = SemanticSam.described(loaded, labels, description)
-        attach(model, description["method"], description["options"])
-        path = folder / WEIGHTS
-        load_trained(model, load_state(path), path)
+        try:
+            model = SemanticSam.described(loaded, labels, description)
+            attach(model, description["method"], description["options"])
+        except (UsageError, RuntimeError, MemoryError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise WeightsError(
+                f"{folder}: the model that its adapter.json describes cannot be made ({reason})"
+            ) from None
+        load_trained(model, read_tensors(folder, description), tensors_file(folder))
         if merged:
             merge(model)
         if torch.cuda.is_available():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -10,11 +11,13 @@ from typing import Any
 
 import torch
 
-from sampeft.errors import UsageError, WeightsError
+from sampeft.errors import FormError, UsageError, WeightsError
 from sampeft.io import write_atomically
 from sampeft.model import SemanticSam
+from sampeft.options import check_ranges, number, read_options
 from sampeft.peft.lora import RankBudget
 from sampeft.peft.state import load_trained, trained_state
+from sampeft.strict_json import parse_object
 from sampeft.training.averaging import Average
 
 FILE = "checkpoint.safetensors"
@@ -36,20 +39,48 @@ class Position:
     best_share: the model's `least_share`, by the last and by the best validation. finished: by its own end.
     """
 
-    step: int = 0
-    seconds: float = 0.0
-    validations: int = 0
-    bad_steps: int = 0
-    bad_in_row: int = 0
+    step: int = number(0, 0)
+    seconds: float = number(0.0, 0)
+    validations: int = number(0, 0)
+    bad_steps: int = number(0, 0)
+    bad_in_row: int = number(0, 0)
     learned: bool = False
     running: list[list[float]] = field(default_factory=list)
-    start_dsc: float | None = None
-    best_dsc: float | None = None
-    best_step: int | None = None
-    waited: int = 0
-    least_share: float = 0.0
-    best_share: float = 0.0
+    start_dsc: float | None = number(None, 0, 1)
+    best_dsc: float | None = number(None, 0, 1)
+    best_step: int | None = number(None, 0)
+    waited: int = number(0, 0)
+    least_share: float = number(0.0, 0, 1)
+    best_share: float = number(0.0, 0, 1)
     finished: bool = False
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        if any(len(losses) != 3 for losses in self.running):
+            raise UsageError("running holds other than three losses a step")
+
+
+@dataclass(frozen=True)
+class _Content:
+    """The schema of what a checkpoint holds beside its tensors; for the fields see `Checkpoint`."""
+
+    format: int
+    position: Position
+    settings: dict[str, Any]
+    circumstances: dict[str, Any]
+    others: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Others:
+    """The schema of state that is no tensor: updates of the average, fp16's loss scale, AdaLoRA's ranks."""
+
+    updates: int = number(0, 0)
+    scaler: dict[str, Any] = field(default_factory=dict)
+    pattern: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 @dataclass(frozen=True)
@@ -114,11 +145,21 @@ class Learner:
             "circumstances": circumstances,
             "others": others,
         }
+        text = json.dumps(content)
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / FILE, save(tensors, metadata={"content": json.dumps(content)}))
+        data = save(tensors, metadata={"content": text, "sha256": _digest(text, tensors)})
+        write_atomically(folder / FILE, data)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Put everything back. Raises WeightsError when something is missing or of another shape."""
+        try:
+            self._restore(checkpoint)
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            message = f"{checkpoint.path}: does not fit this training ({reason}); start anew with --force"
+            raise WeightsError(message) from None
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
         load_trained(self.model, checkpoint.part("model"), checkpoint.path)
         moments: dict[int, dict[str, torch.Tensor]] = {}
         for index, name in enumerate(self._names()):
@@ -153,7 +194,7 @@ class Learner:
 
 
 def read_checkpoint(folder: Path) -> Checkpoint | None:
-    """The state in a run folder, None when there is none. Raises WeightsError when it cannot be read."""
+    """The state in a run folder, None when there is none. Raises FormError when it cannot be read or is not in its form."""
     from safetensors import SafetensorError, safe_open
 
     path = folder / FILE
@@ -161,15 +202,31 @@ def read_checkpoint(folder: Path) -> Checkpoint | None:
         return None
     try:
         with safe_open(path, "pt") as file:
-            content = json.loads((file.metadata() or {})["content"])
+            metadata = file.metadata() or {}
+            text = metadata.get("content", "")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
-        if content["format"] != FORMAT:
-            raise ValueError(f"format {content['format']}, this version reads {FORMAT}")
-        kept = {name: content[name] for name in ("settings", "circumstances", "others")}
-        return Checkpoint(path, Position(**content["position"]), tensors=tensors, **kept)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        plain = parse_object(text, "its content")
+        if plain.get("format") != FORMAT:
+            raise UsageError(f"format {plain.get('format')}, this version reads {FORMAT}")
+        if metadata.get("sha256", digest := _digest(text, tensors)) != digest:
+            raise UsageError("it is not as it was written")
+        content = read_options(_Content, plain, "its content")
+        read_options(_Others, content.others, "others")
+        if bad := [n for n, t in tensors.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]:
+            raise UsageError(f"{bad[0]} holds values that are not finite")
+    except (SafetensorError, OSError, ValueError, UsageError) as error:
         message = f"{path}: cannot be read ({error}); the models saved before are not touched; start anew with --force"
-        raise WeightsError(message) from None
+        raise FormError(message) from None
+    return Checkpoint(path, content.position, content.settings, content.circumstances, content.others, tensors)
+
+
+def _digest(text: str, tensors: Mapping[str, torch.Tensor]) -> str:
+    """sha256 of the text and of names and values of the tensors, in the order of their names."""
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 from sampeft.backbones import RANDOM
 from sampeft.labels import LabelSet
-from sampeft.peft.state import name_of, read_description
+from sampeft.peft.run_files import read_description
+from sampeft.peft.state import name_of
 from sampeft.prediction.inference import Segmenter, load
 from sampeft.viewer.faults import not_found
 
