@@ -14,13 +14,13 @@ from sampeft.data.intensity import PRESETS
 from sampeft.data.noise import NOISES
 from sampeft.denoise import DENOISERS
 from sampeft.errors import WeightsError
-from sampeft.folders import cache_folder
 from sampeft.heads import HEADS
 from sampeft.losses import LOSSES
 from sampeft.metrics.overlap import METRICS
 from sampeft.oracle.protocols import PROTOCOLS
 from sampeft.peft import METHODS
 from sampeft.refine import REFINERS
+from sampeft.store import cache_folder
 from sampeft.training.loop import precision_for
 
 

@@ -24,7 +24,7 @@ from sampeft.peft.state import WEIGHTS
 from sampeft.peft.whole import WHOLE, is_whole
 
 INPUT, LOGITS, CLASSES = "image", "logits", "classes"
-VERSION = 1
+VERSION = 2
 """Raised when graphs of the same model become others."""
 _PACKAGES = ("torch", "transformers", "timm", "openvino", "onnx", "onnxruntime", "nncf")
 
