@@ -25,6 +25,7 @@ from sampeft.io.windows import glance, opened
 from sampeft.labels import LabelSet
 from sampeft.metrics.protocols import PROTOCOLS, Protocol, protocol_of
 from sampeft.metrics.scores import Evaluation
+from sampeft.one_writer import one_writer
 from sampeft.prediction.by_windows import channels_by_rows, check_refiner
 from sampeft.prediction.inference import Segmenter, load, predict_slices
 from sampeft.prediction.large_raster import RasterOptions, window_of
@@ -97,6 +98,11 @@ def run(config: Config) -> int:
     protocol = protocol_of(config.protocol, config.tolerances)
     if config.processes < 1:
         raise UsageError(f"--processes must be at least 1, got {config.processes}")
+    with one_writer(config.out):
+        return _evaluate(config, protocol)
+
+
+def _evaluate(config: Config, protocol: Protocol) -> int:
     if config.pred or config.truth:
         if not (config.pred and config.truth and config.labels) or config.run or config.data:
             raise UsageError("to score label maps give --pred, --truth and --labels, and neither a run nor --data")

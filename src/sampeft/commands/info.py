@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from sampeft.backbones import BACKBONES
-from sampeft.commands.train import versions
 from sampeft.data import DATASETS
 from sampeft.data.intensity import PRESETS
 from sampeft.data.noise import NOISES
@@ -19,6 +18,7 @@ from sampeft.losses import LOSSES
 from sampeft.metrics.overlap import METRICS
 from sampeft.oracle.protocols import PROTOCOLS
 from sampeft.peft import METHODS
+from sampeft.provenance import versions
 from sampeft.refine import REFINERS
 from sampeft.store import cache_folder
 from sampeft.training.loop import precision_for

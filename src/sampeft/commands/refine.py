@@ -14,6 +14,8 @@ from sampeft.data import open_dataset
 from sampeft.data.check import check_dataset
 from sampeft.errors import UsageError, unknown_name
 from sampeft.io.windows import glance
+from sampeft.one_writer import one_writer
+from sampeft.peft.state import read_description
 from sampeft.prediction.by_windows import check_refiner
 from sampeft.prediction.inference import load
 from sampeft.progress import bar
@@ -52,6 +54,12 @@ class Config:
 def run(config: Config) -> int:
     if config.refiner is not None and config.refiner not in REFINERS:
         raise unknown_name("refiner", config.refiner, REFINERS)
+    read_description(config.run)  # no folder is made for a run that is not there
+    with one_writer(config.run):
+        return _refine(config)
+
+
+def _refine(config: Config) -> int:
     segmenter = load(config.run, weights=config.weights)
     dataset = open_dataset(config.data, config.layout, parse_map(config.map))
     same_labels(segmenter.labels, dataset, config.run)

@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import subprocess
 import sys
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +29,7 @@ from sampeft.heads import HEADS
 from sampeft.io import read_volume, sha256, write_atomically
 from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
+from sampeft.one_writer import one_writer
 from sampeft.options import options_by_name
 from sampeft.peft import METHODS, attach, count_parameters
 from sampeft.peft.state import WEIGHTS
@@ -39,6 +37,8 @@ from sampeft.peft.warm_start import start_from
 from sampeft.planning.planner import processes
 from sampeft.planning.trial_run import plan_training, workload_of
 from sampeft.progress import bar
+from sampeft.provenance import git_commit, versions
+from sampeft.store import writable_cache
 from sampeft.training.batches import suited_patch
 from sampeft.training.checkpoint import FILE as CHECKPOINT
 from sampeft.training.checkpoint import FREE, Checkpoint, read_checkpoint
@@ -194,22 +194,6 @@ def kept_in(run: Path, denoise: Denoise | None) -> Denoise | None:
     return replace(denoise, options={**denoise.options, "weights": str(target)})
 
 
-def versions() -> dict[str, str]:
-    names = ("sampeft", "torch", "transformers", "timm", "peft", "accelerate", "numpy", "nibabel")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
-
-
-def git_commit() -> str | None:
-    """Commit of the source tree that runs, when it runs from one."""
-    here = Path(__file__).resolve().parent
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return found.stdout.strip() or None
-
-
 def train(config: Config, dataset: Dataset | None = None) -> Result:
     """Train and return what it came to. Raises SampeftError for anything the user can mend, before any heavy work.
 
@@ -217,6 +201,12 @@ def train(config: Config, dataset: Dataset | None = None) -> Result:
     """
     if config.task != "segment":
         raise UsageError("a denoiser is trained by `sampeft.commands.train_denoiser.train_denoiser`, not by `train`")
+    writable_cache("slices")  # what is wrong with it is told at once
+    with one_writer(config.out):
+        return _train(config, dataset)
+
+
+def _train(config: Config, dataset: Dataset | None) -> Result:
     resumed = what_goes_on(config)
     spec = backbone(config.backbone)
     side = config.side or spec.side
