@@ -16,7 +16,6 @@ import torch
 from fabricate.backbones import architectures, make_tiny, presence_bias, stirred
 from sampeft import engines
 from sampeft.backbones import BACKBONES, NONE
-from sampeft.data.kept import MAKING
 from sampeft.engines import ENGINES, TorchEngine, engine_for, onnx, openvino
 from sampeft.engines.graph import CLASSES, INPUT, LOGITS, ClassMap, Identity
 from sampeft.engines.kept import Kept
@@ -24,6 +23,7 @@ from sampeft.engines.parity import Parity, pictures
 from sampeft.errors import UsageError
 from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
+from sampeft.store import MAKING
 
 LABELS = LabelSet(("background", "liver", "spleen"), (0, 1, 2))
 
@@ -230,6 +230,30 @@ def test_a_damaged_graph_is_made_again(kind: Kind, model: SemanticSam, tmp_path:
     assert graph.read_text() == "0.0"
     images = torch.rand(1, 3, 64, 64)
     assert torch.equal(engine(images), TorchEngine(model)(images))
+
+
+@pytest.mark.parametrize("damaged", ["a.blob", "parity.json"])
+def test_what_was_computed_from_a_graph_goes_when_it_is_damaged_and_the_graph_stays(
+    kind: Kind, model: SemanticSam, damaged: str
+) -> None:
+    """A compiled form, and the comparison; also a compiled form of which nobody knows whether it is whole."""
+    kept = Kept.of("shifted", IDENTITY, "f32")
+    kept.make(lambda folder: kind.write(model, folder))
+    (kept.folder / "a.blob").write_bytes(b"compiled")
+    kept.keep_parity(Parity(0.0, 1.0, 1.0, {}, 3))
+    both = {"a.blob", "parity.json"}
+
+    def there() -> set[str]:
+        assert Kept.of("shifted", IDENTITY, "f32").is_whole()
+        return both & {path.name for path in kept.folder.iterdir()}
+
+    assert there() == both
+    content = bytearray((kept.folder / damaged).read_bytes())
+    content[3] ^= 1
+    (kept.folder / damaged).write_bytes(content)
+    assert there() == set()
+    (kept.folder / "a.blob").write_bytes(b"half of it")
+    assert there() == set()
 
 
 def test_another_model_side_or_precision_has_another_graph() -> None:

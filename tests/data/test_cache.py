@@ -8,6 +8,7 @@ import os
 import pickle
 import time
 import tracemalloc
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -19,10 +20,11 @@ import pytest
 from fabricate import flare22_dataset, folder_dataset, looks_like, write_png
 from sampeft.data import cache as cache_module
 from sampeft.data import open_dataset
-from sampeft.data.cache import Preparation, Slices, cache_limit, fingerprint, prepare
+from sampeft.data.cache import Preparation, Slices, fingerprint, prepare
 from sampeft.data.case import Case, ImageFile
 from sampeft.data.intensity import PRESETS
 from sampeft.errors import DataError, UsageError
+from sampeft.store import CONTENT, cache_limit, seal
 from sampeft.volume import IGNORE
 
 GREY = Preparation(PRESETS["8bit"], 48)
@@ -191,15 +193,68 @@ def test_a_series_is_all_files_of_its_folder_and_a_header_brings_its_pixels(tmp_
     assert len(seen) == 4
 
 
-def test_a_damaged_set_is_made_anew(tmp_path: Path) -> None:
+def overwritten(file: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], None]:
+    return lambda folder: np.save(folder / file, change(np.load(folder / file)))
+
+
+def out_of_range(file: str, value: int) -> Callable[[Path], None]:
+    """With a record that fits: by a fault of the writer."""
+
+    def write(folder: Path) -> None:
+        numbers = np.load(folder / file)
+        numbers.flat[0] = value
+        np.save(folder / file, numbers)
+        seal(folder, ("images.npy", "channels.npy", "case.npy"))
+
+    return write
+
+
+def one_bit(folder: Path) -> None:
+    content = bytearray((folder / "images.npy").read_bytes())
+    content[-1000] ^= 1
+    (folder / "images.npy").write_bytes(content)
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "inverted pixels": (overwritten("images.npy", lambda a: 255 - a), "images.npy is not as it was written"),
+    "one bit": (one_bit, "images.npy is not as it was written"),
+    "zeroed labels": (overwritten("channels.npy", lambda a: 0 * a), "channels.npy is not as it was written"),
+    "reordered labels": (overwritten("channels.npy", lambda a: a[::-1]), "channels.npy is not as it was written"),
+    "reordered cases": (overwritten("case.npy", lambda a: a[::-1].copy()), "case.npy is not as it was written"),
+    "missing slices": (overwritten("images.npy", lambda a: a[:-1]), "images.npy is not as it was written"),
+    "another type": (
+        overwritten("channels.npy", lambda a: a.astype(np.int32)),
+        "channels.npy is not as it was written",
+    ),
+    "truncated": (lambda f: os.truncate(f / "channels.npy", 1000), "channels.npy is not as it was written"),
+    "gone": (lambda f: (f / "case.npy").unlink(), "case.npy is missing"),
+    "no record": (lambda f: (f / CONTENT).write_text("{"), "content.json cannot be read"),
+    "class 3 of 3": (out_of_range("channels.npy", 3), "channels.npy holds -100 to 3, not -100 to 2"),
+    "case 4 of 4": (out_of_range("case.npy", 4), "case.npy holds 0 to 4, not 0 to 3"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_set_is_made_anew_and_told_in_a_line(tmp_path: Path, damage: str) -> None:
     dataset = open_dataset(folder_dataset(tmp_path / "set"))
     whole = prepare(dataset, dataset.cases, GREY, "x", folder=tmp_path / "cache")
-    images = np.array(whole.images)
+    parts = [np.array(part) for part in (whole.images, whole.channels, whole.case)]
     assert whole.folder is not None
-    path = whole.folder / "images.npy"
+    folder = whole.folder
     del whole
-    path.write_bytes(path.read_bytes()[:-100])
-    assert np.array_equal(prepare(dataset, dataset.cases, GREY, "x", folder=tmp_path / "cache").images, images)
+    change, reason = DAMAGES[damage]
+    change(folder)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        again = prepare(dataset, dataset.cases, GREY, "x", folder=tmp_path / "cache")
+    assert [str(w.message) for w in told if w.category is UserWarning] == [
+        f"{folder}: is damaged ({reason}) and is made anew"
+    ]
+    assert all(np.array_equal(a, b) for a, b in zip((again.images, again.channels, again.case), parts, strict=True))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        prepare(dataset, dataset.cases, GREY, "x", folder=tmp_path / "cache")
+    assert kept(tmp_path) == {folder.name}
 
 
 # --- room

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import multiprocessing
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -136,6 +137,31 @@ def test_without_room_they_are_computed_each_time_and_are_the_same(
         assert_equal(of(model, slices, most=rows * row, start=f"{rows}").get(numbers), roomy)
         assert len(encoded) <= computed
     assert len(encoded) > 4
+
+
+def reordered(folder: Path) -> None:
+    """The rows of the first two views, each with its checksum, in the other's place."""
+    count = (folder / "checks").stat().st_size // 4
+    for name in ("rows", "checks"):
+        content = np.fromfile(folder / name, np.uint8).reshape(count, -1)
+        content[:2] = content[1::-1]
+        content.tofile(folder / name)
+
+
+def without_the_last(folder: Path) -> None:
+    os.truncate(folder / "rows", (folder / "rows").stat().st_size * 3 // 4)
+
+
+@pytest.mark.parametrize("damage", [reordered, without_the_last])
+def test_views_in_another_order_or_too_few_of_them_are_made_anew(
+    model: SemanticSam, slices: Slices, encoded: list[int], tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    good = of(model, slices).get([0, 1, 2, 3])
+    (folder,) = (tmp_path / "cache/views").iterdir()
+    damage(folder)
+    encoded.clear()
+    assert_equal(of(model, slices).get([0, 1, 2, 3]), good)
+    assert len(encoded) == (2 if damage is reordered else 4)
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,9 @@ from sampeft.backbones.checkpoints import (
     weights_path,
 )
 from sampeft.errors import NoWeightsError, UsageError, WeightsError, unknown_name
-from sampeft.folders import cache_folder
 from sampeft.io import sha256
 from sampeft.sites import AttentionSite, EncoderMap, MlpSite, Site
+from sampeft.store import cache_folder
 
 RANDOM = "random"
 NONE = "none"

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from sampeft.commands.run_records import history_of, run_config
 from sampeft.commands.train import parse_map, say
 from sampeft.configs.evaluate import Config
 from sampeft.data import open_dataset
@@ -26,11 +25,13 @@ from sampeft.io.windows import glance, opened
 from sampeft.labels import LabelSet
 from sampeft.metrics.protocols import PROTOCOLS, Protocol, check_protocol, protocol_of
 from sampeft.metrics.scores import Evaluation
+from sampeft.one_writer import one_writer
 from sampeft.prediction.by_windows import channels_by_rows, check_refiner
 from sampeft.prediction.inference import Segmenter, load, predict_slices
 from sampeft.prediction.large_raster import RasterOptions, window_of
 from sampeft.prediction.probabilities import AS_TRAINED, CalibratedPredictor, temperature_on
 from sampeft.progress import bar, peak_memory_mib
+from sampeft.provenance import history_of, run_config
 from sampeft.refine.stored import check_refiner_name, chosen
 from sampeft.report.figures import Example, figure_examples, figure_learning_curve, figure_per_class
 from sampeft.report.page import write_page
@@ -45,6 +46,11 @@ def check_names(config: Config) -> None:
 def run(config: Config) -> int:
     check_names(config)
     protocol = protocol_of(config.protocol, config.tolerances)
+    with one_writer(config.out):
+        return _evaluate(config, protocol)
+
+
+def _evaluate(config: Config, protocol: Protocol) -> int:
     if config.pred or config.truth:
         if not (config.pred and config.truth and config.labels) or config.run or config.data:
             raise UsageError("to score label maps give --pred, --truth and --labels, and neither a run nor --data")

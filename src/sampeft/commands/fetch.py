@@ -21,9 +21,9 @@ from sampeft.data.download import Progress, check_space, download, length, part_
 from sampeft.data.public import PUBLIC, Public
 from sampeft.data.unpack import unpack
 from sampeft.errors import DataError, SampeftError, UsageError, WeightsError, unknown_name
-from sampeft.folders import cache_folder
 from sampeft.io import sha256, write_atomically
 from sampeft.progress import bar
+from sampeft.store import cache_folder
 
 HUB_FILES = ["*.json", "*.safetensors"]
 

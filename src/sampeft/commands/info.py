@@ -8,20 +8,20 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from sampeft.backbones import BACKBONES
-from sampeft.commands.run_records import versions
 from sampeft.configs.info import Config
 from sampeft.data import DATASETS
 from sampeft.data.intensity import PRESETS
 from sampeft.data.noise import NOISES
 from sampeft.denoise import DENOISERS
 from sampeft.errors import WeightsError
-from sampeft.folders import cache_folder
 from sampeft.heads import HEADS
 from sampeft.losses import LOSSES
 from sampeft.metrics.overlap import METRICS
 from sampeft.oracle.protocols import PROTOCOLS
 from sampeft.peft import METHODS
+from sampeft.provenance import versions
 from sampeft.refine import REFINERS
+from sampeft.store import cache_folder
 from sampeft.training.loop import precision_for
 
 

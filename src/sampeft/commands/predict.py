@@ -17,6 +17,7 @@ from sampeft.engines import check_engine
 from sampeft.errors import UsageError
 from sampeft.io import IMAGE_SUFFIXES, is_series
 from sampeft.io.fetched import is_dangling
+from sampeft.one_writer import one_writer
 from sampeft.peft.run_files import DESCRIPTION
 from sampeft.prediction.case_tables import write_cases, write_volumes
 from sampeft.prediction.cases import Job, key_of, left_to_do, predict_cases
@@ -75,6 +76,11 @@ def run(config: Config) -> int:
     rasters = RasterOptions(
         *(config.tile, config.overlap, config.gsd, config.vector, config.min_area, config.simplify, config.volumes)
     )
+    with one_writer(config.out):
+        return _predict(config, runs, files, rasters)
+
+
+def _predict(config: Config, runs: list[Path], files: list[Path], rasters: RasterOptions) -> int:
     refiner = chosen(config.run, config.refine, config.refine_options)
     rank, world = _process()
     segmenter = load(

@@ -8,16 +8,18 @@ from itertools import product
 from typing import Any
 
 from sampeft.commands.evaluate import cut_of, same_labels
-from sampeft.commands.run_records import run_config
 from sampeft.commands.train import parse_map, say
 from sampeft.configs.refine import Config
 from sampeft.data import open_dataset
 from sampeft.data.check import check_dataset
 from sampeft.errors import UsageError, unknown_name
 from sampeft.io.windows import glance
+from sampeft.one_writer import one_writer
+from sampeft.peft.run_files import read_description
 from sampeft.prediction.by_windows import check_refiner
 from sampeft.prediction.inference import load
 from sampeft.progress import bar
+from sampeft.provenance import run_config
 from sampeft.refine import REFINERS
 from sampeft.refine.stored import FILE, write_fitted
 from sampeft.refining import Rough, fit_refiner
@@ -30,6 +32,12 @@ def check_names(config: Config) -> None:
 
 def run(config: Config) -> int:
     check_names(config)
+    read_description(config.run)  # no folder is made for a run that is not there
+    with one_writer(config.run):
+        return _refine(config)
+
+
+def _refine(config: Config) -> int:
     segmenter = load(config.run, weights=config.weights)
     dataset = open_dataset(config.data, config.layout, parse_map(config.map))
     same_labels(segmenter.labels, dataset, config.run)

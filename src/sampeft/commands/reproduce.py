@@ -16,6 +16,7 @@ from sampeft.configs.reproduce import WHAT, Config
 from sampeft.data.noise import noise
 from sampeft.errors import UsageError, unknown_name
 from sampeft.io import write_atomically
+from sampeft.one_writer import one_writer
 from sampeft.report.paper import PARAMETERS
 from sampeft.report.tables import markdown_table
 
@@ -26,7 +27,8 @@ def run(config: Config) -> int:
         return reproduce_params(config.out or Path("reproduced"))
     place = place_of(config)
     try:
-        made = reproduce(config, place)
+        with one_writer(place.out):
+            made = reproduce(config, place)
     except StoppedError:
         say(f"stopped; what was finished is kept in {place.out}, the same command again goes on from there")
         return 130

@@ -11,7 +11,6 @@ import numpy as np
 
 from sampeft.commands.evaluate import cut_of, evaluate_segmenter
 from sampeft.commands.reproduction import Place, Row, counted, scored_before, trained, write_json
-from sampeft.commands.run_records import run_config, versions
 from sampeft.commands.train import say
 from sampeft.errors import UsageError
 from sampeft.io import write_atomically
@@ -20,6 +19,7 @@ from sampeft.metrics.scores import Evaluation
 from sampeft.metrics.statistics import Interval, bootstrap_interval
 from sampeft.prediction.inference import load
 from sampeft.progress import bar
+from sampeft.provenance import run_config, versions
 from sampeft.refine import REFINERS, Refiner
 from sampeft.refining import Fitted, Rough, fit_refiner
 from sampeft.report.tables import NOT_SCORED, interval_text, markdown_table

@@ -20,7 +20,6 @@ from sampeft.commands.reproduction import (
     trained,
     write_json,
 )
-from sampeft.commands.run_records import versions
 from sampeft.commands.train import say
 from sampeft.commands.train_denoiser import train_denoiser
 from sampeft.configs.train import Config as TrainConfig
@@ -33,6 +32,7 @@ from sampeft.metrics.scores import Evaluation
 from sampeft.metrics.statistics import Interval
 from sampeft.prediction.inference import load, predict_slices
 from sampeft.progress import bar
+from sampeft.provenance import versions
 from sampeft.report.noise_figure import figure_noise
 from sampeft.report.tables import interval_text, markdown_table
 from sampeft.training.loop import Training

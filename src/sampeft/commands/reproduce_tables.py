@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from sampeft.commands.reproduction import Place, Row, counted, looks, scored, write_json
-from sampeft.commands.run_records import versions
 from sampeft.io import write_atomically
 from sampeft.metrics.measures import MEASURES
 from sampeft.metrics.scores import Evaluation
 from sampeft.metrics.statistics import Interval, Scores, bootstrap_interval, bootstrap_per_class, mean_of_means
+from sampeft.provenance import versions
 from sampeft.report.figures import Example, figure_examples
 from sampeft.report.paper import BACKGROUND, PAPER, PaperTable, our_name
 from sampeft.report.tables import ORACLE, interval_text, land_cover_table, markdown_table, targets_table

@@ -22,6 +22,7 @@ from sampeft.data.folds import fold_of
 from sampeft.errors import UsageError, unknown_name
 from sampeft.metrics.protocols import protocol_of
 from sampeft.report.tables import markdown_table
+from sampeft.store import writable_cache
 from sampeft.sweeping import Axis, Plan, Run, axis_of, flags
 
 PLAN, COMPARING = "plan.json", "comparing.lock"
@@ -56,6 +57,7 @@ def run(config: Config) -> int:
         ]
         print(markdown_table([f"{len(share)} runs", "cases to train on", "cases scored", ""], rows), end="")
         return 0
+    writable_cache("slices")  # what is wrong with it is told at once
     keep_plan(sweep, plan_json(config, sweep))
     say(f"sweep     {len(sweep.plan.settings)} settings, {len(sweep.plan.runs)} runs; {config.out / PLAN}")
     try:
@@ -203,9 +205,10 @@ def keep_plan(sweep: Sweep, now: dict[str, Any]) -> None:
     """Write plan.json, or check the one that is there. Raises UsageError naming what differs."""
     path = sweep.out / PLAN
     sweep.out.mkdir(parents=True, exist_ok=True)
-    if not path.is_file():
-        write_json(path, now)
-        return
+    with claim(sweep.out / ".plan.lock"):  # of processes that start at once one writes, and the others compare
+        if not path.is_file():
+            write_json(path, now)
+            return
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from sampeft.backbones import RANDOM, LoadedBackbone, backbone, check_weights, load_backbone
-from sampeft.commands.run_records import git_commit, versions
 from sampeft.configs.train import Config
 from sampeft.data import DATASETS, open_dataset
 from sampeft.data.augment import symmetries_of
@@ -31,6 +30,7 @@ from sampeft.heads import HEADS
 from sampeft.io import read_volume, sha256, write_atomically
 from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
+from sampeft.one_writer import one_writer
 from sampeft.options import options_by_name
 from sampeft.peft import METHODS, attach, count_parameters
 from sampeft.peft.run_files import DESCRIPTION, tensors_file
@@ -38,6 +38,8 @@ from sampeft.peft.warm_start import start_from
 from sampeft.planning.planner import processes
 from sampeft.planning.trial_run import plan_training, workload_of
 from sampeft.progress import bar
+from sampeft.provenance import git_commit, versions
+from sampeft.store import writable_cache
 from sampeft.training.batches import suited_patch
 from sampeft.training.checkpoint import FILE as CHECKPOINT
 from sampeft.training.checkpoint import FREE, Checkpoint, read_checkpoint
@@ -154,6 +156,12 @@ def train(config: Config, dataset: Dataset | None = None) -> Result:
     if config.task != "segment":
         raise UsageError("a denoiser is trained by `sampeft.commands.train_denoiser.train_denoiser`, not by `train`")
     check_names(config)
+    writable_cache("slices")  # what is wrong with it is told at once
+    with one_writer(config.out):
+        return _train(config, dataset)
+
+
+def _train(config: Config, dataset: Dataset | None) -> Result:
     resumed = what_goes_on(config)
     side = config.side or backbone(config.backbone).side
     denoise = chosen_denoiser(config)

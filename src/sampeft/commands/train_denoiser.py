@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sampeft.commands.run_records import git_commit, versions
 from sampeft.commands.train import chosen_intensity, parse_map, say, split_cases
 from sampeft.configs.train import Config
 from sampeft.data import DATASETS, open_dataset
@@ -24,7 +23,9 @@ from sampeft.denoise.scores import NOISY, Picture, Score, Spoil, figure_denoisin
 from sampeft.denoise.training import Trained, train_network
 from sampeft.errors import DataError, UsageError
 from sampeft.io import file_stem, read_volume, sha256, write_atomically
+from sampeft.one_writer import one_writer
 from sampeft.progress import Bar, bar
+from sampeft.provenance import git_commit, versions
 from sampeft.report.figures import encode
 from sampeft.report.tables import markdown_table
 
@@ -37,6 +38,11 @@ TRIED, TRIED_CROP = 6, 128  # of those that choose the best network and its riva
 
 def train_denoiser(config: Config) -> Trained:
     """Train a DnCNN on the images of a data set or of a plain folder. Raises SampeftError for what the user can mend."""
+    with one_writer(config.out):
+        return _train_denoiser(config)
+
+
+def _train_denoiser(config: Config) -> Trained:
     if (config.out / FILE).exists() and not config.force:
         raise UsageError(f"{config.out}: holds a trained denoiser; choose another --out or overwrite it with --force")
     chosen = config.denoising

@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -18,20 +16,20 @@ import numpy as np
 import numpy.typing as npt
 
 from sampeft.data.case import Case, Dataset, ImageFile
-from sampeft.data.kept import LOCK, MAKING, cache_limit, held, hold, make_room
 from sampeft.data.prepared import Preparation as Preparation
 from sampeft.data.prepared import PreparedVolume as PreparedVolume
 from sampeft.data.truth import read_labels
 from sampeft.errors import DataError
-from sampeft.folders import cache_folder
 from sampeft.io import read_volume, sha256
 from sampeft.io.fetched import check_fetched
+from sampeft.store import check_files, make_entry, open_entry, seal, writable_cache
+from sampeft.volume import IGNORE
 
 if TYPE_CHECKING:
     import torch
 
 Progress = Callable[[int, int], None]
-_VERSION = 2  # part of every cache key; raise it when preparation changes
+_VERSION = 3  # part of every cache key; raise it when preparation changes
 _PARTS = ("images", "channels", "case")
 _TWO_FILES = (".hdr", ".mhd", ".nhdr")  # headers whose pixels are in a file beside them
 
@@ -113,7 +111,8 @@ def prepare(
     """Slices of the cases at the network's size: from the cache when they are there, else made and put there.
 
     digest: `fingerprint` of the cases. Slices of files without any valid pixel are left out. When the cache has grown
-    over its limit, the sets that were not used for longest are removed, never one that a process is using.
+    over its limit, the sets that were not used for longest are removed, never one that a process is using. A set that is not
+    as it was written is made anew, and a warning says so.
     Raises DataError when no slice is left.
     """
     described = [
@@ -125,29 +124,18 @@ def prepare(
         sorted(dataset.label_values.items()),
         sorted((dataset.label_colors or {}).items()),
     ]
-    target = (folder or cache_folder()) / "slices" / hashlib.sha256(json.dumps(described).encode()).hexdigest()[:24]
-    limit = cache_limit()
-    if slices := _open(target):
-        return slices
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=MAKING, dir=target.parent))
-    try:
-        with (temporary / LOCK).open("wb") as making:
-            hold(making)
+    name = hashlib.sha256(json.dumps(described).encode()).hexdigest()[:24]
+    target = (folder / "slices" if folder else writable_cache("slices")) / name
+    check = partial(_check, cases=len(cases), classes=len(dataset.labels))
+    lock = open_entry(target, check)
+    if lock is None:
+
+        def write(temporary: Path) -> None:
             _write(temporary, dataset, cases, preparation, progress)
-            try:
-                os.replace(temporary, target)
-            except OSError:  # another process was first, or a damaged set is in the way
-                if slices := _open(target):
-                    return slices
-                shutil.rmtree(target, ignore_errors=True)
-                os.replace(temporary, target)
-            made = _open(target)
-        assert made is not None, f"{target} was just made"
-        make_room(target.parent, limit)
-        return made
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            seal(temporary, map(_file, _PARTS))
+
+        lock = make_entry(target, write, check)
+    return Slices(*_arrays(target), target, lock)
 
 
 def _described(preparation: Preparation) -> dict[str, Any]:
@@ -157,22 +145,34 @@ def _described(preparation: Preparation) -> dict[str, Any]:
 
 
 def _reopen(folder: Path) -> Slices:
-    slices = _open(folder)
-    if slices is None:
+    """In another process than the one that checked the set and holds it."""
+    if (lock := open_entry(folder, _arrays)) is None:
         raise DataError(f"{folder}: the prepared slices are gone; start again, they are made anew")
-    return slices
+    return Slices(*_arrays(folder), folder, lock)
 
 
-def _open(target: Path) -> Slices | None:
-    """The set in a folder, held for as long as it lives; None when it is not there or damaged."""
-    if (lock := held(target)) is None:
-        return None
-    try:
-        images, channels, case = (np.load(target / f"{name}.npy", mmap_mode="r") for name in _PARTS)
-        return Slices(images, channels, case, target, lock)
-    except (OSError, ValueError):
-        lock.close()
-        return None
+def _file(part: str) -> str:
+    return f"{part}.npy"
+
+
+def _arrays(folder: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int16], npt.NDArray[np.int32]]:
+    """Images, channels and case of a set, mapped. Raises ValueError where they do not fit each other."""
+    images, channels, case = (np.load(folder / _file(part), mmap_mode="r") for part in _PARTS)
+    count, *plane = channels.shape
+    fits = images.shape in ((count, 1, *plane), (count, 3, *plane)) and case.shape == (count,) and len(plane) == 2
+    if not fits or (images.dtype, channels.dtype, case.dtype) != (np.uint8, np.int16, np.int32):
+        raise ValueError(f"images {images.shape}, channels {channels.shape} and cases {case.shape} do not fit")
+    return images, channels, case
+
+
+def _check(folder: Path, cases: int, classes: int) -> None:
+    """Raises ValueError or OSError where a set is not as it was written, or its numbers are no cases or classes."""
+    check_files(folder)
+    _, channels, case = _arrays(folder)
+    for name, numbers, lowest, count in (("channels", channels, IGNORE, classes), ("case", case, 0, cases)):
+        low, high = int(numbers.min()), int(numbers.max())
+        if low < lowest or high >= count:
+            raise ValueError(f"{_file(name)} holds {low} to {high}, not {lowest} to {count - 1}")
 
 
 class _Rows:

@@ -144,6 +144,8 @@ def engine_for(
     if parity is None:
         parity = Parity.between(TorchEngine(model), engine, identity.side)
         kept.keep_parity(parity)
+    else:
+        kept.seal_derived()
     if not parity.passes(precision):
         say(f"WARNING: the {name} graph does not compute what the model does ({parity}); torch is used instead")
         return TorchEngine(model)

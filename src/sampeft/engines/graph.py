@@ -23,7 +23,7 @@ from sampeft.model import SemanticSam
 from sampeft.peft.run_files import tensors_file
 
 INPUT, LOGITS, CLASSES = "image", "logits", "classes"
-VERSION = 1
+VERSION = 2
 """Raised when graphs of the same model become others."""
 _PACKAGES = ("torch", "transformers", "timm", "openvino", "onnx", "onnxruntime", "nncf")
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
@@ -22,13 +20,13 @@ import torch
 from sampeft.backbones import NONE, RANDOM, Features
 from sampeft.data.augment import Augmentation, augment, pasted
 from sampeft.data.cache import Slices
-from sampeft.data.kept import LOCK, MAKING, cache_limit, held, hold, make_room
 from sampeft.engines.openvino import encoder_of
 from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
+from sampeft.store import make_entry, open_entry
 
 FOLDER = "views"
-_VERSION = 2  # part of every key; raise it when a view of the same key would be another
+_VERSION = 3  # part of every key; raise it when a view of the same key would be another
 _WORTH_A_GRAPH = 64  # views for which a graph of the encoder, which takes seconds to make, pays
 _SEED = 0x5A3  # of all views: they do not depend on a training's seed, so that trainings share them
 
@@ -65,15 +63,22 @@ class Rows:
     @staticmethod
     def make(folder: Path, count: int, row_bytes: int) -> None:
         """Files full of holes, which take no room until rows are written."""
-        for name, size in (("rows", count * row_bytes), ("checks", 4 * count)):
+        for name, size in _sizes(count, row_bytes):
             with (folder / name).open("wb") as file:
                 file.truncate(size)
+
+    @staticmethod
+    def check(folder: Path, count: int, row_bytes: int) -> None:
+        """Raises ValueError or OSError where the files have other lengths; each row is checked when it is read."""
+        for name, size in _sizes(count, row_bytes):
+            if (found := (folder / name).stat().st_size) != size:
+                raise ValueError(f"{name} has {found} bytes, not {size}")
 
     def read(self, row: int) -> tuple[Features, torch.Tensor] | None:
         if not self.checks[row]:
             return None
         content = np.array(self.values[row])
-        if _check(content) != self.checks[row]:  # the machine went down between the row and the disk
+        if _check(content, row) != self.checks[row]:  # as where the machine went down between the row and the disk
             return None
         parts = np.split(content, np.cumsum(self.sizes)[:-1])
         maps = [torch.from_numpy(part) for part in parts[:-1]]
@@ -86,7 +91,7 @@ class Rows:
         stored = [m if m.dtype == torch.uint8 else m.to(torch.bfloat16) for m in features]
         bits = [m.contiguous().view(torch.uint8).numpy().ravel() for m in stored]
         content = np.concatenate([*bits, truth_HW.contiguous().view(torch.uint8).numpy().ravel()])
-        check = np.uint32(_check(content))
+        check = np.uint32(_check(content, row))
         if self.folder is None:
             self.values[row], self.checks[row] = content, check
             return
@@ -97,8 +102,13 @@ class Rows:
             return
 
 
-def _check(content: npt.NDArray[np.uint8]) -> int:
-    return zlib.crc32(content.data) or 1
+def _sizes(count: int, row_bytes: int) -> tuple[tuple[str, int], ...]:
+    return ("rows", count * row_bytes), ("checks", 4 * count)
+
+
+def _check(content: npt.NDArray[np.uint8], row: int) -> int:
+    """Of a row in its place: one that stands where another belongs has a wrong one."""
+    return zlib.crc32(content.data, row) or 1
 
 
 def _write_at(path: Path, offset: int, content: bytes) -> None:
@@ -160,9 +170,10 @@ class Views:
 
     def already(self, features: Features) -> int:
         """How many of the views lie on disk from earlier trainings, if one looks like these features of one slice."""
-        count, shapes, _ = self._layout(features)
+        count, shapes, row_bytes = self._layout(features)
         folder = self._folder(count, shapes)
-        lock = held(folder) if folder else None
+        check = partial(Rows.check, count=count, row_bytes=row_bytes)
+        lock = open_entry(folder, check) if folder else None
         if lock is None:
             return 0
         with lock:
@@ -210,23 +221,11 @@ class Views:
         side = self.slices.channels.shape[-1]
         if (folder := self._folder(count, shapes)) is None:
             return Rows(count, shapes, side, None, self._pictured)
-        lock = held(folder)
+        check = partial(Rows.check, count=count, row_bytes=row_bytes)
+        lock = open_entry(folder, check)
         if lock is None:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(prefix=MAKING, dir=folder.parent))
-            try:
-                lock = (temporary / LOCK).open("wb")
-                hold(lock)
-                Rows.make(temporary, count, row_bytes)
-                try:
-                    os.replace(temporary, folder)
-                except OSError:  # another process was first
-                    lock.close()
-                    lock = held(folder)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
-            make_room(folder.parent, cache_limit())
-        return Rows(count, shapes, side, folder if lock else None, self._pictured, lock)
+            lock = make_entry(folder, partial(Rows.make, count=count, row_bytes=row_bytes), check)
+        return Rows(count, shapes, side, folder, self._pictured, lock)
 
     def _layout(self, features: Features) -> tuple[int, list[list[int]], int]:
         """How many views are kept, the shapes of one, and its bytes."""

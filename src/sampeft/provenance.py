@@ -1,4 +1,4 @@
-"""What a run folder holds beside its model: versions and commit to write, config.json and metrics.jsonl to read."""
+"""What made a result: versions of the packages, the commit of the source, settings and course of a training."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from sampeft.strict_json import parse_object, read_object
 
 
 def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide what is computed."""
     names = ("sampeft", "torch", "transformers", "timm", "peft", "accelerate", "numpy", "nibabel")
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 

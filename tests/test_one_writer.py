@@ -1,0 +1,137 @@
+"""One command at a time writes into a folder; a second one is told which; who is gone is in nobody's way."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fabricate import write_png
+from sampeft.cli import main
+from sampeft.errors import UsageError
+from sampeft.one_writer import LOCK, one_writer
+from sampeft.peft.state import FORMAT
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from sampeft.one_writer import one_writer
+with one_writer(Path(sys.argv[1])):
+    print("writing", flush=True)
+    time.sleep(60)
+"""
+Writer = Callable[[Path], "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def writer() -> Iterator[Writer]:
+    """Starts another process that writes into a folder."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(folder: Path) -> subprocess.Popen[str]:
+        process = subprocess.Popen([sys.executable, "-c", WRITER, str(folder)], stdout=subprocess.PIPE, text=True)
+        started.append(process)
+        assert process.stdout
+        assert process.stdout.readline() == "writing\n"
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def commands(folder: Path) -> dict[str, list[str]]:
+    """Of every command that writes into a folder for long; that folder is `out`."""
+    out, image = str(folder / "out"), write_png(folder / "image.png", np.zeros((8, 8), np.uint8))
+    (folder / "out").mkdir()
+    (folder / "out/adapter.json").write_text(json.dumps({"format": FORMAT}))
+    (folder / "sirst").mkdir()
+    return {
+        "train": ["train", "--data", str(folder), "--out", out],
+        "denoise": ["train", "--data", str(folder), "--out", out, "--task", "denoise"],
+        "refine": ["refine", out, "--data", str(folder)],
+        "reproduce": ["reproduce", "table2", "--data_root", str(folder), "--data", str(folder), "--out", out],
+        "predict": ["predict", str(folder / "run"), str(image), "--out", out],
+        "evaluate": ["evaluate", str(folder / "run"), "--data", str(folder), "--out", out],
+    }
+
+
+def test_a_second_command_is_refused_at_once_and_told_who_writes(
+    tmp_path: Path, writer: Writer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = commands(tmp_path)
+    process = writer(tmp_path / "out")
+    before = sorted(path.name for path in (tmp_path / "out").iterdir())
+    for name, arguments in given.items():
+        assert main(arguments) == 2, name
+        told = capsys.readouterr().err.splitlines()[-1]
+        assert re.search(
+            rf"out: is being written by process {process.pid} of {socket.gethostname()}, since \d{{4}}-\d\d-\d\d", told
+        ), told
+        assert f"delete {tmp_path / 'out' / LOCK}" in told
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == before
+
+
+def test_a_process_that_was_killed_blocks_nobody(tmp_path: Path, writer: Writer) -> None:
+    process = writer(tmp_path)
+    process.kill()
+    process.wait()
+    assert (tmp_path / LOCK).is_file()
+    with one_writer(tmp_path):
+        assert f"pid={os.getpid()}\n" in (tmp_path / LOCK).read_text()
+    assert not (tmp_path / LOCK).exists()
+
+
+def test_one_of_another_machine_blocks_until_its_file_is_deleted(tmp_path: Path) -> None:
+    """Nobody here can know whether it is still there."""
+    (tmp_path / LOCK).write_text("filelock/2\npid=7\nhost=node12\nmode=exclusive\n")
+    with (
+        pytest.raises(UsageError, match=r"process 7 of node12, since .* no longer there, delete "),
+        one_writer(tmp_path),
+    ):
+        pass
+    (tmp_path / LOCK).unlink()
+    with one_writer(tmp_path):
+        pass
+
+
+def test_it_needs_no_locks_of_the_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr(fcntl, "lockf", refuse)
+    with one_writer(tmp_path), pytest.raises(UsageError, match=f"process {os.getpid()} of "), one_writer(tmp_path):
+        pass
+
+
+def test_the_first_of_a_distributed_run_holds_it_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    with one_writer(tmp_path):
+        monkeypatch.setenv("RANK", "1")
+        with one_writer(tmp_path):
+            pass
+        assert (tmp_path / LOCK).is_file()
+        monkeypatch.setenv("RANK", "0")
+    assert not (tmp_path / LOCK).exists()
+
+
+def test_a_folder_where_nothing_was_written_is_not_left(tmp_path: Path) -> None:
+    for folder, there in ((tmp_path / "new", False), (tmp_path, True)):
+        with pytest.raises(UsageError, match="wrong"), one_writer(folder):
+            raise UsageError("wrong")
+        assert folder.exists() == there
+    with one_writer(tmp_path / "new"):
+        (tmp_path / "new/file").touch()
+    assert (tmp_path / "new/file").exists()
