@@ -11,10 +11,11 @@ import torch
 
 from sampeft.backbones import RANDOM, backbone, load_backbone
 from sampeft.commands.evaluate import checked_cases, examples, write_results
-from sampeft.commands.train import chosen_intensity, parse_map, say
+from sampeft.commands.train import parse_map, say
 from sampeft.data import open_dataset
 from sampeft.data.cache import Preparation
 from sampeft.data.case import Case, Dataset
+from sampeft.data.recipe import chosen_intensity
 from sampeft.errors import UsageError
 from sampeft.evaluation import Look
 from sampeft.io import write_atomically
@@ -107,7 +108,7 @@ def run(config: Config) -> int:
     settings = config.masks.over(MaskSettings.suited_to(spec))
     dataset = open_dataset(config.data, config.layout, parse_map(config.map))
     cases = checked_cases(dataset, config.split)
-    _, recipe = chosen_intensity(config.intensity, config.bands, cases[0], dataset.modality)
+    _, recipe = chosen_intensity(config.intensity, config.bands, cases, dataset.modality)
     model = SemanticSam(load_backbone(config.backbone, config.weights), dataset.labels, config.side or spec.native_side)
     if torch.cuda.is_available():
         model.cuda()

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -152,7 +152,7 @@ def prepare(
 
 def _described(preparation: Preparation) -> dict[str, Any]:
     """Of a preparation all that the slices depend on: not where a denoiser's weights are kept, only their content."""
-    content = preparation.to_json()
+    content = replace(preparation, seen=None).to_json()
     return content if preparation.denoise is None else {**content, "denoise": preparation.denoise.identity}
 
 
