@@ -24,8 +24,9 @@ from sampeft.data.prepared import PreparedVolume as PreparedVolume
 from sampeft.data.truth import read_labels
 from sampeft.errors import DataError
 from sampeft.folders import cache_folder
-from sampeft.io import read_volume, sha256
+from sampeft.io import geotiff, read_volume, sha256
 from sampeft.io.fetched import check_fetched
+from sampeft.io.windows import looks_like_picture
 
 if TYPE_CHECKING:
     import torch
@@ -81,13 +82,15 @@ def fingerprint(cases: Sequence[Case]) -> str:
 
 
 def digest_of(path: Path) -> str:
-    """Of a file; of all files of a series' folder; of a header and the file of pixels beside it. Raises DataError for a link to
-    nothing."""
+    """Of a file; of all files of a series' folder; of a header and the file of pixels beside it; of a raster and the files
+    beside it that describe it. Raises DataError for a link to nothing."""
     check_fetched(path)
     if path.is_dir():
         parts = sorted(p for p in path.iterdir() if p.is_file())
     elif path.suffix.lower() in _TWO_FILES:
         parts = sorted(p for p in path.parent.iterdir() if p.is_file() and p.name.startswith(f"{path.stem}."))
+    elif looks_like_picture(path) and geotiff.is_described_beside(path):
+        parts = [path, *geotiff.side_files(path)]
     else:
         parts = [path]
     digests = []
