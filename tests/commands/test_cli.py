@@ -56,6 +56,10 @@ def test_train_writes_a_self_describing_run(trained: tuple[Path, Path]) -> None:
     content = json.loads((run / "adapter.json").read_text())
     assert content["weights_sha256"] == "random"
     assert content["preparation"]["intensity"]["kind"] == "window"
+    assert content["preparation"]["plane"] == "axial"  # what `auto` came to
+    seen = content["preparation"]["seen"]
+    assert seen["planes"] == ["axial"]
+    assert seen["low"] < 0 < seen["high"]
     assert content["label_map"]["labels"]["liver"] == 1
     config = json.loads((run / "config.json").read_text())
     assert set(config["training_cases"]).isdisjoint(config["held_out_cases"])

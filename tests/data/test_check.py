@@ -16,7 +16,8 @@ from sampeft.data import check as check_module
 from sampeft.data import open_dataset
 from sampeft.data.case import Case, Dataset, ImageFile
 from sampeft.data.check import CheckReport, check_dataset
-from sampeft.data.intensity import PRESETS
+from sampeft.data.intensity import PRESETS, with_bands
+from sampeft.data.values import Seen
 from sampeft.errors import DataError
 from sampeft.io import read_volume
 from sampeft.labels import LabelSet
@@ -103,7 +104,7 @@ def test_255_as_the_only_class_is_said_once(tmp_path: Path) -> None:
     """D03."""
     mask = np.zeros((6, 8), np.uint8)
     mask[2:4, 3:6] = 255
-    report = check_dataset(one_file(tmp_path, np.zeros((6, 8), np.uint8), mask))
+    report = check_dataset(one_file(tmp_path, mask // 2 + 1, mask))
     assert [(f.severity, f.problem) for f in report.faults] == [("warning", "1 masks hold 255, the first is a.png")]
     assert report.classes[1].pixels == 6
 
@@ -111,14 +112,14 @@ def test_255_as_the_only_class_is_said_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("whole", "severity"), [(False, "warning"), (True, "error")])
 def test_values_that_are_no_numbers(whole: bool, severity: str, tmp_path: Path) -> None:
     """D14: one NaN and one infinity are counted and told; a file of nothing else is refused."""
-    array = np.zeros((6, 8, 4), np.float32)
+    array = np.arange(192, dtype=np.float32).reshape(6, 8, 4)
     array[3, 4, 3], array[0, 0, 0] = np.nan, np.inf
     image = write_nifti(tmp_path / "images/a.nii.gz", np.full_like(array, np.nan) if whole else array, CT_AFFINE)
     label = write_nifti(tmp_path / "labels/a.nii.gz", np.ones((6, 8, 4), np.uint8), CT_AFFINE)
     labels = LabelSet(("background", "a"), (0, 1))
     report = check_dataset(Dataset("d", tmp_path, labels, (Case("a", (ImageFile("a", image, label),)),)))
     told = [f for f in report.faults if f.file == image]
-    wanted = "no pixel has a value" if whole else "2 values are NaN or infinite"
+    wanted = "no pixel has a value" if whole else "2 values are NaN, infinite"
     assert [(f.severity, f.problem.startswith(wanted)) for f in told] == [(severity, True)]
 
 
@@ -129,7 +130,7 @@ def test_a_structure_that_vanishes_at_the_networks_side(tmp_path: Path) -> None:
     """
     mask = np.zeros((2048, 2048), np.uint8)
     mask[1000:1002, 1000:1002] = 1
-    dataset = one_file(tmp_path, np.zeros_like(mask), mask)
+    dataset = one_file(tmp_path, 3 * mask, mask)
     assert check_dataset(dataset).faults == ()
     (fault,) = check_dataset(dataset, side=256).faults
     assert (fault.file.name, fault.severity) == ("a.png", "warning")
@@ -145,7 +146,9 @@ def test_small_structures_of_a_volume_are_told_by_the_file_not_by_the_slice(tmp_
     """A structure that one slice keeps is not lost; and what is looked at is the body's box."""
     label = np.zeros((64, 64, 4), np.uint8)
     label[33, 33, 0] = 1
-    image = write_nifti(tmp_path / "images/a.nii.gz", np.full((64, 64, 4), 40, np.int16))
+    grey = np.full((64, 64, 4), 40, np.int16)
+    grey[0, 0, 0] = 41
+    image = write_nifti(tmp_path / "images/a.nii.gz", grey)
     file = ImageFile("a", image, write_nifti(tmp_path / "labels/a.nii.gz", label))
     dataset = Dataset("d", tmp_path, ONE, (Case("a", (file,)),))
     whole = PRESETS["percentile"]
@@ -304,3 +307,34 @@ def test_real_volumes_of_nifti_and_dicom_have_no_faults(real_data: Path, tmp_pat
     }
     assert report.summary["intensity"]["lowest"][0] == -1207
     assert report.summary["intensity"]["highest"][2] == 3382
+
+
+def test_an_image_of_one_value_is_told_and_bands_that_it_lacks_are_an_error(tmp_path: Path) -> None:
+    """D17: band 6 of an image with three."""
+    mask = discs((9, 9), 2, 1)
+    dataset = one_file(tmp_path, np.full((9, 9, 3), (200, 100, 50), np.uint8), mask)
+    (fault,) = check_dataset(dataset).faults
+    assert (fault.severity, fault.problem) == ("warning", "all its pixels have one value")
+    write_png(tmp_path / "images/a.png", np.arange(243, dtype=np.uint8).reshape(9, 9, 3))
+    assert check_dataset(dataset, recipe=with_bands(PRESETS["8bit"], "3,2,1")).faults == ()
+    (fault,) = check_dataset(dataset, recipe=with_bands(PRESETS["8bit"], "6,2,1")).errors
+    assert (fault.severity, fault.problem) == ("error", "has 3 bands, but the recipe looks at bands 6,2,1")
+
+
+def test_volumes_of_several_planes_are_told_and_the_usual_one_is_chosen(tmp_path: Path) -> None:
+    """D09: thick slices along the superior axis twice, along the anterior one once."""
+    cases = []
+    for name, spacing in (("a", (1, 5, 1)), ("b", (1, 1, 5)), ("c", (1, 1, 4))):
+        grey = np.arange(480, dtype=np.int16).reshape(10, 8, 6)
+        image = write_nifti(tmp_path / f"images/{name}.nii.gz", grey, np.diag([*spacing, 1.0]))
+        label = write_nifti(tmp_path / f"labels/{name}.nii.gz", (grey > 200).astype(np.uint8), np.diag([*spacing, 1.0]))
+        cases.append(Case(name, (ImageFile(name, image, label),)))
+    report = check_dataset(Dataset("d", tmp_path, ONE, tuple(cases)))
+    assert report.plane == "axial"
+    assert report.seen == Seen(pytest.approx(4.79), pytest.approx(474.21), ("axial", "coronal"))
+    (note,) = report.notes
+    assert note.startswith(
+        "by their spacing the slices of the volumes are 2 axial (such as b.nii.gz), 1 coronal (such as a"
+    )
+    alone = check_dataset(Dataset("d", tmp_path, ONE, tuple(cases[:1])))
+    assert (alone.plane, alone.notes) == ("coronal", ())

@@ -17,12 +17,12 @@ from sampeft.data.intensity import (
     Intensity,
     choose,
     count_no_numbers,
-    examine,
     measure,
     preset,
     select_bands,
     with_bands,
 )
+from sampeft.data.values import Levels, Seen, examine, is_constant, odd_values
 from sampeft.errors import DataError, UsageError
 from sampeft.volume import Volume
 
@@ -144,13 +144,13 @@ def test_nan_moves_no_body_box_and_changes_no_other_pixel() -> None:
 def test_odd_values_are_told_once_with_file_and_count(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     """D14: one warning with the count 2; a file without any value is refused."""
     array = np.full((4, 5, 6), -1000.0)
-    array[3, 4, 5], array[0, 0, 0] = np.nan, np.inf
+    array[3, 4, 5], array[0, 0, 0], array[1, 1, 1] = np.nan, np.inf, 40
     volume = Volume(array, np.eye(4), tmp_path / "scan.nii.gz")
     assert count_no_numbers(volume) == 2
     for _ in range(3):
         examine(volume, CT)
     (told,) = warnings_of(caplog)
-    assert "scan.nii.gz: 2 values are NaN or infinite" in told
+    assert "scan.nii.gz: 2 values are NaN, infinite" in told
     with pytest.raises(DataError, match="no pixel has a value"):
         examine(Volume(np.full((2, 2, 2), np.nan), np.eye(4), tmp_path / "empty.nii.gz"), CT)
 
@@ -171,6 +171,60 @@ def test_an_image_in_other_units_than_the_window_is_told(
 ) -> None:
     examine(Volume(np.array(values).reshape(2, 1, 1), np.eye(4), tmp_path / "a.nii"), PRESETS[recipe])
     assert [f"its values are {values[0]:g}..{values[1]:g}" in text for text in warnings_of(caplog)] == [True] * warned
+
+
+def test_values_near_the_end_of_32_bits_measure_nothing(tmp_path: Path) -> None:
+    """D14: fill values of +-3e38 are no measurements, whatever holds them: levels are those of 10..110, and never NaN."""
+    grey = np.array([[10.0, 110.0, 3e38, -3e38, 60.0]], dtype=np.float32)
+    assert count_no_numbers(Volume(grey[..., None], None, tmp_path / "a.tif")) == 2
+    assert Levels.of(Volume(grey[..., None], None, tmp_path / "a.tif"))[::4] == (10, 110)
+    for recipe in (PRESETS["minmax"], Intensity("window", 10, 110)):
+        assert measure(recipe, grey[None]).apply(grey)[0].tolist() == [[0, 1, 0, 0, 0.5]]
+    colour = np.repeat(grey[..., None], 3, axis=2)
+    assert np.isfinite(measure(PRESETS["minmax"], colour[None]).apply(colour)).all()
+    with pytest.raises(DataError, match="no pixel has a value"):
+        count_no_numbers(Volume(np.full((2, 2, 1), 3e38, np.float32), None, tmp_path / "a.tif"))
+
+
+_CT_SEEN, _PICTURES_SEEN = Seen(-1010, 50), Seen(20, 250)
+
+
+@pytest.mark.parametrize(
+    ("values", "recipe", "seen", "odd"),
+    [
+        ((0, 255), "8bit", _PICTURES_SEEN, None),
+        ((60, 90), "8bit", _PICTURES_SEEN, None),  # a dark one: 30 of 230
+        ((0, 255 * 257), "8bit", _PICTURES_SEEN, "its values are 0..65535"),
+        ((0, 255 * 40), "8bit", _PICTURES_SEEN, "those of training were 20..250"),
+        ((0, 1), "8bit", _PICTURES_SEEN, "its values are 0..1"),
+        ((0, 255), "16bit", Seen(100, 60000), "the recipe is window 0..65535"),
+        ((-1024, 400), "ct-abdomen", _CT_SEEN, None),
+        ((-50, 1010), "ct-abdomen", _CT_SEEN, "its values are -50..1010"),  # inverted
+        ((14, 1074), "ct-abdomen", _CT_SEEN, "where air is -1000"),
+        ((0, 600), "ct-abdomen", _CT_SEEN, "where air is -1000"),  # MR
+        ((0, 3000), "mr", Seen(0, 800), None),  # scanners differ, percentiles follow
+        ((0, 30000), "mr", Seen(0, 800), "its values are 0..30000"),
+        ((0, 3), "mr", Seen(0, 800), "its values are 0..3"),
+        ((-1000, 400), "mr", Seen(0, 800), "its values are -1000..400"),  # CT
+        ((7, 7), "mr", None, "all its pixels have one value (7)"),
+        ((0, 0), "8bit", _PICTURES_SEEN, "all its pixels have one value (0)"),
+    ],
+)
+def test_another_range_than_that_of_training_is_told(
+    values: tuple[int, int], recipe: str, seen: Seen | None, odd: str | None, tmp_path: Path
+) -> None:
+    """N02: both directions; evenly spread values of that range."""
+    array = np.linspace(*values, 400).round().reshape(20, 20, 1)
+    told = odd_values(Volume(array, np.eye(4), tmp_path / "a.nii"), PRESETS[recipe], seen)
+    assert told is None if odd is None else odd in str(told)
+
+
+def test_each_band_counts_for_a_constant_image() -> None:
+    plain = np.full((4, 4, 1, 3), (1, 2, 3), np.uint8)
+    assert is_constant(raster(plain))
+    plain[0, 0, 0, 2] = 4
+    assert not is_constant(raster(plain))
+    assert is_constant(raster(plain[..., 2], nodata=4))
 
 
 def test_16_bit_is_scaled_over_its_whole_range_and_never_clipped_to_8() -> None:

@@ -13,6 +13,7 @@ import torch
 
 from sampeft.data.intensity import PRESETS, Intensity
 from sampeft.data.prepared import Preparation, PreparedVolume
+from sampeft.data.values import Seen
 from sampeft.errors import DataError, UsageError
 from sampeft.volume import Volume
 
@@ -106,3 +107,26 @@ def test_a_preparation_comes_back_and_that_of_an_older_version_takes_the_default
     assert old == Preparation(PRESETS["ct-abdomen"], 256)
     with pytest.raises(UsageError, match="unknown option of the stored preparation 'zoom'"):
         Preparation.from_json({"intensity": intensity, "side": 256, "plane": "auto", "zoom": 2})
+
+
+def test_an_image_of_another_plane_than_training_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """D09: a run of axial slices, 4 mm apart; a coronal stack is sliced as the run is and told of, an even one just sliced."""
+    preparation = Preparation(PRESETS["minmax"], 8, "axial", seen=Seen(0, 100, ("axial",)))
+    grey = np.arange(480, dtype=np.int16).reshape(10, 8, 6) // 5
+
+    def told(spacing: tuple[float, float, float]) -> tuple[str, ...]:
+        return PreparedVolume.of(
+            Volume(grey, np.diag([*spacing, 1.0]), Path(f"{spacing[1]}.nii")), preparation
+        ).warnings
+
+    assert told((1, 1, 4)) == told((1, 1, 1)) == ()
+    (text,) = told((1, 4, 1))
+    assert text == (
+        "4.nii: is a volume of coronal slices, 4 mm apart, but the run was trained on axial slices; it is looked at in axial ones"
+    )
+    (text,) = PreparedVolume.of(Volume(grey[:, :, :1], None, Path("a.png")), preparation).warnings
+    assert text.startswith("a.png: is a picture, but the run was trained on axial slices")
+    stored = json.loads(json.dumps(preparation.to_json()))
+    assert Preparation.from_json(stored) == preparation
+    shown = preparation.as_shown(stack=True)
+    assert (shown.plane, shown.seen) == ("axial", Seen(0, 100))

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sampeft.data.intensity import PRESETS, Intensity
+from sampeft.data.prepared import Preparation, PreparedVolume
 from sampeft.errors import DataError
-from sampeft.io import dicom
+from sampeft.io import dicom, label_suffix
 from sampeft.volume import Volume
 
 pydicom = pytest.importorskip("pydicom", reason="needs pip install 'sampeft[dicom]'")
@@ -153,15 +155,45 @@ def test_rescale_that_destroys_the_values_is_refused(slope: Any, tmp_path: Path)
 
 
 @pytest.mark.parametrize("padding", [-2000, 63536])
-def test_padding_gets_the_lowest_value_of_the_others(padding: int, tmp_path: Path) -> None:
+def test_padding_has_a_value_of_its_own_just_below_the_others(padding: int, tmp_path: Path) -> None:
     """D13: -2000 (also written as the unsigned 63536) outside the field of view does not widen the range of values."""
     stored = np.array([[-2000, 24, 1024, 1084]], np.int16)
     dataset = slice_dataset(stored, RescaleSlope=1, RescaleIntercept=-1024)
     dataset.add_new("PixelPaddingValue", "US" if padding > 0 else "SS", padding)
-    assert dicom.image(save(dataset, tmp_path / "ct.dcm")).array.ravel().tolist() == [-1000, -1000, 0, 60]
+    volume = dicom.image(save(dataset, tmp_path / "ct.dcm"))
+    assert (volume.array.ravel().tolist(), volume.header.nodata) == ([-1001, -1000, 0, 60], -1001)
     dataset.add_new("PixelPaddingRangeLimit", "SS", 24)
     if padding < 0:
-        assert dicom.image(save(dataset, tmp_path / "ct.dcm")).array.ravel().tolist() == [0, 0, 0, 60]
+        assert dicom.image(save(dataset, tmp_path / "ct.dcm")).array.ravel().tolist() == [-1, -1, 0, 60]
+
+
+def padded(path: Path, stored: Any, padding: int, **attributes: Any) -> Volume:
+    dataset = slice_dataset(stored, **attributes)
+    dataset.add_new("PixelPaddingValue", "US" if np.asarray(stored).dtype.kind == "u" else "SS", padding)
+    return dicom.image(save(dataset, path))
+
+
+def test_padding_is_the_windows_floor_and_in_no_statistics(tmp_path: Path) -> None:
+    """D13: tissue of 40 to 60 HU is grey 0.5 to 0.55 of -160..240, its padding 0. The 99.5 % of an MR with the values 0 to
+    425 are 422.9 beside any number of padded pixels; with these they would be less."""
+    tissue = np.array([[-2000, 40, 60, -2000]], np.int16)
+    volume = padded(tmp_path / "ct.dcm", tissue, -2000, RescaleSlope=1, RescaleIntercept=0)
+    whole = Preparation(Intensity("window", -160, 240), 4)
+    levels = PreparedVolume.of(volume, whole).box_levels(0)[0].ravel().tolist()
+    assert levels == pytest.approx([0, 0.5, 0.55, 0])
+    mr = np.concatenate([np.arange(426), np.full(426, 9000)]).reshape(2, 426).astype(np.uint16)
+    prepared = PreparedVolume.of(padded(tmp_path / "mr.dcm", mr, 9000, Modality="MR"), Preparation(PRESETS["mr"], 8))
+    assert prepared.levels.high == pytest.approx(np.percentile(np.arange(426), 99.5), abs=0.1)
+    assert prepared.slices[0].max() == 425
+    with pytest.raises(DataError, match="no pixel has a value"):
+        PreparedVolume.of(padded(tmp_path / "none.dcm", np.full((2, 2), 7, np.uint16), 7), whole)
+
+
+def test_padding_of_an_8_bit_picture_keeps_its_type(tmp_path: Path) -> None:
+    stored = np.array([[255, 0, 1, 3]], np.uint8)
+    volume = padded(tmp_path / "xray.dcm", stored, 255, position=None, Modality="CR")
+    assert (volume.array.dtype, volume.array.ravel().tolist(), volume.header.nodata) == (np.uint8, [2, 0, 1, 3], 2)
+    assert label_suffix(volume) == ".png"
 
 
 def test_monochrome1_is_inverted_except_for_ct(tmp_path: Path) -> None:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fabricate import write_png
 from fabricate.maps import write_tiff
 from sampeft.errors import DataError
 from sampeft.io import geotiff, label_suffix, raster, read_label_ids, read_volume, write_labels
+from sampeft.io.windows import glance, opened
 from sampeft.labels import LabelSet
 from sampeft.volume import IGNORE
 
@@ -168,3 +170,77 @@ def test_a_png_is_not_written_for_a_map(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"written as \.tif"):
         write_labels(tmp_path / "out.png", np.zeros((3, 4, 1), int), LABELS, image)
     assert not (tmp_path / "out.png").exists()
+
+
+WORLD_FILE = "0.2\n0.0\n0.0\n-0.2\n400000.1\n5700000.9\n"  # the middle of the first pixel
+WITH_NODATA = "<PAMDataset><PAMRasterBand band='1'><NoDataValue>0</NoDataValue></PAMRasterBand></PAMDataset>"
+
+
+@pytest.mark.parametrize(
+    ("ending", "world"), [("tif", "tfw"), ("jpg", "jgw"), ("png", "pgw"), ("tif", "TFW"), ("jpg", "wld")]
+)
+def test_a_place_in_a_world_file_is_read_by_every_path(ending: str, world: str, tmp_path: Path) -> None:
+    """N05: 0.2 m pixels whose upper left corner is (400000, 5700001) of ETRS89 / UTM 32N; the labels lie there, too."""
+    path = tmp_path / f"ortho.{ending}"
+    grey = np.random.default_rng(1).integers(1, 255, (12, 16, 3), dtype=np.uint8)
+    Image.fromarray(grey).save(path, quality=95)
+    plain = read_volume(path)
+    assert plain.header is None
+    path.with_suffix(f".{world}").write_text(WORLD_FILE)
+    path.with_suffix(".prj").write_text(rasterio.crs.CRS.from_epsg(25832).to_wkt(version="WKT1_ESRI"))
+    image = read_volume(path)
+    np.testing.assert_array_equal(image.array, plain.array)
+    assert tuple(image.header.transform)[:6] == pytest.approx((0.2, 0, 400000, 0, -0.2, 5700001))
+    assert image.header.crs.to_epsg() == 25832
+    assert glance(path) == ((12, 16), pytest.approx((0.2, 0.2)))
+    with opened(path) as source:
+        assert source.header.transform == image.header.transform
+        assert source.header.crs == image.header.crs
+        np.testing.assert_array_equal(source.read(0, 12)[0], image.array[:, :, 0])
+    written = write_labels(tmp_path / "labels.tif", np.ones((12, 16, 1), np.int16), LABELS, image)
+    assert read_volume(written).header.transform == image.header.transform
+
+
+@pytest.mark.parametrize("how", ["inside", "aux", "mask", "png"])
+def test_nodata_and_masks_beside_the_file_are_read_by_every_path(how: str, tmp_path: Path) -> None:
+    """N05: 3 of 10 columns were not measured."""
+    grey = np.random.default_rng(2).integers(1, 200, (1, 8, 10)).astype(np.uint8)
+    grey[:, :, :3] = 0
+    path = tmp_path / ("a.png" if how == "png" else "a.tif")
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False):
+        if how == "png":
+            write_png(path, grey[0])
+        else:
+            write_tiff(path, grey, **(PLACE | ({"nodata": 0} if how == "inside" else {})))
+        if how == "mask":
+            with rasterio.open(path, "r+") as file:
+                file.write_mask(grey[0] > 0)
+    if how in ("aux", "png"):
+        path.with_name(f"{path.name}.aux.xml").write_text(WITH_NODATA)
+    assert path.with_name("a.tif.msk").exists() == (how == "mask")
+    image = read_volume(path)
+    assert image.header.missing[..., 0].sum(axis=0).tolist() == [8] * 3 + [0] * 7
+    with opened(path) as source:
+        array, missing = source.read(2, 8)
+        np.testing.assert_array_equal(missing, image.header.missing[2:, :, 0])
+        np.testing.assert_array_equal(array, image.array[2:, :, 0])
+    labels = read_label_ids(path)
+    assert labels.header.nodata == (None if how == "mask" else 0)
+
+
+def test_statistics_beside_a_picture_say_nothing_of_it(tmp_path: Path) -> None:
+    """QGIS writes such for every picture that it shows."""
+    path = write_png(tmp_path / "a.png", np.arange(12, dtype=np.uint8).reshape(3, 4))
+    mean = "<Metadata><MDI key='STATISTICS_MEAN'>5</MDI></Metadata>"
+    said = WITH_NODATA.replace("<NoDataValue>0</NoDataValue>", mean)
+    path.with_name("a.png.aux.xml").write_text(said)
+    image = read_volume(path)
+    assert (image.header, label_suffix(image)) == (None, ".png")
+
+
+def test_a_coordinate_system_that_cannot_be_read_is_told_by_name(tmp_path: Path) -> None:
+    path = write_tiff(tmp_path / "a.tif", np.ones((1, 3, 4), np.uint8))
+    path.with_suffix(".tfw").write_text(WORLD_FILE)
+    path.with_suffix(".prj").write_text("nonsense")
+    with pytest.warns(UserWarning, match=r"a\.tif: a\.prj beside it holds no coordinate system that can be read"):
+        assert read_volume(path).header.crs is None

@@ -27,6 +27,7 @@ from sampeft.commands import predict
 from sampeft.data.cache import Preparation, PreparedVolume
 from sampeft.data.intensity import Intensity
 from sampeft.data.slices import Frame, largest
+from sampeft.data.values import Seen
 from sampeft.errors import SampeftError, UsageError
 from sampeft.io import read_volume
 from sampeft.labels import LabelSet
@@ -141,6 +142,36 @@ def test_a_second_run_leaves_finished_cases_and_makes_what_is_missing(
     (out / "predictions.json").unlink()
     assert main(command) == 2
     assert "p0.png: was not written by this run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("tile", [[], ["--tile", "16"]])
+def test_another_range_of_values_is_in_the_record_and_the_table(
+    tile: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """N02: a picture as those of training, the same in 16 bits, and a black one, whole and by windows."""
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "adapter.safetensors").write_bytes(b"weights")
+    seen = Seen(0, 255, ("picture",))
+    knowing = replace(segmenter().preparation, seen=seen)
+    monkeypatch.setattr(predict, "load", lambda *_, **__: replace(segmenter(), preparation=knowing))
+    grey = np.arange(1024).reshape(32, 32) // 4
+    write_png(tmp_path / "in/same.png", grey.astype(np.uint8))
+    write_png(tmp_path / "in/wide.png", (grey * 257).astype(np.uint16))
+    write_png(tmp_path / "in/zero.png", np.zeros((32, 32), np.uint8))
+    assert main(["predict", str(run), str(tmp_path / "in"), "--out", str(tmp_path / "out"), *tile]) == 0
+    said = {name: case["warnings"] for name, case in records(tmp_path / "out").items()}
+    wide = "wide.png: its values are 0..65535 (uint16), those of training were 0..255, and the recipe is window 0..255"
+    assert said["same"] == []
+    assert wide in said["wide"][0]
+    assert "zero.png: all its pixels have one value (0)" in said["zero"][0]
+    assert sum(wide in record.getMessage() for record in caplog.records) == 1
+    with (tmp_path / "out/cases.csv").open() as file:
+        assert {row["case"]: bool(row["message"]) for row in csv.DictReader(file)} == {
+            "same": False,
+            "wide": True,
+            "zero": True,
+        }
 
 
 def test_a_bad_case_is_told_at_the_end_and_in_the_tables(

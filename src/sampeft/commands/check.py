@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from sampeft.commands.train import check_intensity, parse_map, say
@@ -11,9 +12,10 @@ from sampeft.configs.check import Config
 from sampeft.data import open_dataset
 from sampeft.data.case import Dataset
 from sampeft.data.check import CheckReport, Fault, check_dataset
-from sampeft.data.intensity import Intensity, choose, preset, with_bands
+from sampeft.data.intensity import Intensity
+from sampeft.data.recipe import chosen_intensity
 from sampeft.errors import DataError
-from sampeft.io import read_volume, write_atomically
+from sampeft.io import write_atomically
 from sampeft.progress import bar
 
 _SHOWN = 10  # faults of one kind in the table for people; --json has all
@@ -25,11 +27,12 @@ def check_names(config: Config) -> None:
 
 def run(config: Config) -> int:
     check_names(config)
-    named = None if config.intensity == "auto" else preset(config.intensity, config.bands)
     dataset = open_dataset(config.data, config.layout, parse_map(config.map))
+    name, recipe = config.intensity, None
+    with suppress(DataError):  # that no image can be read is told of each of them
+        name, recipe = chosen_intensity(config.intensity, config.bands, dataset.cases, dataset.modality)
     with bar("checking", sum(len(case.files) for case in dataset.cases)) as shown:
-        report = check_dataset(dataset, progress=shown, side=config.side, recipe=named, leaks=True)
-    name, recipe = (config.intensity, named) if named else _fitting(dataset, config.bands)
+        report = check_dataset(dataset, progress=shown, side=config.side, recipe=recipe, leaks=True)
     intensity = f"{name}: {recipe}" if recipe else None
     content = {"data": dataset.name, "intensity": intensity, **report.to_json()}
     written = []
@@ -79,17 +82,6 @@ def _listed(faults: Sequence[Fault]) -> list[str]:
 def _span(values: Sequence[float]) -> str:
     low, middle, high = values
     return f"{low:g}" if low == high else f"{low:g}..{middle:g}..{high:g}"
-
-
-def _fitting(dataset: Dataset, bands: str | None) -> tuple[str, Intensity | None]:
-    """The recipe that training would choose: the one that fits the first image that can be read, if one can."""
-    for file in (file for case in dataset.cases for file in case.files):
-        try:
-            name, recipe = choose(read_volume(file.image), dataset.modality)
-        except DataError:  # a fault that the report lists
-            continue
-        return name, with_bands(recipe, bands)
-    return "none", None
 
 
 def _write_sheet(dataset: Dataset, path: Path, name: str, recipe: Intensity, report: CheckReport) -> bool:

@@ -17,6 +17,7 @@ from sampeft.data.cache import PreparedVolume
 from sampeft.data.case import Case, Dataset
 from sampeft.data.check import check_dataset
 from sampeft.data.folds import fold_of
+from sampeft.data.intensity import Intensity
 from sampeft.data.pairing import pair_files
 from sampeft.errors import UsageError
 from sampeft.evaluation import Array, Look, Predictor, score_cases, score_maps
@@ -68,14 +69,14 @@ def _evaluate(config: Config, protocol: Protocol) -> int:
     return 1 if evaluation.meta.get("failed") else 0
 
 
-def checked_cases(dataset: Dataset, split: str) -> Sequence[Case]:
-    """The labelled cases of a split, after `check`; faults stop here."""
+def checked_cases(dataset: Dataset, split: str, recipe: Intensity | None = None) -> Sequence[Case]:
+    """The labelled cases of a split, after `check`; faults stop here. recipe: whose bands the images must have."""
     fold = fold_of(dataset, split)
     cases = fold[1] if fold else dataset.split(split)
     if not cases:
         raise UsageError(f"{dataset.root}: split '{split}' has no cases; splits: {', '.join(dataset.splits) or 'none'}")
     with bar("checking", len(cases)) as shown:
-        check_dataset(dataset, cases, shown).raise_on_errors()
+        check_dataset(dataset, cases, shown, recipe=recipe).raise_on_errors()
     return cases
 
 
@@ -88,7 +89,7 @@ def evaluate_run(config: Config, protocol: Protocol = PROTOCOLS["default"]) -> E
     segmenter = load(runs, weights=config.weights, last=config.last, refiner=refiner, views=config.views)
     dataset = open_dataset(config.data, config.layout, parse_map(config.map))
     same_labels(segmenter.labels, dataset, config.run)
-    cases = checked_cases(dataset, config.split)
+    cases = checked_cases(dataset, config.split, segmenter.preparation.intensity)
     cut_of(segmenter, cases)  # what is refused is refused before anything is looked at
     seen = trained_on(runs, dataset, cases)
     if seen:

@@ -11,11 +11,12 @@ import torch
 
 from sampeft.backbones import RANDOM, Backbone, backbone, check_weights, load_backbone
 from sampeft.commands.evaluate import checked_cases, examples, write_results
-from sampeft.commands.train import check_intensity, chosen_intensity, parse_map, say
+from sampeft.commands.train import check_intensity, parse_map, say
 from sampeft.configs.oracle import Config, Masks
 from sampeft.data import open_dataset
 from sampeft.data.cache import Preparation
 from sampeft.data.case import Case, Dataset
+from sampeft.data.recipe import chosen_intensity
 from sampeft.errors import UsageError
 from sampeft.evaluation import Look
 from sampeft.io import write_atomically
@@ -50,7 +51,7 @@ def run(config: Config) -> int:
     settings = mask_settings(config.masks, spec)
     dataset = open_dataset(config.data, config.layout, parse_map(config.map))
     cases = checked_cases(dataset, config.split)
-    _, recipe = chosen_intensity(config.intensity, config.bands, cases[0], dataset.modality)
+    _, recipe = chosen_intensity(config.intensity, config.bands, cases, dataset.modality)
     model = SemanticSam(load_backbone(config.backbone, config.weights), dataset.labels, config.side or spec.native_side)
     if torch.cuda.is_available():
         model.cuda()

@@ -6,10 +6,11 @@ import json
 
 from sampeft.backbones import backbone, load_backbone
 from sampeft.commands.train import check_names as check_names
-from sampeft.commands.train import chosen_denoiser, chosen_intensity, model_of, parse_map, say, split_cases
+from sampeft.commands.train import chosen_denoiser, model_of, parse_map, say, split_cases
 from sampeft.configs.plan import Config
 from sampeft.data import open_dataset
 from sampeft.data.cache import Preparation
+from sampeft.data.recipe import chosen_intensity
 from sampeft.errors import UsageError
 from sampeft.peft import attach
 from sampeft.peft.warm_start import start_from
@@ -36,7 +37,7 @@ def plan_command(config: Config) -> Plan:
     denoise = chosen_denoiser(config)
     dataset = open_dataset(config.data, config.layout, parse_map(config.map))
     cases, held_out = split_cases(dataset, config.split, config.held_out, config.training.seed, config.cases)
-    _, recipe = chosen_intensity(config.intensity, config.bands, cases[0], dataset.modality)
+    _, recipe = chosen_intensity(config.intensity, config.bands, cases, dataset.modality)
     preparation = Preparation(recipe, side, config.plane, config.context, config.context_mm, denoise)
     workload = workload_of(dataset, cases, held_out, preparation)
     say(f"data      {dataset.name}: {workload.slices} slices to train on, {workload.held_out_slices} held out")

@@ -55,7 +55,7 @@ def _refine(config: Config) -> int:
     if tested := sorted(set(ids) & set(dataset.splits.get("test", ()))):
         say(f"warning   {', '.join(tested[:5])}: listed as test cases; do not score on them what is fitted on them")
     cases = [known[name] for name in ids]
-    check_dataset(dataset, cases).raise_on_errors()
+    check_dataset(dataset, cases, recipe=segmenter.preparation.intensity).raise_on_errors()
     names = [config.refiner] if config.refiner else list(REFINERS)
     if cut := cut_of(segmenter, cases):
         if not config.refiner:

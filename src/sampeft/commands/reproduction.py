@@ -21,13 +21,14 @@ from sampeft.commands.finished_runs import finished as finished
 from sampeft.commands.finished_runs import write_json as write_json
 from sampeft.commands.oracle import mask_settings as settings_with
 from sampeft.commands.oracle import score
-from sampeft.commands.train import chosen_intensity, say, train
+from sampeft.commands.train import say, train
 from sampeft.configs.oracle import Masks
 from sampeft.configs.train import Config as TrainConfig
 from sampeft.data import open_dataset
 from sampeft.data.cache import Preparation
 from sampeft.data.case import Case, Dataset
 from sampeft.data.folds import fold_of
+from sampeft.data.recipe import chosen_intensity
 from sampeft.errors import UsageError, WeightsError
 from sampeft.evaluation import Look, score_cases, telling_slice
 from sampeft.labels import BACKGROUND, LabelSet
@@ -311,7 +312,7 @@ def _scored_baseline(place: Place, row: Row) -> Evaluation:
     say(f"scoring   {row.heading}")
     fold = fold_of(place.dataset, place.splits[0])
     training = fold[0] if fold else place.dataset.split(place.splits[0])
-    _, recipe = chosen_intensity("auto", None, place.cases[0], place.dataset.modality)
+    _, recipe = chosen_intensity("auto", None, place.cases, place.dataset.modality)
     preparation = Preparation(recipe, _BASELINE_SIDE)
     meta = {"model": row.heading, "data": place.dataset.name, "split": place.split, "oracle": baseline.is_oracle}
     meta["baseline"] = row.method
@@ -364,7 +365,7 @@ def oracle_of(place: Place, row: Row) -> tuple[Oracle, Preparation] | None:
     model = SemanticSam(loaded, place.dataset.labels, loaded.spec.native_side)
     if torch.cuda.is_available():
         model.cuda()
-    _, recipe = chosen_intensity("auto", None, place.cases[0], place.dataset.modality)
+    _, recipe = chosen_intensity("auto", None, place.cases, place.dataset.modality)
     return Oracle(model, (PROTOCOLS["masks"],), mask_settings(place, row)), Preparation(recipe, model.side)
 
 

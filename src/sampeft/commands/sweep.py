@@ -13,12 +13,13 @@ from sampeft.commands.finished_runs import differences, plain_settings, settings
 from sampeft.commands.sweep_results import write_ranking
 from sampeft.commands.sweep_runs import Part, StoppedError, Sweep, claim, failures, held, work
 from sampeft.commands.train import check_names as check_names_of_training
-from sampeft.commands.train import chosen_intensity, parse_map, say, split_cases
+from sampeft.commands.train import parse_map, say, split_cases
 from sampeft.configs.sweep import Config
 from sampeft.configs.train import Config as TrainConfig
 from sampeft.data import open_dataset
 from sampeft.data.case import Case, Dataset
 from sampeft.data.folds import fold_of
+from sampeft.data.recipe import chosen_intensity
 from sampeft.errors import UsageError, unknown_name
 from sampeft.metrics.protocols import protocol_of
 from sampeft.report.tables import markdown_table
@@ -85,14 +86,14 @@ def planned(config: Config) -> Sweep:
     for setting in configs.values():
         check_names_of_training(setting)
     # Folds begin with other cases, whose first image alone would choose; it must be one choice for all runs.
-    first = next(iter(parts.values())).dataset.split("train")[0]
+    first = next(iter(parts.values())).dataset.split("train")
     resolved = {name: with_one_intensity(setting, first, dataset.modality) for name, setting in configs.items()}
     return Sweep(config.out, plan, resolved, parts, protocol)
 
 
-def with_one_intensity(config: TrainConfig, case: Case, modality: str) -> TrainConfig:
-    """`auto` replaced by what it comes to for a case."""
-    name, recipe = chosen_intensity(config.intensity, config.bands, case, modality)
+def with_one_intensity(config: TrainConfig, cases: Sequence[Case], modality: str) -> TrainConfig:
+    """`auto` replaced by what it comes to for these cases."""
+    name, recipe = chosen_intensity(config.intensity, config.bands, cases, modality)
     bands = config.bands or (",".join(map(str, recipe.bands)) if recipe.bands else None)
     return replace(config, intensity=name, bands=bands)
 

@@ -20,14 +20,15 @@ from sampeft.data.cache import Preparation, fingerprint, prepare
 from sampeft.data.case import Case, Dataset
 from sampeft.data.check import check_dataset
 from sampeft.data.folds import drawn, fold_of, hold_out
-from sampeft.data.intensity import PRESETS, Intensity, choose, preset, with_bands
+from sampeft.data.intensity import PRESETS, preset
+from sampeft.data.recipe import chosen_intensity
 from sampeft.data.scale import Scale
 from sampeft.data.slices import PLANES
 from sampeft.denoise import DENOISERS, Denoise
 from sampeft.denoise.dncnn import FILE as DENOISER
 from sampeft.errors import UsageError, unknown_name
 from sampeft.heads import HEADS
-from sampeft.io import read_volume, sha256, write_atomically
+from sampeft.io import sha256, write_atomically
 from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
 from sampeft.one_writer import one_writer
@@ -120,14 +121,6 @@ def split_cases(
     return [cases[i] for i in train], held
 
 
-def chosen_intensity(asked: str, bands: str | None, case: Case, modality: str) -> tuple[str, Intensity]:
-    """Name and recipe: as asked, or with `auto` by the first image of a case."""
-    if asked != "auto":
-        return asked, preset(asked, bands)
-    name, recipe = choose(read_volume(case.files[0].image), modality)
-    return name, with_bands(recipe, bands)
-
-
 def chosen_denoiser(config: Config) -> Denoise | None:
     """As asked. Raises UsageError for options without a denoiser, and what the denoiser itself raises."""
     given = {"weights": str(config.denoise_weights)} if config.denoise_weights else {}
@@ -175,8 +168,9 @@ def _train(config: Config, dataset: Dataset | None) -> Result:
             say(f"already complete: {resumed.position.step} steps; run: {config.out}")
             return Result.of(resumed.position)
         say(f"resume    at step {resumed.position.step}, after {resumed.position.seconds / 60:.1f} minutes")
+    name, recipe = chosen_intensity(config.intensity, config.bands, cases, dataset.modality)
     with bar("checking", len(cases) + len(held_out)) as shown:
-        report = check_dataset(dataset, [*cases, *held_out], shown, side=side)
+        report = check_dataset(dataset, [*cases, *held_out], shown, side=side, recipe=recipe)
     for fault in report.faults:
         if fault.severity == "warning":
             say(f"warning   {fault.file}: {fault.problem}; {fault.fix}")
@@ -185,7 +179,6 @@ def _train(config: Config, dataset: Dataset | None) -> Result:
         say(f"note      {note}")
     say(report.table())
 
-    name, recipe = chosen_intensity(config.intensity, config.bands, cases[0], dataset.modality)
     if not dataset.labels.has_background and recipe.crop == "body":
         raise UsageError(
             f"intensity '{name}' crops to the body, but the label map has no background for what is outside"
@@ -210,7 +203,10 @@ def _train(config: Config, dataset: Dataset | None) -> Result:
 
     config.out.mkdir(parents=True, exist_ok=True)
     denoise = kept_in(config.out, denoise)
-    preparation = Preparation(recipe, side, config.plane, config.context, config.context_mm, denoise)
+    plane = report.plane if config.plane == "auto" else config.plane
+    preparation = Preparation(recipe, side, plane, config.context, config.context_mm, denoise)
+    if plane != "auto":
+        say(f"plane     {plane} slices{', by the spacing of most volumes' if config.plane == 'auto' else ''}")
     if denoise:
         say(f"denoise   {denoise.identity}")
     settings = known_settings(config, dataset, cases, held_out) | {
@@ -234,6 +230,7 @@ def _train(config: Config, dataset: Dataset | None) -> Result:
         for line in expected.lines(short=True):
             say(line)
 
+    knowing = replace(preparation, seen=report.seen)
     description = {
         "backbone": config.backbone,
         "weights_sha256": loaded.digest,
@@ -246,7 +243,7 @@ def _train(config: Config, dataset: Dataset | None) -> Result:
         "trainable": attached.trainable,
         "total": attached.total,
         "label_map": dataset.labels.to_json(),
-        "preparation": preparation.to_json(),
+        "preparation": knowing.to_json(),
         "metric_policy": "default",
         **Scale.of([file.image for case in cases for file in case.files], preparation).to_json(),
         "seed": config.training.seed,

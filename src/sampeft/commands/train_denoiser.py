@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sampeft.commands.train import chosen_intensity, parse_map, say, split_cases
+from sampeft.commands.train import parse_map, say, split_cases
 from sampeft.configs.train import Config
 from sampeft.data import DATASETS, open_dataset
 from sampeft.data.case import Case, ImageFile
@@ -17,6 +17,7 @@ from sampeft.data.folds import hold_out
 from sampeft.data.noise import NOISES, noise, noisy
 from sampeft.data.pairing import image_files, series_folders
 from sampeft.data.prepared import Preparation, PreparedVolume
+from sampeft.data.recipe import chosen_intensity
 from sampeft.denoise import denoiser
 from sampeft.denoise.dncnn import FILE
 from sampeft.denoise.scores import NOISY, Picture, Score, Spoil, figure_denoising, score, tuned
@@ -54,7 +55,7 @@ def _train_denoiser(config: Config) -> Trained:
 
     cases, held_out, modality = image_cases(config)
     say(f"images    {len(cases)} cases to train on, {len(held_out)} held out")
-    name, recipe = chosen_intensity(config.intensity, config.bands, cases[0], modality)
+    name, recipe = chosen_intensity(config.intensity, config.bands, cases, modality)
     say(f"intensity {name}: {recipe}")
     preparation = Preparation(recipe, CROP, config.plane)
     with bar("reading") as shown:

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -20,8 +20,9 @@ from sampeft.data.prepared import Preparation as Preparation
 from sampeft.data.prepared import PreparedVolume as PreparedVolume
 from sampeft.data.truth import read_labels
 from sampeft.errors import DataError
-from sampeft.io import read_volume, sha256
+from sampeft.io import geotiff, read_volume, sha256
 from sampeft.io.fetched import check_fetched
+from sampeft.io.windows import looks_like_picture
 from sampeft.store import check_files, make_entry, open_entry, seal, writable_cache
 from sampeft.volume import IGNORE
 
@@ -79,13 +80,15 @@ def fingerprint(cases: Sequence[Case]) -> str:
 
 
 def digest_of(path: Path) -> str:
-    """Of a file; of all files of a series' folder; of a header and the file of pixels beside it. Raises DataError for a link to
-    nothing."""
+    """Of a file; of all files of a series' folder; of a header and the file of pixels beside it; of a raster and the files
+    beside it that describe it. Raises DataError for a link to nothing."""
     check_fetched(path)
     if path.is_dir():
         parts = sorted(p for p in path.iterdir() if p.is_file())
     elif path.suffix.lower() in _TWO_FILES:
         parts = sorted(p for p in path.parent.iterdir() if p.is_file() and p.name.startswith(f"{path.stem}."))
+    elif looks_like_picture(path) and geotiff.is_described_beside(path):
+        parts = [path, *geotiff.side_files(path)]
     else:
         parts = [path]
     digests = []
@@ -140,7 +143,7 @@ def prepare(
 
 def _described(preparation: Preparation) -> dict[str, Any]:
     """Of a preparation all that the slices depend on: not where a denoiser's weights are kept, only their content."""
-    content = preparation.to_json()
+    content = replace(preparation, seen=None).to_json()
     return content if preparation.denoise is None else {**content, "denoise": preparation.denoise.identity}
 
 

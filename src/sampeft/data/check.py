@@ -13,13 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from sampeft.data.case import Case, Dataset, ImageFile
-from sampeft.data.facts import FileFacts, notes, summary
-from sampeft.data.intensity import Intensity, choose, count_no_numbers
+from sampeft.data.facts import FileFacts, notes, seen_in, summary, usual_plane
+from sampeft.data.intensity import NO_NUMBERS, Intensity, choose, count_no_numbers, select_bands
 from sampeft.data.pairing import image_files
 from sampeft.data.truth import GRID_TOLERANCE_VOXELS as GRID_TOLERANCE_VOXELS
 from sampeft.data.truth import count_channels, read_truth
 from sampeft.data.truth import on_image_grid as on_image_grid
 from sampeft.data.truth import read_labels as read_labels
+from sampeft.data.values import Seen, is_constant
 from sampeft.errors import DataError, unforeseen
 from sampeft.io import read_volume
 from sampeft.volume import IGNORE, LabelVolume, Volume
@@ -54,7 +55,8 @@ class CheckReport:
     """What a check found.
 
     ignored: pixels without a truth. splits: cases of each split, of those that were looked at. notes: what is no fault
-    but good to know. summary: sizes, spacing and intensity as `facts.summary` gives them.
+    but good to know. summary: sizes, spacing and intensity as `facts.summary` gives them. plane: that most volumes ask for by
+    their spacing, `auto` without any. seen: what a run trained on the files has seen.
     """
 
     root: Path
@@ -66,6 +68,8 @@ class CheckReport:
     splits: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     summary: dict[str, Any] = field(default_factory=dict)
+    plane: str = "auto"
+    seen: Seen | None = None
 
     @property
     def errors(self) -> tuple[Fault, ...]:
@@ -133,7 +137,7 @@ def check_dataset(
     """Open every image and label of the cases (all of them by default) and list what is wrong.
 
     progress: called with (files done, files). side: pixels of the network's input, to find structures that vanish at
-    that size; recipe: what the body is cut out with then, chosen from each file by default. leaks: also look for images
+    that size. recipe: whose bands each image must have, and that the body is cut out with. leaks: also look for images
     of different splits that look alike. Faults come in the order of the cases, those of the whole set last.
     """
     chosen = dataset.cases if cases is None else tuple(cases)
@@ -201,6 +205,8 @@ def check_dataset(
         splits={name: len(ids) for name, ids in splits.items()},
         notes=tuple(told),
         summary=summary(facts),
+        plane=usual_plane(facts),
+        seen=seen_in(facts),
     )
 
 
@@ -216,7 +222,12 @@ def _check_file(
         image = read_volume(file.image)
         if bad := count_no_numbers(image):
             fix = "they are read as the lowest level; replace them by the value of air or of no data"
-            found.faults.append(Fault(file.image, f"{bad} values are NaN or infinite", fix, "warning"))
+            found.faults.append(Fault(file.image, f"{bad} values are {NO_NUMBERS}", fix, "warning"))
+        if recipe:
+            select_bands(image, recipe.bands)
+        if is_constant(image):
+            fix = "nothing can be learned or scored there; export it again or leave it out"
+            found.faults.append(Fault(file.image, "all its pixels have one value", fix, "warning"))
         if leaks:
             from sampeft.data.leaks import image_print
 

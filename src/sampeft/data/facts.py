@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -14,14 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from sampeft.data.case import ImageFile
-from sampeft.data.intensity import extremes, nodata_value, without_value
-from sampeft.data.slices import SliceView
+from sampeft.data.slices import PICTURE, SliceView
+from sampeft.data.values import Levels, Seen
 from sampeft.labels import LabelSet
 from sampeft.volume import Volume
 
-PERCENTILES = (1.0, 50.0, 99.0)
-_SAMPLE = 200_000  # pixels of a file that its percentiles are taken from
 _LEVELS = ("lowest", "p1", "median", "p99", "highest")
+PLANES = ("axial", "coronal", "sagittal")
 _AXES = ("across", "down", "along")  # slice after slice, row after row, column after column
 
 
@@ -29,17 +27,18 @@ _AXES = ("across", "down", "along")  # slice after slice, row after row, column 
 class FileFacts:
     """What is measured of one file.
 
-    size, spacing_mm: slices, rows, columns; spacing None for a raster image. levels: minimum, percentiles 1, 50 and
-    99 (of every n-th pixel of a large file), maximum; pixels without a value left out. digest: of the pixels.
+    size, spacing_mm: slices, rows, columns; spacing None for a raster image. plane: as of `SliceView`, by the spacing.
+    digest: of the pixels.
     row, column: mean position of each class in slices as they are looked at (at most 24 of them), NaN where absent.
     """
 
     file: ImageFile
     size: tuple[int, int, int]
     spacing_mm: tuple[float, float, float] | None
+    plane: str
     bands: int
     dtype: str
-    levels: tuple[float, ...]
+    levels: Levels
     digest: str
     row: npt.NDArray[np.float64]
     column: npt.NDArray[np.float64]
@@ -49,26 +48,17 @@ class FileFacts:
         """channels: (I, J, K) class channels or IGNORE on the grid of the image."""
         view = SliceView.of(image)
         slices = view.slices(channels)
-        flat = image.array.ravel(order="K")
-        bands = image.array.shape[3] if image.array.ndim == 4 else 1
-        step = max(1, flat.size // _SAMPLE)
-        while math.gcd(step, bands) > 1:  # else some bands would be left out
-            step += 1
-        kept = flat[::step]
-        nodata = nodata_value(image)
-        lowest, highest = extremes(flat, nodata)
-        known = kept[~without_value(kept, nodata)]
-        middle = np.percentile(known, PERCENTILES) if known.size else [np.nan] * 3
         digest = hashlib.blake2b(str(image.array.shape).encode(), digest_size=16)
-        digest.update(flat.data)
+        digest.update(image.array.ravel(order="K").data)
         row, column = _positions(slices[:: -(-len(slices) // 24)], classes)
         return cls(
             file=file,
             size=(slices.shape[0], slices.shape[1], slices.shape[2]),
             spacing_mm=None if image.is_raster else view.spacing_mm,
-            bands=bands,
+            plane=view.plane,
+            bands=image.array.shape[3] if image.array.ndim == 4 else 1,
             dtype=str(image.array.dtype),
-            levels=(lowest, *map(float, middle), highest),
+            levels=Levels.of(image),
             digest=digest.hexdigest(),
             row=row,
             column=column,
@@ -89,7 +79,8 @@ def _positions(slices_SHW: npt.NDArray[Any], classes: int) -> tuple[npt.NDArray[
 
 
 def summary(facts: Sequence[FileFacts]) -> dict[str, Any]:
-    """Over all files [lowest, median, highest] of sizes, spacing in mm and grey levels; and how many have which type."""
+    """Over all files [lowest, median, highest] of sizes, spacing in mm and grey levels; and how many have which type, and which
+    plane by their spacing."""
 
     def over(values: Sequence[float]) -> list[float]:
         return [round(float(v), 4) for v in (min(values), np.median(values), max(values))]
@@ -104,6 +95,7 @@ def summary(facts: Sequence[FileFacts]) -> dict[str, Any]:
         ),
         "spacing_mm": spacing,
         "intensity": dict(zip(_LEVELS, map(over, zip(*(f.levels for f in facts), strict=True)), strict=True)),
+        "planes": dict(Counter(f.plane for f in facts).most_common()),
         "types": dict(Counter(f.dtype + (f" x {f.bands} bands" if f.bands > 1 else "") for f in facts).most_common()),
     }
 
@@ -127,7 +119,33 @@ def notes(facts: Sequence[FileFacts], labels: LabelSet, modality: str) -> list[s
     for bands in sorted({f.bands for f in facts} - {1, 3}):
         chosen = "bands 1, 2 and 3 are" if bands > 3 else "band 1 is"
         found.append(f"images have {bands} bands: {chosen} looked at unless others are chosen with --bands")
+    planes = [(f.plane, f) for f in facts if f.plane != PICTURE]
+    if len({plane for plane, _ in planes}) > 1:
+        chosen = usual_plane(facts)
+        parts = [
+            f"{len(of_plane)} {plane} (such as {of_plane[0].file.image.name})"
+            for plane in PLANES
+            if (of_plane := [f for own, f in planes if own == plane])
+        ]
+        found.append(
+            f"by their spacing the slices of the volumes are {', '.join(parts)}: all are looked at in {chosen} ones unless "
+            "another plane is chosen with --plane"
+        )
     return found + _upside_down(facts, labels)
+
+
+def usual_plane(facts: Sequence[FileFacts]) -> str:
+    """The plane that most volumes ask for by their spacing, of equally many the first of PLANES; `auto` without volumes."""
+    counts = Counter(f.plane for f in facts if f.plane != PICTURE)
+    return max(PLANES, key=lambda plane: counts[plane]) if counts else "auto"
+
+
+def seen_in(facts: Sequence[FileFacts]) -> Seen | None:
+    """What a run that is trained on these files has seen; None without any."""
+    if not facts:
+        return None
+    planes = tuple(plane for plane in (*PLANES, PICTURE) if any(f.plane == plane for f in facts))
+    return Seen(min(f.levels.p1 for f in facts), max(f.levels.p99 for f in facts), planes)
 
 
 _ENOUGH = 5  # files that a note on all of them needs

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -78,6 +76,9 @@ PRESETS: dict[str, Intensity] = {
 }
 
 _CT_WORDS = {"ct-lung": ("lung", "chest", "thorax"), "ct-brain": ("brain", "head"), "ct-bone": ("bone", "spine")}
+NO_NUMBERS = "NaN, infinite or beyond 1e30"
+"""What floating values are that measure nothing."""
+_LARGEST = 1e30
 _AIR_HU = -300.0  # between lung or room air and fat
 _CT_BELOW_HU = -200.0  # only CT holds such values
 
@@ -106,7 +107,7 @@ def choose(volume: Volume, modality: str = "") -> tuple[str, Intensity]:
     """
     words = modality.lower()
     if not volume.is_raster:
-        if extremes(volume.array)[0] <= _CT_BELOW_HU and not words.startswith("mr"):
+        if extremes(volume.array, nodata_value(volume))[0] <= _CT_BELOW_HU and not words.startswith("mr"):
             name = next((n for n, known in _CT_WORDS.items() if any(w in words for w in known)), "ct-abdomen")
         else:
             name = "mr" if words.startswith("mr") else "percentile"
@@ -158,11 +159,16 @@ def not_measured(volume: Volume) -> npt.NDArray[np.bool_] | None:
 
 
 def without_value(array: Array, nodata: float | None) -> npt.NDArray[np.bool_]:
-    """Where an array is NaN, infinite, or has the no-data value; of its own shape."""
-    missing = ~np.isfinite(array) if array.dtype.kind == "f" else np.zeros(array.shape, dtype=bool)
+    """Where an array holds no measurement, or has the no-data value; of its own shape."""
+    missing = _no_number(array) if array.dtype.kind == "f" else np.zeros(array.shape, dtype=bool)
     if nodata is not None and np.isfinite(nodata):
         missing |= array == nodata
     return missing
+
+
+def _no_number(array: Array) -> npt.NDArray[np.bool_]:
+    """Where a floating array is NaN, infinite, or as large as no measurement is, only fill values such as -3.4e38."""
+    return ~((array > -_LARGEST) & (array < _LARGEST))
 
 
 def extremes(array: Array, nodata: float | None = None) -> tuple[float, float]:
@@ -173,7 +179,7 @@ def extremes(array: Array, nodata: float | None = None) -> tuple[float, float]:
 
 
 def count_no_numbers(volume: Volume) -> int:
-    """How many values are NaN or infinite, those aside that the file declares as no data.
+    """How many values are `NO_NUMBERS`, those aside that the file declares as no data.
 
     Raises DataError when no pixel has a value.
     """
@@ -181,39 +187,15 @@ def count_no_numbers(volume: Volume) -> int:
     if volume.array.dtype.kind != "f" and nodata is None and missing is None:
         return 0
     if without_value(volume.array, nodata).all() or (missing is not None and missing.all()):
-        raise DataError(f"{volume.path}: no pixel has a value (all are NaN, infinite or no data); leave the file out")
+        raise DataError(f"{volume.path}: no pixel has a value (all are {NO_NUMBERS}, or no data); leave the file out")
     if volume.array.dtype.kind != "f":
         return 0
-    wrong = ~np.isfinite(volume.array)
-    if nodata is not None and np.isnan(nodata):
-        wrong &= ~np.isnan(volume.array)
+    wrong = _no_number(volume.array)
+    if nodata is not None:
+        wrong &= ~np.isnan(volume.array) if np.isnan(nodata) else volume.array != nodata
     if missing is not None:
         wrong &= ~(missing if wrong.ndim == 3 else missing[..., None])
     return int(wrong.sum())
-
-
-def examine(volume: Volume, recipe: Intensity) -> None:
-    """Warn once per file of values that are no numbers, and of values that the recipe's window was not made for.
-
-    Raises DataError when no pixel has a value.
-    """
-    if count := count_no_numbers(volume):
-        warn_once(f"{volume.path}: {count} values are NaN or infinite; they are read as the lowest level")
-    if recipe.kind == "window" and volume.array.size:
-        every = max(1, volume.array.shape[2] // 8)
-        low, high = extremes(volume.array[:, :, ::every], nodata_value(volume))
-        if 0 <= low < high and (recipe.low < 0 or (high <= 1 and recipe.high > 2)):
-            unit = "Hounsfield units, where air is -1000" if recipe.low < 0 else "stored units"
-            warn_once(
-                f"{volume.path}: its values are {low:g}..{high:g}, but the recipe is a window of "
-                f"{recipe.low:g}..{recipe.high:g} in {unit}; give the image as it was before any scaling"
-            )
-
-
-@cache
-def warn_once(text: str) -> None:
-    """A warning on stderr, the first time only."""
-    logging.getLogger("sampeft").warning("warning: %s", text)
 
 
 @dataclass(frozen=True)
@@ -235,8 +217,9 @@ class Levels:
         """What `apply` gives, but (1, H, W) for a grey slice."""
         low, high = np.asarray(self.low, dtype=np.float32), np.asarray(self.high, dtype=np.float32)
         scaled = slice_HWC.astype(np.float32)
-        scaled -= low
-        scaled /= np.maximum(high - low, np.float32(1e-6))
+        with np.errstate(over="ignore", invalid="ignore"):  # of fill values, which become 0 below
+            scaled -= low
+            scaled /= np.maximum(high - low, np.float32(1e-6))
         np.clip(scaled, 0.0, 1.0, out=scaled)
         if slice_HWC.dtype.kind == "f" or self.nodata is not None:
             scaled[without_value(slice_HWC, self.nodata)] = 0.0

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from sampeft.data.intensity import Intensity, Levels, examine, measure, nodata_value, not_measured, select_bands
-from sampeft.data.slices import PLANES, Frame, SliceView
+from sampeft.data.intensity import Intensity, Levels, measure, nodata_value, not_measured, select_bands
+from sampeft.data.slices import PICTURE, PLANES, Frame, SliceView
+from sampeft.data.values import Seen, examine, warn
 from sampeft.denoise import Denoise, Denoiser
 from sampeft.errors import DataError, UsageError, unknown_name
 from sampeft.options import check_ranges, number, read_options
@@ -31,6 +32,7 @@ class Preparation:
     context_mm: how far the neighbours are away; the nearest slices are taken, in a stack of thick slices perhaps the
     slice itself. None: the next slices, at any spacing. Beyond the ends of a volume its last slice is repeated.
     denoise: what each slice goes through on the file's own grid, after the intensity recipe and before it is scaled.
+    seen: what the run was trained on, so that an image of another kind is told of; it changes no pixel.
     """
 
     intensity: Intensity
@@ -39,6 +41,7 @@ class Preparation:
     context: Literal["repeat", "neighbours"] = "repeat"
     context_mm: float | None = None
     denoise: Denoise | None = None
+    seen: Seen | None = None
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -51,12 +54,15 @@ class Preparation:
                 f"context_mm is {self.context_mm:g}; it is a distance above 0 and goes with the context 'neighbours'"
             )
 
+    def as_shown(self, stack: bool) -> Preparation:
+        """The same for an array of a picture, or of a `stack` of slices, which are looked at as they are."""
+        seen = replace(self.seen, planes=()) if self.seen and stack else self.seen
+        return replace(self, plane="axial" if stack else self.plane, seen=seen)
+
     def to_json(self) -> dict[str, Any]:
-        """What `from_json` reads; without a denoiser as older versions wrote and read it."""
+        """What `from_json` reads; without a denoiser and what was seen as older versions wrote and read it."""
         content = asdict(self)
-        if self.denoise is None:
-            del content["denoise"]
-        return content
+        return {key: value for key, value in content.items() if value is not None or key not in ("denoise", "seen")}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], folder: Path | None = None) -> Preparation:
@@ -74,7 +80,8 @@ class PreparedVolume:
 
     slices: (S, H, W) or (S, H, W, 3) stored values of the bands that are looked at. reach: how many slices away the
     neighbours are that the first and the third channel show; None: the slice is repeated. noise: (levels (C, H, W) of
-    the box, slice) -> the same with noise, before the denoiser; for measuring how much noise a model bears.
+    the box, slice) -> the same with noise, before the denoiser; for measuring how much noise a model bears. warnings: what
+    is odd about the file, in words.
     """
 
     volume: Volume
@@ -85,6 +92,7 @@ class PreparedVolume:
     reach: int | None = None
     denoiser: Denoiser | None = None
     noise: Callable[[torch.Tensor, int], torch.Tensor] | None = None
+    warnings: tuple[str, ...] = ()
     _kept: dict[int, torch.Tensor] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @classmethod
@@ -96,8 +104,9 @@ class PreparedVolume:
         recipe = preparation.intensity
         view = SliceView.of(volume, preparation.plane)
         slices = view.slices(select_bands(volume, recipe.bands))
-        if not quiet:
-            examine(volume, recipe)
+        warnings = (
+            () if quiet else (*examine(volume, recipe, preparation.seen), *_other_plane(volume, view, preparation))
+        )
         reach = None
         if preparation.context == "neighbours":
             if slices.ndim == 4:
@@ -111,7 +120,7 @@ class PreparedVolume:
         height, width = slices.shape[1:3]
         frame = Frame((height, width), levels.box, preparation.side)
         denoiser = preparation.denoise.build() if preparation.denoise else None
-        return cls(volume, view, slices, levels, frame, reach, denoiser)
+        return cls(volume, view, slices, levels, frame, reach, denoiser, warnings=warnings)
 
     def __len__(self) -> int:
         return len(self.slices)
@@ -162,3 +171,16 @@ class PreparedVolume:
     def image(self, index: int) -> torch.Tensor:
         """(3, side, side) in 0..1: the slice, or it between its neighbours."""
         return self.compact(index).expand(3, -1, -1).contiguous()
+
+
+def _other_plane(volume: Volume, view: SliceView, preparation: Preparation) -> tuple[str, ...]:
+    """A warning, which is given, too, of an image that asks for another plane than all that the run was trained on."""
+    planes, own = preparation.seen.planes if preparation.seen else (), SliceView.of(volume)
+    is_volume = own.plane != PICTURE and planes != (PICTURE,)
+    if not planes or own.plane in planes or (is_volume and view.spacing_mm[0] >= 0.99 * own.spacing_mm[0]):
+        return ()
+    what = "picture" if own.plane == PICTURE else f"volume of {own.plane} slices, {own.spacing_mm[0]:.3g} mm apart"
+    trained = " and ".join("pictures" if plane == PICTURE else f"{plane} slices" for plane in planes)
+    how = f"; it is looked at in {view.plane} ones" if own.plane != view.plane else "; look at the result with care"
+    warn([text := f"{volume.path}: is a {what}, but the run was trained on {trained}{how}"])
+    return (text,)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from sampeft.data.intensity import Intensity, Levels, measure, nodata_value, select_bands
+from sampeft.data.intensity import NO_NUMBERS, Intensity, Levels, measure, nodata_value, select_bands
 from sampeft.data.prepared import Preparation, PreparedVolume
 from sampeft.errors import DataError
 from sampeft.io.windows import Source
@@ -69,7 +69,7 @@ def _spread(source: Source) -> Part:
         part = source.read(top, min(top + _BLOCK, height))
         if not part[1].all():
             return part
-    raise DataError(f"{source.path}: no pixel has a value (all are NaN, infinite or no data); leave the file out")
+    raise DataError(f"{source.path}: no pixel has a value (all are {NO_NUMBERS}, or no data); leave the file out")
 
 
 def _extremes(source: Source, recipe: Intensity) -> tuple[float | tuple[float, ...], float | tuple[float, ...]]:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 PLANES = ("sagittal", "coronal", "axial", "auto")
 """Across the patient's axes x, y and z, or across the largest spacing."""
+PICTURE = "picture"
+"""What `SliceView.plane` is of a raster image."""
 _ROWS = 32  # of a block of logits: 14 classes of 512 columns are then 0.9 MB
 
 
@@ -30,11 +32,13 @@ class SliceView:
 
     Axial slices show the patient's anterior side at the top and the right side at the left, as radiologists look at
     them; coronal and sagittal slices show the head at the top. A raster image is one slice, as stored.
+    plane: axial, coronal, sagittal, or `picture` of a raster image.
     """
 
     axes: tuple[int, int, int]
     backwards: tuple[bool, bool, bool]
     spacing_mm: tuple[float, float, float]
+    plane: str = PICTURE
 
     @classmethod
     def of(cls, volume: Volume, plane: str = "auto") -> SliceView:
@@ -58,7 +62,7 @@ class SliceView:
         axes = (world[across], world[rows], world[columns])
         grows = [orientation[axis, 1] > 0 for axis in axes]
         backwards = (not grows[0], bool(grows[1]), bool(grows[2]))
-        return cls(axes, backwards, (spacing[axes[0]], spacing[axes[1]], spacing[axes[2]]))
+        return cls(axes, backwards, (spacing[axes[0]], spacing[axes[1]], spacing[axes[2]]), PLANES[across])
 
     def slices(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """(I, J, K) or (I, J, K, C) -> (S, H, W) or (S, H, W, C); a view, nothing is copied."""

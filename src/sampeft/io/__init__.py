@@ -52,7 +52,7 @@ def read_volume(path: Path) -> Volume:
 
     Volumes give (I, J, K), int16 when the file stores unscaled integers that fit, else float32, scaling applied.
     Raster files give (H, W, 1) or (H, W, 1, C) of the stored type, palettes as colours, transparency dropped; a
-    GeoTIFF all its bands, with a `geotiff.MapHeader`.
+    GeoTIFF all its bands, with a `geotiff.MapHeader`, as have pictures whose place, nodata or mask is in a file beside them.
     Raises DataError for a file that is missing, damaged, of another format, or 4-D.
     """
     if path.is_dir():
@@ -60,7 +60,10 @@ def read_volume(path: Path) -> Volume:
     path = nifti.header_of(path)
     content = _content(path)
     known = _format(content, path)
-    return known.image(content, path) if known else dicom.image(path)
+    if known is None:
+        return dicom.image(path)
+    volume = known.image(content, path)
+    return geotiff.placed(volume) if known is raster else volume
 
 
 def read_label_ids(path: Path) -> Volume:
@@ -74,7 +77,8 @@ def read_label_ids(path: Path) -> Volume:
     known = _format(content, path)
     if known is None:
         raise DataError(f"{path}: is DICOM, which is read as an image only; save the labels as NIfTI, NRRD or PNG")
-    return known.ids(content, path)
+    volume = known.ids(content, path)
+    return geotiff.placed(volume) if known is raster else volume
 
 
 def is_series(folder: Path) -> bool:
@@ -177,6 +181,8 @@ def _label_suffixes(like: Volume) -> tuple[str, ...]:
 def _format(content: bytes, path: Path) -> Format | None:
     """The reader of the bytes, None for DICOM. DataError for bytes of no known format."""
     known = next((known for known in FORMATS if known.recognises(content)), None)
+    if known is raster and geotiff.is_map(path):
+        return geotiff  # what its tags do not say a file beside it does
     if known is None and not _is_dicom(content):
         raise DataError(
             f"{path}: neither NIfTI nor {', '.join(raster.FORMATS)}, DICOM, NRRD, MetaImage (it begins with "

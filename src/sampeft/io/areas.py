@@ -34,10 +34,9 @@ def class_areas(map_path: Path, labels: LabelSet) -> list[ClassArea]:
         ids_HW = read_label_ids(map_path).array[..., 0]
         return _listed(labels, _counted(ids_HW, labels).sum(axis=0), None)
     pixels, square_metres = np.zeros(len(labels), dtype=np.int64), np.zeros(len(labels))
-    with geotiff.damage_told(map_path) as rasterio, rasterio.open(map_path) as file:
-        gcps, gcps_crs = file.gcps
-        transform = None if file.transform.is_identity else file.transform
-        ground = row_square_metres(file.crs or gcps_crs, affine_of(transform, gcps), file.shape)
+    with geotiff.damage_told(map_path) as rasterio, geotiff.open_file(map_path) as file:
+        crs, transform, gcps = geotiff.place_of(file)
+        ground = row_square_metres(crs, affine_of(transform, gcps), file.shape)
         for top in range(0, file.height, _ROWS):
             rows = min(_ROWS, file.height - top)
             counted = _counted(file.read(1, window=rasterio.windows.Window(0, top, file.width, rows)), labels)

@@ -33,11 +33,13 @@ class Series:
     """What a DICOM SEG needs of its source: the Volume's `header`.
 
     datasets: headers without pixel data, one per slice in slice order (along K), or the one of a multi-frame file.
-    frames: 0-based frame of each slice in its file; all 0 where every slice is a file.
+    frames: 0-based frame of each slice in its file; all 0 where every slice is a file. nodata: value in the array of the
+    pixels that are padding, None where none are.
     """
 
     datasets: tuple[Any, ...]
     frames: tuple[int, ...]
+    nodata: float | None = None
 
 
 def recognises(content: bytes) -> bool:
@@ -56,7 +58,8 @@ def image(path: Path) -> Volume:
     array: (columns, rows, slices), and a last axis of 3 for colour; slices in order of position along their normal,
     never of file name. int16 where all values are whole and fit, else float32; colour keeps its unsigned type.
     Each file's own rescale slope and intercept are applied, 1 and 0 where absent. MONOCHROME1 is inverted, except for
-    CT, whose HU do not depend on the display. Pixels with PixelPaddingValue get the lowest value of the others.
+    CT, whose HU do not depend on the display. Pixels with PixelPaddingValue get a value that no other has, `Series.nodata`,
+    so that they count in no statistics and become the lowest level.
     A single image without position (X-ray, ultrasound, photograph) is a raster: affine None, array (rows, columns, 1)
     or (rows, columns, 1, 3), uint8 where stored so.
     A gantry tilt stays in the affine as shear. Skipped files, dropped duplicates and a tilt give one warning each.
@@ -76,10 +79,10 @@ def image(path: Path) -> Volume:
         _warn(
             f"{path}: slices are sheared by {tilt_degrees:.1f} degrees (gantry tilt); kept as stored, with the affine"
         )
-    stack_KHWC = _stack([*_decoded(planes)])
+    stack_KHWC, nodata = _stack([*_decoded(planes)])
     array = np.moveaxis(stack_KHWC, (2, 1, 0), (0, 1, 2))
     datasets = tuple({id(plane.dataset): plane.dataset for plane in planes}.values())
-    return Volume(array, affine, path, Series(datasets, tuple(plane.frame for plane in planes)))
+    return Volume(array, affine, path, Series(datasets, tuple(plane.frame for plane in planes), nodata))
 
 
 def _folder(folder: Path) -> list[tuple[Path, Any]]:
@@ -218,16 +221,30 @@ def _padding(stored: Array, dataset: Any) -> Array | None:
     return padding if padding.any() else None
 
 
-def _stack(slices: Sequence[_Pixels]) -> Array:
-    """(K, rows, columns[, 3]) of one type; padding gets the lowest value of the other pixels."""
+def _stack(slices: Sequence[_Pixels], least: int = np.iinfo(np.int16).min) -> tuple[Array, float | None]:
+    """(K, rows, columns[, 3]) of one type, and the value of padding in it, which no other pixel has; None without any.
+
+    least: the lowest whole number that may stand for padding.
+    """
     stack = np.stack([s.values for s in slices])
-    padded = [(k, s.padding) for k, s in enumerate(slices) if s.padding is not None]
-    if padded:
-        inside = (s.values if s.padding is None else s.values[~s.padding] for s in slices)
-        floor = min((values.min() for values in inside if values.size), default=stack.min())
-        for k, padding in padded:
-            stack[k][padding] = floor
-    return stack
+    if all(s.padding is None for s in slices):
+        return stack, None
+    padding = np.stack([np.zeros(s.values.shape, bool) if s.padding is None else s.padding for s in slices])
+    nodata = _unused(stack[~padding], least)
+    stack[padding] = nodata
+    return stack, float(nodata)
+
+
+def _unused(values: Array, least: int) -> Any:
+    """A value that is not among these: just below them where there is room."""
+    if not values.size:
+        return values.dtype.type(max(least, 0))
+    floor = values.min()
+    if values.dtype.kind == "f":
+        return np.nextafter(floor, np.array(-np.inf, values.dtype))
+    if floor > least:
+        return floor - 1
+    return np.setdiff1d(np.arange(least, int(values.max()) + 2), values)[0]
 
 
 def _raster(path: Path, dataset: Any) -> Volume:
@@ -237,10 +254,12 @@ def _raster(path: Path, dataset: Any) -> Volume:
         raise DataError(
             f"{path}: holds {frames} frames without position, as a film does; save each as a file of its own"
         )
-    array = np.moveaxis(_stack([*_decoded([Plane(path, dataset)])]), 0, 2)
+    lowest = 0 if bits == 8 else np.iinfo(np.int16).min
+    stack, nodata = _stack([*_decoded([Plane(path, dataset)])], lowest)
+    array = np.moveaxis(stack, 0, 2)
     if bits == 8 and array.dtype == np.int16 and array.min() >= 0 and array.max() <= 255:
         array = array.astype(np.uint8)
-    return Volume(array, None, path)
+    return Volume(array, None, path, None if nodata is None else Series((dataset,), (0,), nodata))
 
 
 def _without_duplicates(planes: Sequence[Plane], source: Path) -> list[Plane]:

@@ -1,11 +1,12 @@
-"""Bytes of a TIFF with bands or a map position in, Volume of one slice out; label ids in, bytes of a GeoTIFF out."""
+"""A TIFF of bands or with a place on the map, or a picture that a file beside it places, and label ids as a GeoTIFF."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
@@ -21,6 +22,7 @@ from sampeft.volume import Volume
 
 _HEADS = {b"II*\0": 8, b"MM\0*": 8, b"II+\0": 16, b"MM\0+": 16}  # magic -> bytes of the file's header
 _POSITION_TAGS = (33550, 33922, 34264, 34735, 42112, 42113)  # scale, tie points, matrix, CRS, GDAL's own two
+_DRIVERS = {b"\x89PN": "PNG", b"\xff\xd8\xff": "JPEG"}
 _SAMPLES, _BITS, _EXTRA, _FORMAT = 277, 258, 338, 339
 _ALPHA = (1, 2)  # values of ExtraSamples that mean transparency
 
@@ -49,12 +51,99 @@ def recognises(content: bytes) -> bool:
 
 
 def is_map(path: Path) -> bool:
-    """What `recognises` says of a file, of which only the tags are read."""
+    """What `recognises` says of a file, of which only the tags are read; and of a TIFF whether a file beside it says more."""
     try:
         with path.open("rb") as file:
-            return _misread(_tags_of(file))
+            is_tiff = file.read(4) in _HEADS
+            file.seek(0)
+            misread = _misread(_tags_of(file))
     except OSError:
         return False
+    return misread or (is_tiff and is_described_beside(path))
+
+
+def placed(volume: Volume) -> Volume:
+    """A picture with the `MapHeader` that files beside it give it, where they do; its pixels stay those of the library that
+    reads pictures, since GDAL unpacks a JPEG otherwise."""
+    if not is_described_beside(volume.path):
+        return volume
+    with damage_told(volume.path), open_file(volume.path) as raster:
+        missing_HW = np.asarray(_absent(raster, raster.read(), raster.indexes, None).all(axis=0))
+        return replace(volume, header=_header(raster, [name or "" for name in raster.descriptions], missing_HW))
+
+
+def is_described_beside(path: Path) -> bool:
+    """Whether files beside a PNG, JPEG or TIFF, as GDAL reads them, say where it lies, or what of it was not measured.
+
+    Warns of such files where rasterio is not installed.
+    """
+    if not (found := side_files(path)):
+        return False
+    try:
+        raster = open_file(path)
+    except DataError as error:
+        if find_spec("rasterio") is None:
+            warnings.warn(f"{path}: {found[0].name} beside it is not read; pip install 'sampeft[geo]'", stacklevel=2)
+            return False
+        raise error
+    with raster:
+        masked = any({flag.name for flag in flags} == {"per_dataset"} for flags in raster.mask_flag_enums)
+        known = (*raster.nodatavals, *place_of(raster))
+        return masked or any(value is not None for value in known) or set(raster.scales) != {1} or any(raster.offsets)
+
+
+def side_files(path: Path) -> list[Path]:
+    """World files, GDAL's own descriptions, and masks."""
+    ending = path.suffix[1:]
+    world = [ending[:1] + ending[-1:] + "w", ending + "w", "wld"]
+    names = [path.stem + "." + kind for kind in world if ending] + [path.name + ".aux.xml", path.name + ".msk"]
+    return [beside for name in names for beside in (path.with_name(name), _upper(path, name)) if beside.is_file()]
+
+
+def _upper(path: Path, name: str) -> Path:
+    """The same name with its ending in capital letters."""
+    stem, _, ending = name.rpartition(".")
+    return path.with_name(f"{stem}.{ending.upper()}")
+
+
+def open_file(path: Path) -> Any:
+    """The rasterio data set of a file with what lies beside it: the one way to open a raster. Close it.
+
+    Raises DataError for a damaged file, one of several pages, and without rasterio.
+    """
+    with path.open("rb") as file:
+        driver = _DRIVERS.get(file.read(3), "GTiff")
+    with damage_told(path) as rasterio:
+        raster = rasterio.open(path, driver=driver)
+    if len(raster.subdatasets) > 1:
+        raster.close()
+        raise DataError(f"{path}: holds {len(raster.subdatasets)} pages; save each as a file of its own")
+    return raster
+
+
+def place_of(raster: Any) -> tuple[Any, Any, Any]:
+    """(crs, transform, gcps) of an open raster, None where neither the file nor one beside it states them.
+
+    A .prj that lies beside a world file counts, although GDAL leaves it alone; warns of one that cannot be read.
+    """
+    gcps, gcps_crs = raster.gcps
+    transform = None if raster.transform.is_identity else raster.transform
+    crs = raster.crs or gcps_crs
+    if not crs and transform is not None:
+        crs = _crs_beside(Path(raster.name))
+    return crs or None, transform, gcps or None
+
+
+def _crs_beside(path: Path) -> Any:
+    beside = next((p for p in (path.with_suffix(".prj"), path.with_suffix(".PRJ")) if p.is_file()), None)
+    if beside is None:
+        return None
+    rasterio = _rasterio(path)
+    try:
+        return rasterio.crs.CRS.from_wkt(beside.read_text(encoding="utf-8-sig"), morph_from_esri_dialect=True)
+    except (rasterio.errors.CRSError, OSError, UnicodeDecodeError):
+        warnings.warn(f"{path}: {beside.name} beside it holds no coordinate system that can be read", stacklevel=2)
+        return None
 
 
 @dataclass(frozen=True)
@@ -226,11 +315,10 @@ def _tags_of(file: IO[bytes]) -> dict[int, Any]:
 
 @contextmanager
 def _opened(content: bytes, path: Path) -> Iterator[Any]:
-    """The rasterio data set of the bytes, once its size is believable."""
-    with damage_told(path) as rasterio, rasterio.MemoryFile(content) as memory, memory.open(driver="GTiff") as raster:
+    """The rasterio data set of the file that holds the bytes, once its size is believable."""
+    with damage_told(path), open_file(path) as raster:
         size = sum(np.dtype(kind).itemsize for kind in raster.dtypes) * raster.width * raster.height
         check_promise(path, size, len(content))
-        _check_pages(raster, path)
         yield raster
 
 
@@ -248,11 +336,6 @@ def damage_told(path: Path) -> Iterator[Any]:
         raise DataError(f"{path}: damaged or truncated GeoTIFF ({reason}); copy or download it again") from None
 
 
-def _check_pages(raster: Any, path: Path) -> None:
-    if len(raster.subdatasets) > 1:
-        raise DataError(f"{path}: holds {len(raster.subdatasets)} pages; save each as a file of its own")
-
-
 def _rasterio(path: Path) -> Any:
     try:
         import rasterio
@@ -264,13 +347,12 @@ def _rasterio(path: Path) -> Any:
 
 
 def _header(raster: Any, bands: list[str], missing_HW: npt.NDArray[np.bool_]) -> MapHeader:
-    gcps, gcps_crs = raster.gcps
-    placed = raster.transform if not raster.transform.is_identity else None
+    crs, transform, gcps = place_of(raster)
     nodata = next((value for value in raster.nodatavals if value is not None), None)
     return MapHeader(
-        crs=raster.crs or gcps_crs,
-        transform=placed,
-        gcps=gcps or None,
+        crs=crs,
+        transform=transform,
+        gcps=gcps,
         nodata=nodata,
         bands=tuple(bands),
         missing=missing_HW[:, :, None] if missing_HW.any() else None,
@@ -278,7 +360,7 @@ def _header(raster: Any, bands: list[str], missing_HW: npt.NDArray[np.bool_]) ->
     )
 
 
-def _absent(raster: Any, stored_CHW: npt.NDArray[Any], kept: tuple[int, ...], window: Any) -> npt.NDArray[np.bool_]:
+def _absent(raster: Any, stored_CHW: npt.NDArray[Any], kept: Sequence[int], window: Any) -> npt.NDArray[np.bool_]:
     """(C, H, W) where a band holds its nodata value, or NaN, or a mask in the file hides the pixel."""
     absent_CHW = np.isnan(stored_CHW) if stored_CHW.dtype.kind == "f" else np.zeros(stored_CHW.shape, dtype=bool)
     for absent_HW, band_HW, i in zip(absent_CHW, stored_CHW, kept, strict=True):

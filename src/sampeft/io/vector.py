@@ -55,9 +55,7 @@ def write_areas(
         import shapely
     except ImportError as error:
         raise DataError(f"{map_path}: outlines need {error.name}; pip install 'sampeft[geo]'") from None
-    with geotiff.damage_told(map_path) as rasterio:
-        opened = rasterio.open(map_path)
-    with opened as ids:
+    with geotiff.open_file(map_path) as ids:
         if ids.gcps[0] and ids.crs is None:
             raise UsageError(f"{map_path}: lies by ground control points only; warp the image first (gdalwarp)")
         if kind == "gpkg" and not ids.crs:

@@ -9,6 +9,7 @@ import uuid
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -46,16 +47,17 @@ class Picture:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.header: MapHeader | None = None
-        array = read_volume(path).array[:, :, 0]
-        self.size = (array.shape[0], array.shape[1])
-        self._array = array
+        volume = read_volume(path)
+        self.header: MapHeader | None = volume.header and replace(volume.header, missing=None)
+        self._array = volume.array[:, :, 0]
+        self.size = (self._array.shape[0], self._array.shape[1])
+        missing = volume.header.missing if volume.header else None
+        self._missing = np.zeros(self.size, dtype=bool) if missing is None else missing[:, :, 0]
 
     def read(
         self, top: int, bottom: int, left: int = 0, right: int | None = None
     ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
-        part = self._array[top:bottom, left:right]
-        return part, np.zeros(part.shape[:2], dtype=bool)
+        return self._array[top:bottom, left:right], self._missing[top:bottom, left:right]
 
 
 class MapFile:
@@ -86,11 +88,9 @@ def opened(path: Path) -> Iterator[Source]:
     if not geotiff.is_map(path):
         yield Picture(path)
         return
-    with geotiff.damage_told(path) as rasterio:
-        file = rasterio.open(path, driver="GTiff")
-    with file:
-        if len(file.subdatasets) > 1:
-            raise DataError(f"{path}: holds {len(file.subdatasets)} pages; save each as a file of its own")
+    with geotiff.open_file(path) as file:
+        import rasterio
+
         # A row of the file's own blocks must fit, or each is unpacked for every window.
         pixel = sum(np.dtype(kind).itemsize for kind in file.dtypes)
         row = pixel * file.width * max(height for height, _ in file.block_shapes)
@@ -112,13 +112,12 @@ def glance(path: Path) -> tuple[tuple[int, int], tuple[float, float] | None]:
 
     Only the beginning of the file is read. Raises DataError for a damaged one.
     """
-    if not geotiff.is_map(path):
+    if not (geotiff.is_map(path) or geotiff.is_described_beside(path)):
         return picture_size(path), None
-    with geotiff.damage_told(path) as rasterio, rasterio.open(path, driver="GTiff") as file:
-        gcps, gcps_crs = file.gcps
-        transform = None if file.transform.is_identity else file.transform
+    with geotiff.damage_told(path), geotiff.open_file(path) as file:
+        crs, transform, gcps = geotiff.place_of(file)
         size = (file.height, file.width)
-        return size, pixel_metres(file.crs or gcps_crs, affine_of(transform, gcps), size)
+        return size, pixel_metres(crs, affine_of(transform, gcps), size)
 
 
 def picture_size(path: Path) -> tuple[int, int]:

@@ -119,6 +119,8 @@ def _rough_rows(
     shape = rows.length, columns.length
     frame = WindowFrame(shape, (0, 0, *shape), side, (side / window[0], side / window[1]))
     shared = replace(prepared_sample(source, segmenter.preparation), frame=frame, reach=None)
+    if reader:
+        reader.warnings = shared.warnings
     strip = _Strip(source, rows)
     look = _Look(
         network_of(segmenter),

@@ -28,7 +28,7 @@ def write_cases(folder: Path, cases: Mapping[str, Mapping[str, Any]]) -> Path:
             _text(case.get("confidence")),
             case["image"],
             case.get("map", ""),
-            case.get("message", ""),
+            case.get("message") or "; ".join(case.get("warnings", ())),
         ]
         for name, case in sorted(cases.items(), key=order)
         if case["status"] != BEGUN

@@ -238,6 +238,7 @@ def _raster(
         "map_sha256": sha256(files.map),
         "window": files.window,
         "confidence": reader.confidence,
+        "warnings": list(reader.warnings),
         **measured,
         "seconds": {stage: round(s, 3) for stage, s in stages.seconds.items()},
     }
@@ -264,7 +265,12 @@ def _facts(case: _Case, segmenter: Segmenter) -> dict[str, Any]:
     counts = sum(np.bincount(part.ravel(), minlength=len(names)) for part in channels)
     assert isinstance(counts, np.ndarray)
     pixels = dict(zip(names, map(int, counts), strict=True))
-    facts: dict[str, Any] = {"shape": list(volume.grid), "confidence": reader.confidence, "pixels": pixels}
+    facts: dict[str, Any] = {
+        "shape": list(volume.grid),
+        "confidence": reader.confidence,
+        "pixels": pixels,
+        "warnings": list(reader.warnings),
+    }
     if volume.affine is not None:
         voxel_ml = abs(float(np.linalg.det(volume.affine[:3, :3]))) / 1000
         facts["spacing_mm"] = list(volume.spacing_mm)

@@ -34,6 +34,7 @@ class RowReader:
     of its tiles, of a picture of the whole.
 
     temperature: what the logits are divided by, before they are blended; so it can move borders between classes a little.
+    warnings: what is odd about the raster.
     """
 
     labels: LabelSet
@@ -41,6 +42,7 @@ class RowReader:
     probabilities: bool = False
     uncertainty: bool = False
     sureness: Sureness = field(default_factory=Sureness, init=False)
+    warnings: tuple[str, ...] = field(default=(), init=False)
     _writers: dict[str, MapWriter] = field(default_factory=dict, init=False)
     _rows: dict[str, npt.NDArray[np.uint8]] = field(default_factory=dict, init=False)
     _highest: npt.NDArray[np.float32] | None = field(default=None, init=False)

@@ -62,7 +62,7 @@ class Reader:
 
     temperature: what the logits are divided by. probabilities: keep one map per class. uncertainty: keep the entropy
     (nats over ln K, 0..1) and, with several views, the share of them that see another class. folder: where the maps lie
-    until they are written.
+    until they are written. warnings: what is odd about the image.
     """
 
     labels: LabelSet
@@ -71,6 +71,7 @@ class Reader:
     uncertainty: bool = False
     folder: Path | None = None
     sureness: Sureness = field(default_factory=Sureness, init=False)
+    warnings: tuple[str, ...] = field(default=(), init=False)
     _view: SliceView | None = field(default=None, init=False)
     _maps: dict[str, npt.NDArray[np.uint8]] = field(default_factory=dict, init=False)
     _kept: tempfile.TemporaryDirectory[str] | None = field(default=None, init=False)
@@ -85,7 +86,7 @@ class Reader:
 
     def __call__(self, said: Said) -> Channels:
         """(H, W) class channels of a slice; slices of one volume come in any order."""
-        frame, s = said.prepared.frame, said.slice
+        frame, s, self.warnings = said.prepared.frame, said.slice, said.prepared.warnings
         box_HW = np.empty(frame.box_size, dtype=np.uint8)
         if self.probabilities or self.uncertainty:
             self._open(said)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -210,8 +210,7 @@ class Segmenter:
             for image in images:
                 if isinstance(image, np.ndarray):
                     flat.append(spacing_mm is None)
-                    plane = self.preparation.plane if spacing_mm is None else "axial"
-                    yield volume_of(image, spacing_mm), replace(self.preparation, plane=plane)
+                    yield volume_of(image, spacing_mm), self.preparation.as_shown(stack=spacing_mm is not None)
                 else:
                     flat.append(False)
                     volume = image if isinstance(image, Volume) else read_volume(Path(image))

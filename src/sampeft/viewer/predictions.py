@@ -58,7 +58,7 @@ class Geometry:
     @classmethod
     def of(cls, volume: Volume, view: SliceView) -> Geometry:
         nothing = np.broadcast_to(np.uint8(0), volume.grid)
-        return cls(replace(volume, array=nothing), volume.array.ndim == 4, plane_of(volume, view))
+        return cls(replace(volume, array=nothing), volume.array.ndim == 4, view.plane)
 
     @property
     def kind(self) -> str:
@@ -68,14 +68,6 @@ class Geometry:
         if self.like.is_raster:
             return "png"
         return "dicom" if isinstance(self.like.header, Series) else "nifti"
-
-
-def plane_of(volume: Volume, view: SliceView) -> str:
-    """`axial`, `coronal` or `sagittal` slices of a volume, or `picture`."""
-    if volume.affine is None:
-        return "picture"
-    planes = ("sagittal", "coronal", "axial")
-    return next((plane for plane in planes if SliceView.of(volume, plane).axes == view.axes), "axial")
 
 
 @dataclass(eq=False)
