@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sampeft.errors import UsageError
 from sampeft.prediction.batch_size import Batch
+from sampeft.viewer.access import new_token
 from sampeft.viewer.serving import serve
 from sampeft.viewer.settings import MIB, Settings
 
@@ -32,6 +33,9 @@ class Config:
         batch: slices at a time, or `auto` by the free memory.
         weights: file of the backbone's weights when it is not found by name.
         engine: what runs the network, as of `sampeft predict`.
+        audit: file that gets a line of JSON for each look, prediction, correction and saving; it grows without limit.
+        no_token: answer requests without the token of the printed address; every user of this machine can then see and
+            change what is served.
     """
 
     runs: list[Path]
@@ -46,6 +50,8 @@ class Config:
     batch: Batch = "auto"
     weights: str | None = None
     engine: str = "torch"
+    audit: Path | None = None
+    no_token: bool = False
 
 
 def run(config: Config) -> int:
@@ -70,11 +76,15 @@ def run(config: Config) -> int:
         config.max_upload_mib * MIB,
         config.max_waiting,
         config.keep_minutes,
+        config.audit,
+        None if config.no_token else new_token(),
     )
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
 
     def ready(address: str) -> None:
         print(f"{address}", flush=True)
+        if config.no_token:
+            print("warning: without a token every user of this machine can open this address", file=sys.stderr)
         print("open this address in a browser; Ctrl-C ends. Research software, not a medical device.", file=sys.stderr)
 
     with suppress(KeyboardInterrupt):  # the server has ended in order, and that was asked for
