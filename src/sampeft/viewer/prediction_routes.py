@@ -77,7 +77,7 @@ def of_ids(
 
 @router.get("/{id}", responses=faults(s404=_GONE), tags=["predictions"])
 def prediction(id: str, service: TheService) -> PredictionBody:
-    """How far it is; when done, its geometry, volumes and confidence, with the least sure slices first."""
+    """How far it is; when done, its geometry, volumes and confidence, with the least confident slices first."""
     return prediction_body(service.prediction(id), service)
 
 
