@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from fabricate import write_png
+from fabricate import write_nifti, write_png
 from fabricate.backbones import make_tiny, stirred
 from sampeft.backbones import NONE
 from sampeft.cli import main
@@ -45,6 +47,7 @@ def make_run(
     method: str = "lora",
     architecture: str = "sam-vit-b",
     head: str = "mask",
+    preparation: Mapping[str, Any] | None = None,
 ) -> Path:
     """A run whose adapter and head do something, as after a training."""
     model = make_tiny(f"tiny {architecture}" if architecture != NONE else NONE, LABELS, head)
@@ -69,7 +72,7 @@ def make_run(
         "method": attached.method,
         "options": attached.options,
         "label_map": LABELS.to_json(),
-        "preparation": {"intensity": intensity, "side": model.side, "plane": "auto"},
+        "preparation": {"intensity": intensity, "side": model.side, "plane": "auto", **(preparation or {})},
     }
     save_trained(folder, model, content)
     return folder
@@ -89,12 +92,15 @@ def skip_without(engine: str) -> None:
         pytest.skip(f"needs {', '.join(missing)}")
 
 
-def run_program(folder: Path, *arguments: object) -> None:
-    """predict.py where neither torch nor sampeft can be imported."""
+def run_program(folder: Path, *arguments: object, code: int = 0) -> str:
+    """predict.py where neither torch nor sampeft can be imported; what it prints. code: that it ends with."""
     block = "import sys; sys.modules.update(torch=None, sampeft=None, transformers=None); import runpy; "
     program = str(folder / "predict.py")
     start = f"sys.argv = {[program, *map(str, arguments)]!r}; runpy.run_path({program!r}, run_name='__main__')"
-    subprocess.run([sys.executable, "-c", block + start], check=True, timeout=300)
+    done = subprocess.run([sys.executable, "-c", block + start], capture_output=True, text=True, timeout=300)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr
 
 
 def agreement(found: Path, segmenter: Segmenter, image: Path) -> float:
@@ -132,8 +138,62 @@ def test_for_a_body_crop_the_program_takes_the_levels_and_box_that_we_found(tmp_
     assert main(["export", str(run), "--out", str(tmp_path / "out"), "--images", str(image)]) == 0
     seen = json.loads((tmp_path / "out/model.json").read_text())["images"][str(image)]
     assert seen["box"] != [0, 0, 70, 90]
-    run_program(tmp_path / "out", image, tmp_path / "map.png", *seen["levels"], *seen["box"])
+    run_program(tmp_path / "out", image, tmp_path / "map.png", "--levels", *seen["levels"], "--box", *seen["box"])
     assert agreement(tmp_path / "map.png", load(run), image) >= 0.999
+
+
+@pytest.mark.parametrize(
+    ("intensity", "plane", "context"),
+    [(PERCENTILE, "auto", {}), (WINDOW, "sagittal", {"context": "neighbours", "context_mm": 3.0})],
+)
+def test_the_program_reads_volumes_as_we_do(
+    tmp_path: Path, intensity: dict[str, Any], plane: str, context: dict[str, Any]
+) -> None:
+    """Axes in another order, one of them mirrored, slices thicker than their pixels; a value that is no number."""
+    skip_without("onnx")
+    run = make_run(tmp_path / "run", intensity, preparation={"plane": plane, **context})
+    rng = np.random.default_rng(1)
+    coarse = np.repeat(np.repeat(rng.uniform(60, 255, (5, 6, 7)), 5, axis=0), 6, axis=2)
+    coarse = coarse.astype(np.float32)
+    coarse[0, 0, 0] = np.nan
+    affine = np.array([[0, 3.0, 0, -8], [0, 0, -1.5, 20], [1.2, 0, 0, -30], [0, 0, 0, 1]])
+    scan = write_nifti(tmp_path / "scan.nii.gz", coarse, affine)
+    assert main(["export", str(run), "--out", str(tmp_path / "out")]) == 0
+    run_program(tmp_path / "out", scan, tmp_path / "map.nii.gz")
+    found, segmenter = nib.load(tmp_path / "map.nii.gz"), load(run)
+    ids = segmenter.labels.to_ids(segmenter.predict(scan))
+    assert len(np.unique(ids)) > 1
+    assert found.get_data_dtype() == np.uint8
+    assert found.shape == (25, 6, 42)
+    assert np.allclose(found.affine, affine)
+    assert (np.asarray(found.dataobj) == ids).mean() >= 0.999
+
+
+def test_the_program_says_how_it_is_used_and_what_is_wrong(tmp_path: Path) -> None:
+    skip_without("onnx")
+    run, image = make_run(tmp_path / "run", BODY), picture(tmp_path / "image.png")
+    out = tmp_path / "out"
+    assert main(["export", str(run), "--out", str(out)]) == 0
+    told = " ".join(run_program(out, "--help").split())
+    for word in (
+        "IMAGE MAP",
+        "--levels LOW HIGH",
+        "--box TOP LEFT BOTTOM RIGHT",
+        ".nii.gz",
+        "0 background, 3 liver, 7 spleen",
+    ):
+        assert word in told
+    Image.open(image).convert("P").save(tmp_path / "palette.png")
+    for arguments, why in (
+        ((image,), "the following arguments are required: MAP"),
+        ((image, "map.nii"), "is a picture as well; MAP is map.nii"),
+        ((tmp_path / "none.png", "map.png"), "No such file"),
+        ((tmp_path / "palette.png", "map.png"), "a picture of mode P; convert it to grey or RGB first"),
+        ((image, "map.png"), "looks at the body alone, which is not searched for here; give --levels and --box"),
+        ((image, "map.png", "--levels", 0, 9, "--box", 0, 0, 99, 9), "the box 0 0 99 9 is not in slices of 70 x 90"),
+    ):
+        assert why in run_program(out, *arguments, code=2)
+    assert not Path("map.png").exists()
 
 
 @pytest.mark.parametrize(

@@ -22,20 +22,21 @@ _PATIENCE_S = 60.0
 
 @contextmanager
 def served(service: Service) -> Iterator[str]:
-    """The address of a server over this service, which is closed at the end."""
+    """The address, with its token, of a server over this service, which is closed at the end."""
     import uvicorn
 
+    from sampeft.viewer.access import Access
     from sampeft.viewer.app import make_app
-    from sampeft.viewer.serving import _bound
+    from sampeft.viewer.serving import ADDRESS, _bound, uvicorn_config
 
     listening = _bound(0)
     port = listening.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(make_app(service, port), log_level="warning", timeout_graceful_shutdown=1))
+    server = uvicorn.Server(uvicorn_config(make_app(service, port)))
     thread = threading.Thread(target=lambda: server.run(sockets=[listening]), daemon=True)
     thread.start()
     try:
         until(lambda: server.started)
-        yield f"http://127.0.0.1:{port}"
+        yield Access(service.settings.token, port).address(ADDRESS)
     finally:
         server.should_exit = True
         thread.join(10)

@@ -94,7 +94,8 @@ def serve(run: Path, data: Path, tmp_path: Path, segmenter: Segmenter, monkeypat
     def begin(loaded: Segmenter = segmenter, **changes: Any) -> Iterator[TestClient]:
         monkeypatch.setattr("sampeft.viewer.trained.load", lambda folder, **_: loaded)
         service = Service(replace(Settings(runs=(run,), data=data, batch=1), **changes), above=tmp_path)
-        with TestClient(make_app(service, PORT), base_url=f"http://127.0.0.1:{PORT}") as client:
+        headers = {"authorization": f"Bearer {service.settings.token}"}
+        with TestClient(make_app(service, PORT), base_url=f"http://127.0.0.1:{PORT}", headers=headers) as client:
             client.service = service
             yield client
         service.close()

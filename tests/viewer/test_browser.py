@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from sampeft.metrics.scores import Evaluation
 from viewer.browser import until
-from viewer.world import World, show
+from viewer.world import World, segment, show
 
 CONTRASTS = """() => {
     const numbers = (text) => text.match(/[\\d.]+/g).map(Number);
@@ -66,9 +67,47 @@ def test_nothing_is_wider_than_the_screen(world: World, width: int) -> None:
     page = world.open(width, 844)
     show(page, "las")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    page.goto(f"{world.address}/#compare")
+    page.get_by_role("link", name="Compare").click()
     page.get_by_role("heading", name="Cases, worst first").wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.faults == []
+    page.context.close()
+
+
+LINES = """() => [...document.querySelectorAll("#cases .list .name, #result h1")].flatMap((element) => {
+    const found = [];
+    const walk = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
+    for (let node = walk.nextNode(); node; node = walk.nextNode()) {
+        const range = document.createRange();
+        range.selectNodeContents(node);
+        if (new Set([...range.getClientRects()].map((box) => Math.round(box.top))).size > 1) found.push(node.data);
+    }
+    return found;
+})"""
+"""Parts of names that run over more than one line."""
+
+
+@pytest.mark.parametrize("width", [390, 768, 1440])
+def test_every_case_is_reached_and_no_name_breaks_within_a_word(
+    world: World, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = world.service.dataset.cases
+    case = listed[0]
+    names = [f"TCGA-BLCA_img{n:04d}_portal_venous_phase_reconstructed" for n in range(30)]
+    many = [replace(case, id=name, files=[replace(case.files[0], id=name)]) for name in names]
+    monkeypatch.setattr(world.service, "dataset", replace(world.service.dataset, cases=many))
+    page = world.open(width, 844)
+    last = page.get_by_role("button", name=names[-1])
+    last.scroll_into_view_if_needed()
+    where, place = last.bounding_box(), page.locator("#cases").bounding_box()
+    assert place["y"] <= where["y"] < where["y"] + where["height"] <= place["y"] + place["height"]
+    assert place["height"] > 250  # several of them are seen at once
+    last.click()
+    until(lambda: page.locator(".legend").count())
+    segment(page)
+    assert page.locator("#result h1").inner_text() == names[-1]
+    assert page.evaluate(LINES) == []
+    assert "left" not in page.locator("body").inner_text()  # nothing is told to be where it is not on a phone
     assert page.faults == []
     page.context.close()
 

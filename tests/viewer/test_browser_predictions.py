@@ -15,7 +15,7 @@ import pytest
 from fabricate import write_nifti, write_png
 from sampeft.labels import LabelSet
 from viewer.browser import extent, near, pixels, until
-from viewer.world import LAS, SIZE, World, placed, put, segment, show, voxel_of
+from viewer.world import LAS, SIZE, World, placed, put, segment, show, volume_of, voxel_of
 
 
 def test_a_dropped_picture_is_segmented_shown_and_downloaded(page: Any, tmp_path: Path, classes: LabelSet) -> None:
@@ -48,10 +48,10 @@ def test_a_dropped_picture_is_segmented_shown_and_downloaded(page: Any, tmp_path
     written = np.asarray(Image.open(download.value.path()))
     assert extent(written == 2) == (20, 5, 34, 12)
     assert row.split()[-1] == str((written == 2).sum())
-    # It survives a reload of the page, and is removed when that is asked for.
+    # It survives a reload of the page, is shown again, and is removed when that is asked for.
     page.reload()
-    page.locator("#predictions button", has_text="seen").first.click()
     page.get_by_role("link", name="Result").wait_for()
+    assert page.locator("#predictions button", has_text="seen").first.get_attribute("aria-current") == "true"
     page.get_by_label("Remove seen").click()
     until(lambda: page.locator("#predictions li").count() == 0)
 
@@ -144,9 +144,12 @@ def test_a_correction_by_a_click_a_box_undo_and_save(page: Any, world: World, cl
     page.keyboard.press("Escape")
     page.mouse.click(*on_screen(9.5, 12.5))
     until(lambda: "13 pixels" in page.locator(".correct").inner_text())
-    before = near(pixels(pane), classes.colors[2])
+    before, ml = near(pixels(pane), classes.colors[2]), volume_of(page, "c2")
     page.get_by_role("button", name="Accept").click()
     until(lambda: page.get_by_role("button", name="Undo (1)").count())
+    # 13 voxels of 2 x 1.6 x 4 mm
+    assert page.locator(".correct").get_by_role("status").inner_text() == "Changed. c2: +0.17 ml."
+    assert volume_of(page, "c2") == pytest.approx(ml + 0.1664, abs=0.011)
     drawn = near(pixels(pane), classes.colors[2]) & ~before
     assert np.abs(np.subtract(extent(drawn), placed(frame, 7, 10, 12, 15))).max() < frame["y"] / 2 + 1
     # LAS: columns run as the first array axis, rows against the second.
@@ -174,6 +177,7 @@ def test_a_correction_by_a_click_a_box_undo_and_save(page: Any, world: World, cl
     until(lambda: "Saved: images/las.nii.gz" in page.get_by_role("alert").inner_text())
     saved = np.asarray(nib.load(world.corrections / "labels" / "las.nii.gz").dataobj)
     assert (saved != predicted).sum() == 13
+    assert ((saved == 2) & (predicted != 2)).sum() == 13
     assert "truth" in page.locator("#cases").inner_text()
     assert page.locator("details.scores").count() == 1  # it is scored against the truth of the data set
 
@@ -182,17 +186,37 @@ def test_all_are_segmented_and_the_least_sure_come_first(page: Any, world: World
     names = page.locator("#cases .list button .name")
     assert [name.strip() for name in names.all_inner_texts()] == ["ipl", "las"]
     page.get_by_role("button", name="Segment all that are listed").click()
-    until(lambda: sum("%" in text for text in page.locator("#cases .list .badge").all_inner_texts()) == 2)
+    until(lambda: sum(text.startswith("0.") for text in page.locator("#cases .list .badge").all_inner_texts()) == 2)
     bodies = page.evaluate("window.sampeft.predictions.bodies.map((b) => [b.image, b.result.confidence])")
     surely = dict(bodies)
     assert surely["las"] < surely["ipl"]  # which is brighter
     page.get_by_label("Search cases").fill("ip")
     page.get_by_label("Search cases").fill("")
-    page.get_by_label("Order").select_option("least sure first")
+    page.get_by_label("Order").select_option("least confident first")
     assert [name.strip() for name in names.all_inner_texts()] == ["las", "ipl"]
     # What is not segmented comes last, however unsure it was.
     page.evaluate("window.sampeft.predictions.end(window.sampeft.predictions.bodies.find((b) => b.image === 'las'))")
     until(lambda: [name.strip() for name in names.all_inner_texts()] == ["ipl", "las"])
+
+
+def test_a_reload_brings_back_the_case_its_segmentation_and_its_corrections(page: Any, world: World) -> None:
+    show(page, "las")
+    segment(page)
+    id = page.evaluate("window.sampeft.body.id")
+    found = world.service.prediction(id)
+    assert found.map.draw(3, np.ones(found.map.size(), bool), 2, True)
+    page.reload()
+    page.get_by_role("link", name="Result").wait_for()
+    assert page.locator("#result h1").inner_text() == "las"
+    shown = page.locator("#cases .list li", has=page.locator("[aria-current]"))
+    assert [text.strip() for text in shown.locator("span").all_inner_texts()][:2] == ["las", f"{found.confidence:.2f}"]
+    text = page.locator("#result").inner_text()
+    assert f"Mean probability of the classes shown: {found.confidence:.2f}, no measure of error." in text
+    assert not re.search(r"\d+ ?% sure|sure \d", page.locator("body").inner_text())
+    # 520 pixels of 2 x 1.6 x 4 mm are 6.66 ml, and what was found in other slices.
+    assert volume_of(page, "c2") == pytest.approx(found.millilitres()["c2"], abs=0.006)
+    assert volume_of(page, "c2") > 6.65
+    assert page.evaluate("window.sampeft.body.id") == id
 
 
 def test_after_a_segmentation_other_cases_are_opened(page: Any, classes: LabelSet) -> None:

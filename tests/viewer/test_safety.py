@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
+import json
 import re
+import socket
 import threading
 import time
+import urllib.request
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +23,14 @@ import numpy as np
 import pytest
 
 from fabricate import write_nifti, write_png
+from sampeft.errors import UsageError
 from sampeft.io import read_volume
+from sampeft.viewer.access import Access
 from sampeft.viewer.guard import Guard
-from sampeft.viewer.settings import MIB
+from sampeft.viewer.service import Service
+from sampeft.viewer.settings import MIB, Settings
 from sampeft.viewer.uploads import safe_name
+from viewer.browser import served
 from viewer.clients import Serve, ended, predicted
 
 rng = np.random.default_rng(2)
@@ -117,7 +127,7 @@ def test_the_body_is_not_read_when_its_length_says_too_much() -> None:
             "path": URL,
             "headers": [(b"host", b"127.0.0.1:1"), (b"content-length", length)],
         }
-        asyncio.run(Guard(app, frozenset({"127.0.0.1:1"}), MIB)(scope, receive, send))
+        asyncio.run(Guard(app, frozenset({"127.0.0.1:1"}), Access(None, 1), MIB)(scope, receive, send))
     assert [m["status"] for m in sent[::2]] == [413, 413, 400, 400]
 
 
@@ -252,30 +262,64 @@ def test_twenty_requests_at_once_hold_one_image_in_memory(
     assert len({a.content for a in answers[1:10:2]}) == 1
 
 
-def test_few_images_are_received_at_once_and_the_others_wait_unread() -> None:
-    now = most = done = 0
-
+def test_stalled_uploads_hold_nobody_up_and_are_given_up_in_the_end() -> None:
     async def app(_: Any, receive: Any, send: Any) -> None:
-        nonlocal now, most, done
-        now += 1
-        most = max(most, now)
-        await receive()
-        await asyncio.sleep(0.002)
-        now -= 1
-        done += 1
+        while (await receive())["more_body"]:
+            pass
+        await send({"type": "http.response.start", "status": 202, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
 
-    async def receive() -> Any:
-        return {"type": "http.request", "body": b"x"}
+    async def asked(guard: Guard, *parts: bytes) -> int:
+        """Send the parts of a body and then nothing; the status of the answer."""
+        left, sent = list(parts), []
 
-    async def send(_: Any) -> None: ...
+        async def receive() -> Any:
+            if not left:
+                await asyncio.sleep(60)
+            return {"type": "http.request", "body": (part := left.pop(0)), "more_body": part != b"last"}
 
-    async def twenty() -> None:
-        guard = Guard(app, frozenset({"127.0.0.1:1"}), MIB)
+        async def send(message: Any) -> None:
+            sent.append(message)
+
         scope = {"type": "http", "method": "POST", "path": URL, "headers": [(b"host", b"127.0.0.1:1")]}
-        await asyncio.gather(*(guard(scope, receive, send) for _ in range(20)))
+        await guard(scope, receive, send)
+        status: int = sent[0]["status"]
+        return status
 
-    asyncio.run(twenty())
-    assert (most, done) == (4, 20)
+    async def forty() -> None:
+        guard = Guard(app, frozenset({"127.0.0.1:1"}), Access(None, 1), MIB, stalled_s=0.5)
+        stalled = [asyncio.create_task(asked(guard, b"first")) for _ in range(40)]
+        await asyncio.sleep(0.05)
+        assert await asyncio.wait_for(asked(guard, b"first", b"last"), 0.3) == 202
+        assert not any(task.done() for task in stalled)
+        assert await asyncio.gather(*stalled) == [408] * 40
+
+    asyncio.run(forty())
+
+
+def test_silent_connections_make_room_and_are_closed(
+    serve: Serve, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At real sockets: more than there is room for say nothing, others say half of it."""
+    monkeypatch.setattr("sampeft.viewer.connections.HEADERS_S", 1.0)
+    monkeypatch.setattr("sampeft.viewer.connections.MOST_SILENT", 20)
+    service = Service(Settings(runs=(run,), token=None), above=tmp_path)
+    with served(service) as address, ExitStack() as after:
+        port = int(address.rpartition(":")[2])
+        silent = [after.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10)) for _ in range(30)]
+        half = after.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+        half.sendall(b"GET /api/about HTTP/1.1\r\nHost: 127.0")
+        with urllib.request.urlopen(f"{address}/api/about", timeout=5) as answer:
+            assert answer.status == 200
+        began = time.monotonic()
+        assert silent[0].recv(1) == b""  # the oldest made room
+        assert time.monotonic() - began < 0.8
+        assert [one.recv(1) for one in (*silent, half)] == [b""] * 31  # the others had their time
+        slow = after.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+        for part in (b"GET /api/about HTTP/1.1\r\n", f"Host: 127.0.0.1:{port}\r\n\r\n".encode()):
+            time.sleep(0.3)
+            slow.sendall(part)
+        assert slow.recv(100).startswith(b"HTTP/1.1 200")
 
 
 def test_a_fault_inside_is_one_sentence(
@@ -299,3 +343,110 @@ def test_a_full_disk_is_said(serve: Serve, picture: bytes, monkeypatch: pytest.M
         answer = post(client, "p.png", picture)
         assert (answer.status_code, answer.json()) == (507, {"error": "the server's temporary disk is full"})
         assert not list((client.service.workspace.folder / "predictions").glob("*"))
+
+
+class _FullDisk(io.BytesIO):
+    """Takes the first bytes of a file, and no more."""
+
+    def write(self, content: Any) -> int:
+        if self.tell() + len(content) > 1000:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(content)
+
+
+def test_a_disk_that_fills_while_an_image_comes_is_said(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve() as client:
+        with monkeypatch.context() as patch:
+            patch.setattr("starlette.formparsers.SpooledTemporaryFile", lambda **_: _FullDisk())
+            answer = post(client, "p.png", bytes(5000))
+        assert (answer.status_code, answer.json()) == (507, {"error": "the disk is full; free some space"})
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                "sampeft.viewer.uploads.shutil.copyfileobj", lambda _, file, *__: _FullDisk().write(bytes(5000))
+            )
+            answer = post(client, "p.png", bytes(5000))
+        assert (answer.status_code, answer.json()) == (507, {"error": "the disk is full; free some space"})
+        assert not list((client.service.workspace.folder / "predictions").glob("*"))
+
+
+def test_without_the_token_nothing_is_answered(serve: Serve, picture: bytes) -> None:
+    with serve() as client:
+        token = client.service.settings.token
+        right = f"Bearer {token}"
+        assert re.fullmatch(r"[\w-]{43}", token)
+        del client.headers["authorization"]
+        wrong = ({}, {"authorization": "Bearer "}, {"authorization": f"{right}x"}, {"authorization": token},
+                 {"authorization": "Bearer None"}, {"authorization": "Basic " + token}, {"cookie": "sampeft-8765=;"},
+                 {"cookie": f"sampeft-8766={token}"}, {"cookie": f"other={token}"},
+                 {"cookie": "é;;=".encode("latin-1")})  # fmt: skip
+        for headers in wrong:
+            for path in ("/", "/main.js", "/docs", "/openapi.json", "/api/runs", "/nothing", f"/?token={token[:-1]}"):
+                answer = client.get(path, headers=headers)
+                assert answer.status_code == 401, (headers, path)
+                assert answer.headers["www-authenticate"] == "Bearer"
+                assert "open the whole address that `sampeft serve` printed" in answer.json()["error"]
+            assert post(client, "p.png", picture, headers=headers).status_code == 401
+        assert post(client, "p.png", picture, params={"token": token}).status_code == 401  # a form of elsewhere
+        for headers in ({"authorization": right}, {"authorization": f"bearer  {token}"},
+                        {"cookie": f'a b="; sampeft-8765={token}'}):  # fmt: skip
+            assert client.get("/api/runs", headers=headers).status_code == 200
+        assert client.get("/api/runs", headers={"authorization": right, "host": "evil.example"}).status_code == 403
+
+
+def test_the_first_visit_brings_the_token_and_the_page_goes_on_with_a_cookie(serve: Serve) -> None:
+    with serve() as client:
+        token = client.service.settings.token
+        del client.headers["authorization"]
+        first = client.get(f"/?token={token}", follow_redirects=False)
+        assert (first.status_code, first.headers["location"]) == (303, "/")
+        assert {"httponly", "samesite=lax", "path=/"} <= set(first.headers["set-cookie"].lower().split("; "))
+        assert token not in client.get("/").text  # by the cookie that the client has now
+        assert client.get("/api/runs").status_code == 200
+        for path in (f"//evil.example/?token={token}", f"/%5cevil.example/?token={token}"):
+            moved = client.get(f"http://127.0.0.1:8765{path}", follow_redirects=False)
+            assert re.match(r"/[\w.]", moved.headers["location"])  # of this server
+        kept = client.get(f"/api/cases?split=test&token={token}", follow_redirects=False)
+        assert kept.headers["location"] == "/api/cases?split=test"
+    with serve(token=None) as client:
+        del client.headers["authorization"]
+        assert client.get("/api/runs").status_code == 200
+        assert client.get("/api/runs", headers={"host": "evil.example"}).status_code == 403
+
+
+def test_the_log_says_who_did_what_and_holds_no_access(serve: Serve, tmp_path: Path, picture: bytes) -> None:
+    log = tmp_path / "logs" / "audit.jsonl"
+    with serve(audit=log, corrections=tmp_path / "out") as client:
+        client.get("/api/cases/P01/images/P01_1/image.nii.gz")
+        body = ended(client, post(client, "Müller.png", picture).json()["id"])
+        url = f"{URL}/{body['id']}"
+        client.get(f"{url}/files/map.nii.gz")
+        mask = {"size": [20, 20], "counts": [0, 7, 393]}
+        changed = client.post(f"{url}/corrections", json={"slice": 0, "label": "c1", "mask": mask}).json()["changed"]
+        assert client.post(f"{url}/save", json={}).status_code == 201
+        client.get(f"{URL}/{'0' * 32}/files/map.nii.gz")  # nothing came of it
+        client.delete(url)
+        lines = [json.loads(line) for line in log.read_text().splitlines()]  # while the server runs
+    assert log.stat().st_mode & 0o077 == 0
+    times = [datetime.fromisoformat(line.pop("time")) for line in lines]
+    assert times == sorted(times)
+    assert abs((datetime.now(timezone.utc) - times[-1]).total_seconds()) < 60
+    assert {line.pop("address") for line in lines} == {"testclient"}
+    of = {"prediction": body["id"][:8], "image": "Müller"}
+    assert lines == [
+        {"did": "looked at", "case": "P01", "image": "P01_1", "file": "image.nii.gz"},
+        {"did": "predicted", **of, "run": "run"},
+        {"did": "looked at", **of, "file": "map.nii.gz"},
+        {"did": "corrected", **of, "slice": 0, "label": "c1", "pixels": changed},
+        {"did": "saved", **of, "files": ["images/Müller.png", "labels/Müller.png"]},
+        {"did": "removed", **of},
+    ]
+    with serve(audit=log) as client:
+        client.get("/api/cases/P01/images/P01_1/truth.nii.gz", headers={"x-forwarded-for": "10.0.0.7"})
+    *_, last = lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert len(lines) == 7  # after those that were there
+    assert (last["address"], last["forwarded_for"]) == ("testclient", "10.0.0.7")
+    with (
+        pytest.raises(UsageError, match=r"--audit .*: Is a directory; give a file that can be written"),
+        serve(audit=tmp_path),
+    ):
+        pass

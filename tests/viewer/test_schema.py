@@ -30,8 +30,9 @@ def test_any_request_gets_a_documented_answer(serve: Serve, tmp_path: Path) -> N
     picture = write_png(tmp_path / "p.png", np.full((12, 12), 128, np.uint8))
     seen: dict[str, set[int]] = {}
     with serve() as client:
+        headers = {"host": "127.0.0.1:8765", "authorization": client.headers["authorization"]}
         known = {"id": predicted(client, picture)["id"], "run": "run", "case": "P01", "image": "P01_1"}
-        schema = schemathesis.openapi.from_asgi("/openapi.json", client.app, headers={"host": "127.0.0.1:8765"})
+        schema = schemathesis.openapi.from_asgi("/openapi.json", client.app, headers=headers)
         schema.config.checks.update(included_check_names=list(names))
         operations = [found.ok() for found in schema.get_all_operations()]
         operations.sort(key=lambda found: found.label == "DELETE /api/predictions/{id}")  # the others need it
@@ -51,9 +52,7 @@ def test_any_request_gets_a_documented_answer(serve: Serve, tmp_path: Path) -> N
                 for values in ({}, known):  # as drawn, and so that it meets what is there
                     for name in set(values) & set(case.path_parameters or {}):
                         case.path_parameters[name] = values[name]
-                    response = case.call(
-                        session=client, base_url=str(client.base_url), headers={"host": "127.0.0.1:8765"}
-                    )
+                    response = case.call(session=client, base_url=str(client.base_url), headers=headers)
                     seen.setdefault(case.operation.label, set()).add(response.status_code)
                     case.validate_response(response, checks=checks)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 
@@ -25,13 +27,13 @@ from sampeft.viewer.workspace import PREFIX, Workspace
 from viewer.clients import Serve, predicted
 
 
-def started(run: Path, folder: Path) -> tuple[subprocess.Popen[str], str]:
-    """A server process whose temporary folder lies in `folder`, and its address."""
+def started(run: Path, folder: Path, before: str = "pass") -> tuple[subprocess.Popen[str], str]:
+    """A server process whose temporary folder lies in `folder`, and its address. before: what it does first."""
     environment = {**os.environ, "TMPDIR": str(folder)}
     process = subprocess.Popen(
-        [sys.executable, "-c", "import sys; from sampeft.commands.serve import Config, run; from pathlib import Path; "
+        [sys.executable, "-c", f"import sys; from sampeft.commands.serve import Config, run; from pathlib import Path; {before}; "
          "sys.exit(run(Config([Path(sys.argv[1])], port=0)))", str(run)],
-        stdout=subprocess.PIPE, text=True, env=environment,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
     )  # fmt: skip
     assert process.stdout is not None
     return process, process.stdout.readline().strip()
@@ -39,8 +41,10 @@ def started(run: Path, folder: Path) -> tuple[subprocess.Popen[str], str]:
 
 def test_ctrl_c_ends_it_cleanly_and_a_kill_leaves_what_the_next_one_removes(run: Path, tmp_path: Path) -> None:
     process, address = started(run, tmp_path)
-    assert re.fullmatch(r"http://127\.0\.0\.1:\d+", address)
-    with urllib.request.urlopen(f"{address}/api/runs") as answer:
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=[\w-]{43}", address)
+    base, _, token = address.partition("/?token=")
+    asked = urllib.request.Request(f"{base}/api/runs", headers={"Authorization": f"Bearer {token}"})
+    with urllib.request.urlopen(asked) as answer:
         assert b'"lite-medsam lora r=2, mask head"' in answer.read()
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
     [folder] = tmp_path.glob(f"{PREFIX}*")
@@ -55,6 +59,34 @@ def test_ctrl_c_ends_it_cleanly_and_a_kill_leaves_what_the_next_one_removes(run:
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 0
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 0)])
+def test_it_ends_within_seconds_whatever_it_is_at(run: Path, tmp_path: Path, number: int, code: int) -> None:
+    """A request and a prediction that cannot be stopped, as while the network computes, and an upload that stalls."""
+    slow = "import time; from sampeft.viewer import trained; trained.load = lambda *a, **k: time.sleep(60)"
+    process, address = started(run, tmp_path, slow)
+    base, _, token = address.partition("/?token=")
+    headers = {"Authorization": f"Bearer {token}"}
+    with httpx.Client(base_url=base, headers=headers) as client, socket.socket() as stalled:
+        picture = write_png(tmp_path / "a.png", np.zeros((9, 9), np.uint8)).read_bytes()
+        body = client.post("/api/predictions", data={"run": "run"}, files={"file": ("a.png", picture)}).json()
+        while client.get(f"/api/predictions/{body['id']}").json()["message"] != "loading the model":
+            time.sleep(0.02)
+        stalled.connect(("127.0.0.1", int(base.rpartition(":")[2])))
+        lines = ["POST /api/predictions HTTP/1.1", f"Host: {base[7:]}", f"Authorization: Bearer {token}",
+                 "Content-Type: multipart/form-data; boundary=x", "Content-Length: 1000", "", "--x"]  # fmt: skip
+        stalled.sendall("\r\n".join(lines).encode())
+        time.sleep(0.2)
+        [folder] = tmp_path.glob(f"{PREFIX}*")
+        began = time.monotonic()
+        process.send_signal(number)
+        found = process.wait(30)
+        assert time.monotonic() - began < 8  # 4 wanted; a busy machine needs longer
+    assert found in (code, 128 + number if code else 0)
+    assert not folder.exists()
+    assert process.stderr is not None
+    assert "Traceback" not in process.stderr.read()
 
 
 def test_folders_of_living_servers_and_of_others_stay(tmp_path: Path) -> None:
@@ -101,8 +133,6 @@ def test_what_lacks_is_said(run: Path, tmp_path: Path, monkeypatch: pytest.Monke
     ):
         with pytest.raises(UsageError, match=re.escape(why)):
             command(config)
-    import socket
-
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -68,6 +68,11 @@ def segment(page: Any) -> None:
     page.get_by_role("link", name="Result").wait_for()
 
 
+def volume_of(page: Any, name: str) -> float:
+    """Millilitres of a class, as the table beside the image shows them."""
+    return float(page.locator(".legend tr", has_text=name).locator(".number").first.inner_text())
+
+
 def put(page: Any, **values: Any) -> None:
     """Set how the scene is shown, as its controls do."""
     page.evaluate(

@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from sampeft.configs.serve import Config
 from sampeft.engines import check_engine
+from sampeft.viewer.access import new_token
 from sampeft.viewer.serving import serve
 from sampeft.viewer.settings import MIB, Settings
 
@@ -29,11 +30,15 @@ def run(config: Config) -> int:
         config.max_upload_mib * MIB,
         config.max_waiting,
         config.keep_minutes,
+        config.audit,
+        None if config.no_token else new_token(),
     )
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
 
     def ready(address: str) -> None:
         print(f"{address}", flush=True)
+        if config.no_token:
+            print("warning: without a token every user of this machine can open this address", file=sys.stderr)
         print("open this address in a browser; Ctrl-C ends. Research software, not a medical device.", file=sys.stderr)
 
     with suppress(KeyboardInterrupt):  # the server has ended in order, and that was asked for

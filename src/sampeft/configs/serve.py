@@ -26,6 +26,10 @@ class Config:
         batch: slices at a time, or auto: by the free memory.
         weights: file of the backbone's weights; nothing: found by name.
         engine: what runs the network, as of `sampeft predict`: auto, torch, openvino or onnx.
+        audit: file that gets a line of JSON for each look, prediction, correction and saving; it grows without limit; nothing:
+            none is kept.
+        no_token: answer requests without the token of the printed address; every user of this machine can then see and change
+            what is served.
     """
 
     runs: list[Path] = field(metadata=READ)
@@ -40,6 +44,8 @@ class Config:
     batch: Batch = number("auto", 1, MAX_BATCH)
     weights: str | None = None
     engine: str = "torch"
+    audit: Path | None = None
+    no_token: bool = False
 
     def __post_init__(self) -> None:
         check_ranges(self, "--")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 from fastapi import Depends, Request
 from fastapi.responses import FileResponse
@@ -28,9 +29,24 @@ TheService = Annotated[Service, Depends(service_of)]
 """What a route takes to get at everything."""
 
 
+class Note(Protocol):
+    """Writes what the one who asks did into the audit log, if there is one, as `Audit.note` does."""
+
+    def __call__(self, did: str, **what: Any) -> None: ...
+
+
+def note_of(request: Request) -> Note:
+    address = request.client.host if request.client else ""
+    forwarded = request.headers.get("x-forwarded-for")  # by a proxy; anybody may write it, so it is kept apart
+    return partial(service_of(request).audit.note, address, forwarded_for=forwarded[:200] if forwarded else None)
+
+
+TheNote = Annotated[Note, Depends(note_of)]
+
+
 def faults(**statuses: str) -> dict[int | str, dict[str, Any]]:
     """`faults(s404="no such run")`: the refusals of a route, for its documentation; all have `{"error": sentence}`."""
-    common = {"s403": "asked by another host or page", "s422": "a wrong value, named"}
+    common = {"s401": "without the token", "s403": "asked by another host or page", "s422": "a wrong value, named"}
     return {int(name[1:]): {"model": Fault, "description": why} for name, why in {**common, **statuses}.items()}
 
 

@@ -19,13 +19,17 @@ from starlette.exceptions import HTTPException
 from sampeft import __version__
 from sampeft.errors import SampeftError
 from sampeft.viewer import catalogue_routes, prediction_routes
+from sampeft.viewer.access import Access
 from sampeft.viewer.docs_page import docs_page
 from sampeft.viewer.faults import RequestError
 from sampeft.viewer.guard import Guard
 from sampeft.viewer.service import Service
 
 STATIC = Path(__file__).parent / "static"
-_ABOUT = "Predictions, corrections and comparisons on this machine. Research software, not a medical device."
+_ABOUT = (
+    "Predictions, corrections and comparisons on this machine. Every request carries the token of the address that "
+    "`sampeft serve` printed, as 'Authorization: Bearer TOKEN'. Research software, not a medical device."
+)
 
 
 def make_app(service: Service, port: int) -> Guard:
@@ -55,7 +59,7 @@ def make_app(service: Service, port: int) -> Guard:
     mimetypes.add_type("text/javascript", ".js")  # which some Windows machines know as text/plain, that no browser runs
     app.mount("/", StaticFiles(directory=STATIC, html=True))
     hosts = frozenset(f"{name}:{port}" for name in ("127.0.0.1", "localhost"))
-    return Guard(app, hosts, service.settings.max_upload_bytes)
+    return Guard(app, hosts, Access(service.settings.token, port), service.settings.max_upload_bytes)
 
 
 def _answer(status: int, sentence: str) -> JSONResponse:
@@ -72,6 +76,8 @@ def _wrong_value(_: Request, error: Exception) -> JSONResponse:
 
 def _refused(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, OSError):  # while a form was read
+        return _of_the_disk(request, error.__cause__)
     sentence = error.detail
     if error.status_code == HTTPStatus.NOT_FOUND:
         sentence = f"there is nothing at {request.url.path[:200]}"

@@ -89,7 +89,7 @@ class ResultBody(BaseModel):
     slices: int
     slice_size: tuple[int, int] = Field(description="rows and columns of a slice")
     confidence: float | None = Field(description="mean probability of the class shown, over the foreground")
-    worst_slices: list[SliceConfidence] = Field(description="slices with foreground, the least sure one first")
+    worst_slices: list[SliceConfidence] = Field(description="slices with foreground, the least confident one first")
     pixels: dict[str, int]
     ml: dict[str, float] | None
     has_truth: bool

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from fastapi.responses import FileResponse
 
 from sampeft import __version__
-from sampeft.viewer.answers import TheService, faults, file_response, labels_body, run_body, sent
+from sampeft.viewer.answers import TheNote, TheService, faults, file_response, labels_body, run_body, sent
 from sampeft.viewer.bodies import AboutBody, CaseBody, CasesBody, EvaluationBody, EvaluationDetail, ImageBody, RunBody
 from sampeft.viewer.faults import not_found
 from sampeft.viewer.guard import REPORT_POLICY
@@ -74,10 +74,16 @@ def cases(service: TheService, split: str | None = None) -> CasesBody:
     tags=["data set"],
 )
 def case_file(
-    case: str, image: str, kind: Literal["image.nii.gz", "image.png", "truth.nii.gz"], service: TheService
+    case: str,
+    image: str,
+    kind: Literal["image.nii.gz", "image.png", "truth.nii.gz"],
+    service: TheService,
+    note: TheNote,
 ) -> FileResponse:
     """An image for a viewer: values as read, as NIfTI; a flat picture also as PNG. The truth holds ids."""
-    return sent(service.case_file(case, image, kind), kind)
+    path = service.case_file(case, image, kind)
+    note("looked at", case=case, image=image, file=kind)
+    return sent(path, kind)
 
 
 @router.get("/evaluations", responses=faults(), tags=["evaluations"])
@@ -87,10 +93,11 @@ def evaluations(service: TheService) -> list[EvaluationBody]:
 
 
 @router.get("/evaluations/{evaluation}", responses=faults(s404="no such evaluation"), tags=["evaluations"])
-def evaluation(evaluation: str, service: TheService) -> EvaluationDetail:
+def evaluation(evaluation: str, service: TheService, note: TheNote) -> EvaluationDetail:
     """One evaluation with each class's interval and the scores of every case."""
     found = service.evaluations[evaluation]
     by_case = service.evaluations.cases(evaluation)
+    note("looked at", evaluations=[evaluation])
     return EvaluationDetail(**found.to_json(), classes=found.summary.get("classes", {}), by_case=by_case)
 
 
@@ -100,11 +107,12 @@ def evaluation(evaluation: str, service: TheService) -> EvaluationDetail:
     response_class=FileResponse,
     tags=["evaluations"],
 )
-def report(evaluation: str, service: TheService) -> FileResponse:
+def report(evaluation: str, service: TheService, note: TheNote) -> FileResponse:
     """The report that `sampeft evaluate` wrote."""
     path = service.evaluations[evaluation].report
     if path is None:
         raise not_found("report of evaluation", evaluation)
+    note("looked at", evaluations=[evaluation], file=path.name)
     return FileResponse(path, media_type="text/html", headers={"Content-Security-Policy": REPORT_POLICY})
 
 
@@ -112,7 +120,10 @@ def report(evaluation: str, service: TheService) -> FileResponse:
 def compare(
     ids: Annotated[list[str], Query(min_length=2, max_length=20, description="of evaluations of the same cases")],
     service: TheService,
+    note: TheNote,
     metrics: Annotated[list[str], Query(max_length=14, description="such as dsc; nothing: DSC and NSD")] = [],  # noqa: B006
 ) -> dict[str, Any]:
     """Evaluations side by side: means with intervals, paired tests, ranks, and the cases, worst first."""
-    return service.evaluations.compared(ids, metrics)
+    found = service.evaluations.compared(ids, metrics)
+    note("looked at", evaluations=ids)
+    return found

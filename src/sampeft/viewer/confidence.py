@@ -1,4 +1,4 @@
-"""What the network says of each slice in, how sure it is of it out; a reviewer looks at the least sure ones first."""
+"""What the network says of each slice in, how confident it is of it out; a reviewer looks at the least confident ones first."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class SliceReader(Reader):
         return channels
 
     def worst_first(self) -> list[tuple[int, float]]:
-        """(slice, confidence) of the slices with foreground, the least sure one first."""
+        """(slice, confidence) of the slices with foreground, the least confident one first."""
         return sorted(
             ((s, c) for s, c in self.by_slice.items() if c is not None), key=lambda found: (found[1], found[0])
         )

@@ -2,7 +2,8 @@
 
 The server listens on this machine alone. A web page of elsewhere that is open in the same browser could still send it
 requests: it is refused by the Host header (a name that was made to point here, DNS rebinding) and by the Origin header
-(its own forms and scripts). Nothing allows another origin to read answers.
+(its own forms and scripts). Nothing allows another origin to read answers. Other programs and users of this machine are
+refused by the token of `Access`.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
-from contextlib import nullcontext
 from http import HTTPStatus
 from typing import Any
 
+from sampeft.viewer.access import Access
 from sampeft.viewer.faults import RequestError
 
 Message = MutableMapping[str, Any]
@@ -25,7 +26,7 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 UPLOAD = "/api/predictions"
 _SMALL_BYTES = 8 << 20  # of a request that carries no image; a mask of a large picture has some megabytes
 _FORM_BYTES = 1 << 20  # what the other fields of an upload may take
-_MOST_UPLOADS = 4  # at a time; of others the body is not read yet
+_STALLED_S = 30.0  # for which nothing of a body comes
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 POLICY = (
@@ -45,11 +46,14 @@ _HEADERS = {
 
 
 class Guard:
-    """app: what answers. hosts: what the Host header may say, such as `127.0.0.1:8765`."""
+    """app: what answers. hosts: what the Host header may say, such as `127.0.0.1:8765`. stalled_s: a body of which nothing
+    comes for so long is given up. Nothing waits for another's body here."""
 
-    def __init__(self, app: App, hosts: frozenset[str], max_upload_bytes: int) -> None:
-        self.app, self.hosts, self.max_upload_bytes = app, hosts, max_upload_bytes
-        self._uploads = asyncio.Semaphore(_MOST_UPLOADS)
+    def __init__(
+        self, app: App, hosts: frozenset[str], access: Access, max_upload_bytes: int, stalled_s: float = _STALLED_S
+    ) -> None:
+        self.app, self.hosts, self.access = app, hosts, access
+        self.max_upload_bytes, self.stalled_s = max_upload_bytes, stalled_s
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -61,11 +65,15 @@ class Guard:
         try:
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
             upload = scope["method"] == "POST" and scope["path"] == UPLOAD
-            self._check_sender(scope["method"], headers)
+            self._check_host(headers)
+            if redirection := self.access.check(scope, headers):
+                await answer.send({"type": "http.response.start", "status": 303, "headers": redirection})
+                await answer.send({"type": "http.response.body", "body": b""})
+                return
+            self._check_origin(scope["method"], headers)
             most = self.max_upload_bytes + _FORM_BYTES if upload else _SMALL_BYTES
             _check_length(headers, most)
-            async with self._uploads if upload else nullcontext():
-                await self.app(scope, _Counted(receive, most, answer), answer.send)
+            await self.app(scope, _Body(receive, most, self.stalled_s, answer), answer.send)
             if answer.fault is not None:
                 raise answer.fault
         except RequestError as fault:
@@ -78,15 +86,17 @@ class Guard:
             sentence = "a fault inside sampeft; the terminal of `sampeft serve` tells more"
             await answer.refuse(RequestError(HTTPStatus.INTERNAL_SERVER_ERROR, sentence))
 
-    def _check_sender(self, method: str, headers: dict[str, str]) -> None:
+    def _check_host(self, headers: dict[str, str]) -> None:
         host = headers.get("host", "").lower()
         if host not in self.hosts:
             raise RequestError(
                 HTTPStatus.FORBIDDEN, f"this server is {min(self.hosts)} and not '{host[:80]}'; open it by that address"
             )
+
+    def _check_origin(self, method: str, headers: dict[str, str]) -> None:
         if method in _SAFE_METHODS:
             return
-        origin = headers.get("origin")
+        host, origin = headers["host"].lower(), headers.get("origin")
         site = headers.get("sec-fetch-site", "same-origin")  # programs such as curl send neither
         if (origin is not None and origin.lower() != f"http://{host}") or site not in ("same-origin", "none"):
             raise RequestError(HTTPStatus.FORBIDDEN, "only the page of this server may send data to it")
@@ -131,21 +141,34 @@ class _Answer:
         self.fault = None
         body = json.dumps({"error": str(fault)}).encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        if fault.status == HTTPStatus.UNAUTHORIZED:
+            headers.append((b"www-authenticate", b"Bearer"))
         await self.send({"type": "http.response.start", "status": int(fault.status), "headers": headers})
         await self.send({"type": "http.response.body", "body": body})
 
 
-class _Counted:
-    """Receives a body and stops when it is larger than allowed, whatever its headers said."""
+class _Body:
+    """Receives a body and stops when it is larger than allowed, whatever its headers said, or when nothing comes any more."""
 
-    def __init__(self, receive: Receive, most: int, answer: _Answer) -> None:
-        self._receive, self._most, self._answer = receive, most, answer
+    def __init__(self, receive: Receive, most: int, stalled_s: float, answer: _Answer) -> None:
+        self._receive, self._most, self._stalled_s, self._answer = receive, most, stalled_s, answer
         self._bytes = 0
+        self._whole = False
 
     async def __call__(self) -> Message:
-        message = await self._receive()
+        if self._whole:  # what comes now is the end of the connection, for which an answer may wait
+            return await self._receive()
+        try:
+            message = await asyncio.wait_for(self._receive(), self._stalled_s)
+        except asyncio.TimeoutError:
+            sentence = f"nothing more of the request came for {self._stalled_s:g} s; send it again"
+            raise self._given_up(RequestError(HTTPStatus.REQUEST_TIMEOUT, sentence)) from None
+        self._whole = not message.get("more_body", False)
         self._bytes += len(message.get("body", b""))
         if self._bytes > self._most:
-            self._answer.fault = _too_large(self._most)  # frameworks turn what is raised here into other answers
-            raise self._answer.fault
+            raise self._given_up(_too_large(self._most))
         return message
+
+    def _given_up(self, fault: RequestError) -> RequestError:
+        self._answer.fault = fault  # frameworks turn what is raised here into other answers
+        return fault

@@ -112,8 +112,8 @@ class Worker:
                 self._waiting.remove(job)
                 job.message, job.state = "cancelled", CANCELLED
 
-    def close(self, patience_s: float = 30.0) -> None:
-        """Cancel everything and wait for the thread."""
+    def close(self, patience_s: float = 2.0) -> None:
+        """Cancel everything and wait for the thread, which may need longer for its next report than the patience lasts."""
         with self._changed:
             self._closed = True
             for job in [*self._waiting, *([self._running] if self._running else [])]:

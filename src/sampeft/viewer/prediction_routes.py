@@ -11,7 +11,7 @@ from fastapi.responses import FileResponse
 
 from sampeft.io import read_volume
 from sampeft.metrics.protocols import PROTOCOLS
-from sampeft.viewer.answers import TheService, faults, file_response, prediction_body, sent
+from sampeft.viewer.answers import TheNote, TheService, faults, file_response, prediction_body, sent
 from sampeft.viewer.bodies import (
     Correction,
     CorrectionAnswer,
@@ -48,6 +48,7 @@ _NOT_DONE = "the prediction has not ended well, so that there is no class map"
 )
 def predict(
     service: TheService,
+    note: TheNote,
     run: Annotated[str, Form(description="id of a run")],
     file: Annotated[UploadFile | None, File(description="an image, or a zip with a DICOM series")] = None,
     case: Annotated[str | None, Form(description="a case of the data set instead of a file")] = None,
@@ -57,8 +58,11 @@ def predict(
     if (file is None) == (case is None):
         raise RequestError(HTTPStatus.UNPROCESSABLE_ENTITY, "send either a file or the id of a case")
     if file is not None:
-        return prediction_body(service.predict_upload(run, file.file, file.filename or "image"), service)
-    return prediction_body(service.predict_case(run, case or "", image), service)
+        found = service.predict_upload(run, file.file, file.filename or "image")
+    else:
+        found = service.predict_case(run, case or "", image)
+    note("predicted", **_which(found), run=run)
+    return prediction_body(found, service)
 
 
 @router.get("", responses=faults(), tags=["predictions"])
@@ -73,14 +77,16 @@ def of_ids(
 
 @router.get("/{id}", responses=faults(s404=_GONE), tags=["predictions"])
 def prediction(id: str, service: TheService) -> PredictionBody:
-    """How far it is; when done, its geometry, volumes and confidence, with the least sure slices first."""
+    """How far it is; when done, its geometry, volumes and confidence, with the least confident slices first."""
     return prediction_body(service.prediction(id), service)
 
 
 @router.delete("/{id}", status_code=204, responses=faults(s404=_GONE), tags=["predictions"])
-def end(id: str, service: TheService) -> None:
+def end(id: str, service: TheService, note: TheNote) -> None:
     """Cancel it while it waits or runs; afterwards remove it with its files."""
+    found = service.prediction(id)
     service.end(id)
+    note("removed", **_which(found))
 
 
 @router.get(
@@ -90,33 +96,37 @@ def end(id: str, service: TheService) -> None:
     tags=["predictions"],
 )
 def file(
-    id: str, kind: Literal["result", "map.nii.gz", "image.nii.gz", "image.png"], service: TheService
+    id: str, kind: Literal["result", "map.nii.gz", "image.nii.gz", "image.png"], service: TheService, note: TheNote
 ) -> FileResponse:
     """`result`: the class map in the image's own kind (NIfTI, DICOM SEG, PNG, GeoTIFF). The others are for a viewer."""
     found = service.prediction(id)
     if kind == "result":
         with service.heavy:
             path = found.result()
-        return sent(path, path.name)
-    if kind == "map.nii.gz":
+        name = path.name
+    elif kind == "map.nii.gz":
         with service.heavy:
-            return sent(found.map_file(), f"{found.name}_map.nii.gz")
-    return sent(found.image(kind), f"{found.name}.{kind.removeprefix('image.')}")
+            path, name = found.map_file(), f"{found.name}_map.nii.gz"
+    else:
+        path, name = found.image(kind), f"{found.name}.{kind.removeprefix('image.')}"
+    note("looked at", **_which(found), file=kind)
+    return sent(path, name)
 
 
 @router.get("/{id}/scores", responses=faults(s404=_GONE, s409=_NOT_DONE), tags=["predictions"])
-def scores(id: str, service: TheService) -> ScoresBody:
+def scores(id: str, service: TheService, note: TheNote) -> ScoresBody:
     """Scores of each class against the truth of the data set, of the class map as it is now."""
     found = service.prediction(id)
     with service.heavy:
         classes = found.scores()
     if classes is None:
         raise RequestError(HTTPStatus.NOT_FOUND, "there is no truth with this run's classes for this image")
+    note("looked at", **_which(found), file="scores")
     return ScoresBody(protocol="default", policy=PROTOCOLS["default"].about, classes=classes)
 
 
 @router.post("/{id}/prompt", responses=faults(s404=_GONE, s409=_NOT_DONE), tags=["corrections"])
-def prompt(id: str, body: Prompt, service: TheService) -> PromptAnswer:
+def prompt(id: str, body: Prompt, service: TheService, note: TheNote) -> PromptAnswer:
     """Boxes and points on a slice to a mask. The slice is encoded at the first prompt; the next ones are fast."""
     found = service.prediction(id)
     _, geometry = found.done()
@@ -129,6 +139,7 @@ def prompt(id: str, body: Prompt, service: TheService) -> PromptAnswer:
         found, service.segmenter(found), body.slice, body.boxes, body.points, body.adapted
     )
     height, width = mask_HW.shape
+    note("segmented", **_which(found), slice=body.slice, label=body.label)
     return PromptAnswer(
         slice=body.slice,
         label=body.label,
@@ -139,7 +150,7 @@ def prompt(id: str, body: Prompt, service: TheService) -> PromptAnswer:
 
 
 @router.post("/{id}/corrections", responses=faults(s404=_GONE, s409=_NOT_DONE), tags=["corrections"])
-def correct(id: str, body: Correction, service: TheService) -> CorrectionAnswer:
+def correct(id: str, body: Correction, service: TheService, note: TheNote) -> CorrectionAnswer:
     """Put a mask into the class map."""
     found = service.prediction(id)
     map, _ = found.done()
@@ -149,17 +160,20 @@ def correct(id: str, body: Correction, service: TheService) -> CorrectionAnswer:
             HTTPStatus.UNPROCESSABLE_ENTITY, f"the image has slices 0..{map.slices - 1}, not {body.slice}"
         )
     mask_HW = mask_of(body.mask.size, body.mask.counts, map.size())
-    return _corrected(found, body.slice, map.draw(body.slice, mask_HW, channel, body.over))
+    changed = map.draw(body.slice, mask_HW, channel, body.over)
+    note("corrected", **_which(found), slice=body.slice, label=body.label, pixels=changed)
+    return _corrected(found, body.slice, changed)
 
 
 @router.delete(
     "/{id}/corrections/last", responses=faults(s404=_GONE, s409="nothing to take back"), tags=["corrections"]
 )
-def undo(id: str, service: TheService) -> CorrectionAnswer:
+def undo(id: str, service: TheService, note: TheNote) -> CorrectionAnswer:
     """Take the last correction back."""
     found = service.prediction(id)
     map, _ = found.done()
     s, changed = map.undo()
+    note("took a correction back", **_which(found), slice=s, pixels=changed)
     return _corrected(found, s, changed)
 
 
@@ -169,7 +183,7 @@ def undo(id: str, service: TheService) -> CorrectionAnswer:
     responses=faults(s404=_GONE, s409="not done, no --corrections, or the name is taken", s507="the disk is full"),
     tags=["corrections"],
 )
-def save(id: str, body: Save, service: TheService) -> Saved:
+def save(id: str, body: Save, service: TheService, note: TheNote) -> Saved:
     """Write the image and its corrected labels as a case of the data set in the folder of --corrections."""
     found = service.prediction(id)
     map, geometry = found.done()
@@ -185,7 +199,14 @@ def save(id: str, body: Save, service: TheService) -> Saved:
         name = body.name or found.name
         case = found.source.case or name
         paths = service.corrected.save(name, case, image, volume, np.array(map.array()), found.labels)
+    note("saved", **_which(found), files=list(paths))
     return Saved(image=paths[0], label=paths[1])
+
+
+def _which(prediction: Prediction) -> dict[str, str | None]:
+    """A prediction as the audit log names it."""
+    file = prediction.source.file
+    return {"prediction": prediction.id, "case": prediction.source.case, "image": file.id if file else prediction.name}
 
 
 def _channel(prediction: Prediction, label: str) -> int:

@@ -20,6 +20,7 @@ from sampeft.errors import UsageError
 from sampeft.io import read_volume, write_atomically
 from sampeft.prediction.inference import Segmenter
 from sampeft.viewer import pictures, uploads
+from sampeft.viewer.audit import Audit
 from sampeft.viewer.corrected_cases import CorrectedCases
 from sampeft.viewer.evaluated import Evaluations
 from sampeft.viewer.faults import RequestError, not_found
@@ -31,6 +32,7 @@ from sampeft.viewer.trained import Runs
 from sampeft.viewer.workspace import Workspace
 
 _SWEEP_S = 20.0
+_MOST_UNPACKED = 4  # uploads that are copied or unpacked at a time
 
 
 class Service:
@@ -47,10 +49,12 @@ class Service:
         self.corrected = CorrectedCases(settings.corrections) if settings.corrections else None
         if not (self.runs.by_id or self.dataset or self.evaluations.by_id):
             raise UsageError("nothing to show; give trained runs, --data or --evals")
+        self.audit = Audit(settings.audit)
         self.prompts = Prompts()
         self.workspace = Workspace(above)
         self._predictions: dict[str, Prediction] = {}
         self._lock = threading.Lock()
+        self._unpacking = threading.BoundedSemaphore(_MOST_UNPACKED)
         self.heavy = threading.Lock()  # held where a whole image is read for a request, so that memory stays bounded
         self._read = lru_cache(1)(read_volume)  # a view asks for an image and then for its truth on the image's grid
         self.worker = Worker(settings.max_waiting)
@@ -64,8 +68,9 @@ class Service:
             return
         self._closing.set()
         self.worker.close()
-        self._sweeper.join(5)
+        self._sweeper.join(1)
         self.workspace.close()
+        self.audit.close()
 
     def cases(self, split: str | None = None) -> Sequence[tuple[Case, list[str]]]:
         """Cases with the names of the splits they are in. Raises RequestError (404) for an unknown split."""
@@ -123,7 +128,8 @@ class Service:
         self.worker.check_room()
         id, folder = self._new()
         try:
-            path = uploads.receive(source, name, folder / "upload", self.settings.max_upload_bytes)
+            with self._unpacking:
+                path = uploads.receive(source, name, folder / "upload", self.settings.max_upload_bytes)
             return self._begin(id, folder, run, Source(path))
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)

@@ -1,6 +1,6 @@
 // The images of the data set on the left: search, split, order, next and previous.
 
-import { fill, make } from "/dom.js";
+import { ABOUT_CONFIDENCE, breakable, fill, make, probability } from "/dom.js";
 import { reviewRank } from "/predictions.js";
 
 export class Cases {
@@ -16,7 +16,7 @@ export class Cases {
     const split = make("select", { "aria-label": "Split" }, make("option", { value: "" }, `all (${this.every.length})`),
       ...Object.keys(body.splits).map((name) => make("option", { value: name }, name)));
     split.addEventListener("change", () => this.set({ split: split.value }));
-    const order = make("select", { "aria-label": "Order" }, make("option", { value: "listed" }, "as listed"), make("option", { value: "sure" }, "least sure first"));
+    const order = make("select", { "aria-label": "Order" }, make("option", { value: "listed" }, "as listed"), make("option", { value: "confidence" }, "least confident first"));
     order.addEventListener("change", () => this.set({ order: order.value }));
     this.list = make("ul", { class: "list", "aria-label": "Cases" });
     this.count = make("span", { class: "muted small" });
@@ -70,11 +70,12 @@ export class Cases {
     const focused = document.activeElement?.dataset?.entry;
     fill(this.list, ...found.slice(0, 2000).map((entry) => {
       const done = this.predictions.of(this.run, entry.case, entry.image);
-      const sure = done?.state === "done" && done.result.confidence !== null ? `${Math.round(100 * done.result.confidence)} %` : done ? "…" : "";
-      const second = entry.image === entry.case ? null : make("span", { class: "muted small" }, entry.case);
+      const confidence = done?.state === "done" ? done.result.confidence : undefined;
+      const badge = confidence === null ? "none" : confidence === undefined ? "…" : probability(confidence);
+      const second = entry.image === entry.case ? null : make("span", { class: "muted small" }, breakable(entry.case));
       return make("li", {}, make("button", { type: "button", "data-entry": entry.image, "aria-current": entry === this.shown && "true", onclick: () => this.open(entry) },
-        make("span", { class: "name" }, entry.image, " ", second),
-        sure && make("span", { class: "badge", title: "how sure the model is" }, done.state === "done" && done.result.confidence === null ? "none" : sure),
+        make("span", { class: "name" }, breakable(entry.image), " ", second),
+        done && make("span", { class: "badge", title: ABOUT_CONFIDENCE }, badge),
         entry.has_labels && make("span", { class: "badge truth", title: "has a truth" }, "truth")));
     }), found.length ? null : make("li", { class: "muted" }, "No case is called so."));
     if (focused) this.list.querySelector(`[data-entry="${CSS.escape(focused)}"]`)?.focus();

@@ -30,7 +30,7 @@ export class Compare {
   /** Show what is chosen; called when the page is opened. */
   async load() {
     const ids = this.evaluations.map((e) => e.id).filter((id) => this.chosen.has(id));
-    if (ids.length < 2) return fill(this.results, make("div", { class: "card" }, this.evaluations.length < 2 ? "Two evaluations of the same cases are needed to compare." : "Choose two or more evaluations on the left."));
+    if (ids.length < 2) return fill(this.results, make("div", { class: "card" }, this.evaluations.length < 2 ? "Two evaluations of the same cases are needed to compare." : "Choose two or more evaluations."));
     const asked = (this.asked = ids.join("\n"));
     if (this.loaded === asked) return;
     fill(this.results, make("div", { class: "card" }, "Comparing …"));

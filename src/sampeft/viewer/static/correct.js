@@ -1,7 +1,7 @@
 // Corrections: points and boxes on a slice of the model, the mask that they give, and what is done with it.
 
 import { ask, path, remove, send } from "/api.js";
-import { colour, fill, make, readable } from "/dom.js";
+import { amount, colour, fill, make, readable } from "/dom.js";
 import { maskOf } from "/painting.js";
 import { voxelOf } from "/volume.js";
 
@@ -32,7 +32,7 @@ export class Correction {
   }
 
   clear() {
-    Object.assign(this, { points: [], box: null, drag: null, mask: null, slice: null, asked: (this.asked ?? 0) + 1, busy: false });
+    Object.assign(this, { told: null, points: [], box: null, drag: null, mask: null, slice: null, asked: (this.asked ?? 0) + 1, busy: false });
   }
 
   // --- the tool of the pane ---
@@ -186,6 +186,7 @@ export class Correction {
 
   async after(found, stale = false) {
     this.steps = found.corrections;
+    this.told = changes(this.body.result, found);
     Object.assign(this.body.result, { pixels: found.pixels, ml: found.ml, corrections: found.corrections, revision: found.revision });
     this.scene.changed("look");
     this.show();
@@ -250,7 +251,7 @@ export class Correction {
     };
     const what = this.busy ? "Working …"
       : this.mask ? (this.mask.pixels ? `${this.mask.pixels.toLocaleString("en")} pixels. Accept, or add points.` : "Nothing found there; try other points, or a box.")
-      : "Click into the object, Shift+click outside of it, or drag a box around it.";
+      : (this.told ?? "Click into the object, Shift+click outside of it, or drag a box around it.");
     const held = document.activeElement?.dataset?.kind;
     fill(this.panel, make("h2", {}, "Correct"), head,
       make("label", { class: "field" }, make("span", {}, make("i", { class: "swatch", style: `background:${colour(this.color)}` }), "Class"), label),
@@ -275,6 +276,14 @@ export class Correction {
     else return false;
     return true;
   }
+}
+
+/** What a correction did to the sizes of classes, such as `c2: +0.17 ml, c1: −0.05 ml`. */
+function changes(before, after) {
+  const [old, now, unit] = after.ml ? [before.ml, after.ml, "ml"] : [before.pixels, after.pixels, "pixels"];
+  const changed = Object.keys(now).filter((name) => now[name] !== old[name]);
+  const by = (name) => `${readable(name)}: ${now[name] > old[name] ? "+" : "−"}${amount(Math.abs(now[name] - old[name]))} ${unit}`;
+  return changed.length ? `Changed. ${changed.map(by).join(", ")}.` : "Nothing has changed by it.";
 }
 
 function paintMask(context, pane, { size: [height, width], inside }, color) {

@@ -21,8 +21,9 @@ export function fill(place, ...children) {
 
 export const colour = ([red, green, blue]) => `rgb(${red} ${green} ${blue})`;
 
-/** 1234567 -> "1,234,567"; 12.345 -> "12.3"; 0.123 -> "0.12". */
+/** 1234567 -> "1,234,567"; 12.345 -> "12.3"; 0.123 -> "0.12"; 0.001 -> "< 0.01". */
 export function amount(value) {
+  if (value > 0 && value < 0.005) return "< 0.01";
   if (Number.isInteger(value)) return value.toLocaleString("en");
   return value.toLocaleString("en", { maximumFractionDigits: value < 10 ? 2 : value < 100 ? 1 : 0 });
 }
@@ -37,6 +38,17 @@ export function duration(seconds) {
 export function score(value, digits = 3) {
   if (value === null || value === undefined) return "–";
   return typeof value === "number" ? value.toFixed(digits) : "∞";
+}
+
+/** A probability as it is shown: never as a certainty, which rounding would make of 0.997. */
+export const probability = (value) => (value >= 0.995 ? "> 0.99" : value.toFixed(2));
+export const ABOUT_CONFIDENCE = "mean probability of the class shown, over the foreground; no measure of error";
+
+/** A name that may break after its separators, so that it does not within a word. */
+export function breakable(name) {
+  const found = document.createDocumentFragment();
+  for (const part of name.split(/(?<=[_.\-/])/)) found.append(part, document.createElement("wbr"));
+  return found;
 }
 
 /** Names of classes as people read them. */

@@ -4,7 +4,7 @@ import { ask, path } from "/api.js";
 import { Cases } from "/cases.js";
 import { Compare } from "/compare.js";
 import { Correction } from "/correct.js";
-import { amount, duration, fill, find, make, score } from "/dom.js";
+import { ABOUT_CONFIDENCE, amount, breakable, duration, fill, find, make, probability, score } from "/dom.js";
 import { readNifti } from "/nifti.js";
 import { isActive, Predictions, stateOf } from "/predictions.js";
 import { counted, downloads, legend, middleOf, progress, scoresOf, scoreTable, worstSlices } from "/result.js";
@@ -13,6 +13,7 @@ import { Viewer } from "/viewer.js";
 import { Volume } from "/volume.js";
 
 const RUN = "sampeft.run";
+const SHOWN = "sampeft.shown";
 
 class Page {
   constructor(about, runs, cases, evaluations) {
@@ -38,7 +39,8 @@ class Page {
     addEventListener("keydown", (event) => this.pressed(event));
     this.route();
     this.showResult();
-    this.guard(this.predictions.reload());
+    addEventListener("pagehide", () => this.remember());
+    this.guard(this.restore());
   }
 
   get run() {
@@ -61,6 +63,25 @@ class Page {
     } catch (fault) {
       if (fault.name !== "AbortError") this.say(fault.message);
     }
+  }
+
+  // --- a reload ---
+
+  remember() {
+    const { entry, body } = this;
+    const shown = entry ? { case: entry.case, image: entry.image } : body?.id && { id: body.id };
+    sessionStorage.setItem(SHOWN, JSON.stringify(shown ?? null));
+  }
+
+  /** The segmentations of this tab, and what was shown when the page was left. */
+  async restore() {
+    await this.predictions.reload();
+    const shown = JSON.parse(sessionStorage.getItem(SHOWN) ?? "null");
+    if (!shown || this.opening) return; // something was chosen meanwhile
+    const entry = this.cases?.every.find((e) => e.case === shown.case && e.image === shown.image);
+    const body = this.predictions.bodies.find((b) => b.id === shown.id);
+    if (entry) await this.openCase(entry);
+    else if (body) await this.openPrediction(body);
   }
 
   // --- left ---
@@ -118,7 +139,7 @@ class Page {
     const list = find("#predictions");
     fill(list, ...own.map((body) =>
       make("li", {}, make("button", { type: "button", "aria-current": body.id && body.id === this.body?.id && "true", onclick: () => this.guard(this.openPrediction(body)) },
-        make("span", { class: "name" }, body.name, make("span", { class: `small ${body.state === "failed" ? "fault" : "muted"}` }, stateOf(body, duration)))),
+        make("span", { class: "name" }, breakable(body.name), make("span", { class: `small ${body.state === "failed" ? "fault" : "muted"}` }, stateOf(body, duration)))),
         make("button", { type: "button", class: "quiet", "aria-label": `${isActive(body) ? "Cancel" : "Remove"} ${body.name}`, onclick: () => this.guard(this.endPrediction(body)) }, "×"))));
     if (this.body && this.body.state !== "done") {
       const now = this.predictions.bodies.find((body) => body === this.body || (body.id && body.id === this.body.id));
@@ -298,12 +319,12 @@ class Page {
     if (!body && !entry) return fill(place, make("section", { class: "muted" }, make("h2", {}, "Classes"), make("p", {}, "Classes, volumes and downloads of an image are shown here.")));
     const done = body?.state === "done" && scene.maps.prediction;
     const parts = [];
-    const heading = make("section", {}, make("h1", { class: "title" }, entry?.image ?? body.name));
+    const heading = make("section", {}, make("h1", { class: "title" }, breakable(entry?.image ?? body.name)));
     parts.push(heading);
     if (done) {
-      const sure = body.result.confidence;
+      const { confidence } = body.result;
       heading.append(make("p", { class: "muted small" }, `Segmented by ${this.runs.find((r) => r.id === body.run).model}. `,
-        sure === null ? "No foreground was found." : make("span", { title: "mean probability of the class shown, over the foreground; no measure of error" }, `The model is ${Math.round(100 * sure)} % sure.`)));
+        confidence === null ? "No foreground was found." : make("span", { title: ABOUT_CONFIDENCE }, `Mean probability of the classes shown: ${probability(confidence)}, no measure of error.`)));
     } else if (body && isActive(body) && entry) {
       this.going = make("div", {}, progress(body, () => this.guard(this.endPrediction(this.body))));
       heading.append(this.going);

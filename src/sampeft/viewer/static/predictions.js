@@ -1,6 +1,7 @@
 // Segmentations of this browser tab: sent, followed until they end, listed; their ids are kept for a reload.
 
 import { ask, path, remove, upload } from "/api.js";
+import { probability } from "/dom.js";
 
 const KEPT = "sampeft.predictions";
 const POLL_MS = 400;
@@ -125,6 +126,6 @@ export function stateOf(body, duration) {
     return body.progress < 0.02 && body.message ? body.message : `${Math.round(100 * body.progress)} %${left}`;
   }
   if (body.state === "failed") return body.message;
-  if (body.state === "done") return body.result.confidence === null ? "no foreground found" : `sure ${Math.round(100 * body.result.confidence)} %`;
+  if (body.state === "done") return body.result.confidence === null ? "no foreground found" : `mean probability ${probability(body.result.confidence)}`;
   return body.state;
 }

@@ -1,7 +1,7 @@
 // What is known of the image that is shown, on the right: its classes and sizes, scores, progress, downloads.
 
 import { ask, path } from "/api.js";
-import { amount, colour, duration, fill, make, readable, score } from "/dom.js";
+import { ABOUT_CONFIDENCE, amount, breakable, colour, duration, fill, make, probability, readable, score } from "/dom.js";
 import { isActive, stateOf } from "/predictions.js";
 
 /** Rows of a table of classes. onFind: called with a class whose name is pressed. */
@@ -44,7 +44,7 @@ export function scoreTable({ policy, classes }) {
 export function progress(body, onCancel) {
   const bar = make("progress", { max: 1, "aria-label": `Segmenting ${body.name}` });
   if (body.state !== "queued") bar.value = body.progress;
-  return make("div", { class: "progress" }, make("p", {}, body.state === "sending" ? "Sending" : "Segmenting", " ", make("b", {}, body.name)), bar,
+  return make("div", { class: "progress" }, make("p", {}, body.state === "sending" ? "Sending" : "Segmenting", " ", make("b", {}, breakable(body.name))), bar,
     make("div", { class: "bar" }, make("span", { class: "muted small" }, stateOf(body, duration)), make("button", { type: "button", onclick: onCancel }, "Cancel")));
 }
 
@@ -56,12 +56,12 @@ export function downloads({ id, result }) {
     make("div", { class: "bar" }, link("result", `Result (${kinds[result.kind]})`), result.kind === "nifti" ? null : link("map.nii.gz", "Map (NIfTI)"), link(result.flat ? "image.png" : "image.nii.gz", "Image")));
 }
 
-/** The least sure slices. onGo: called with the number of a slice, counted from 0. */
+/** The least confident slices. onGo: called with the number of a slice, counted from 0. */
 export function worstSlices({ worst_slices: worst, slices }, onGo) {
   if (slices < 2 || !worst.length) return null;
-  return make("div", {}, make("h2", {}, "Least sure slices"),
+  return make("div", {}, make("h2", {}, "Least confident slices"),
     make("div", { class: "chips" }, ...worst.slice(0, 10).map(({ slice, confidence }) =>
-      make("button", { type: "button", onclick: () => onGo(slice), title: `the model is ${Math.round(100 * confidence)} % sure of what it found` }, `${slice + 1}`, make("small", {}, ` ${Math.round(100 * confidence)} %`)))));
+      make("button", { type: "button", onclick: () => onGo(slice), title: `slice ${slice + 1}: ${ABOUT_CONFIDENCE}` }, `${slice + 1}`, make("small", {}, ` ${probability(confidence)}`)))));
 }
 
 /** Voxels of each class of a label map. */

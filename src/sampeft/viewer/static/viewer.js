@@ -24,7 +24,7 @@ export class Viewer {
     scene.addEventListener("hover", (event) => this.read(event.detail));
     new ResizeObserver(() => this.panes.forEach((pane) => pane.later())).observe(this.place);
     NARROW.addEventListener("change", () => this.arrange());
-    this.say("Choose a case on the left, or drop an image.");
+    this.say("Choose a case from the list, or an image of your own.");
   }
 
   /** Something instead of an image: a sentence, or elements. */
