@@ -47,10 +47,10 @@ def test_a_size_bin_is_a_row_per_evaluation_in_the_same_unit(measured: Evaluatio
 
 
 def test_calibration_is_said_in_a_sentence(measured: Evaluation) -> None:
-    """Sure 0.75 on average, right in 0.65: too sure by 0.1; a class of 200 pixels at 0.05, of which 0.01 are its own."""
+    """Probability 0.75 on average, right in 0.65: too much by 0.1; a class of 200 pixels at 0.05, of which 0.01 are its own."""
     assert calibration_sentences(measured.calibration) == [
         "as trained: its most probable class has a probability of 0.750 on average and is right in 0.650 of the pixels, "
-        "so it is too sure of itself; expected calibration error (ECE) 0.100."
+        "so it is over-confident; expected calibration error (ECE) 0.100."
     ]
     assert calibration_table(measured)["node"] == [("0.0400", "0.0250")]
     found = measured.calibration["as trained"]
@@ -58,7 +58,7 @@ def test_calibration_is_said_in_a_sentence(measured: Evaluation) -> None:
     right = replace(found, top_hits=found.top_confidence)
     texts = calibration_sentences({"modest": modest, "right": right})
     assert "less sure than it might be" in texts[0]
-    assert "about as sure as it may be" in texts[1]
+    assert "well calibrated on average" in texts[1]
 
 
 def test_land_cover_and_targets_have_their_own_figures() -> None:

@@ -194,7 +194,7 @@ def test_surfaces_sizes_and_probabilities_are_those_of_the_evaluation(measured: 
     calibration = {row[0]: row[1:] for row in page.rows["calibration"]}
     assert calibration["node"] == ["0.0400", "0.0250"]
     assert calibration["all classes"][0] == "0.1000"
-    assert "right in 0.650 of the pixels, so it is too sure of itself" in page.texts["calibration"]
+    assert "right in 0.650 of the pixels, so it is over-confident" in page.texts["calibration"]
 
 
 @pytest.mark.usefixtures("without_pictures")

@@ -14,6 +14,7 @@ from sampeft.data.check import CheckReport, Fault, check_dataset
 from sampeft.data.intensity import Intensity, choose, preset, with_bands
 from sampeft.errors import DataError
 from sampeft.io import read_volume, write_atomically
+from sampeft.options import check_paths
 from sampeft.progress import bar
 
 _SHOWN = 10  # faults of one kind in the table for people; --json has all
@@ -24,11 +25,9 @@ def check_names(config: Config) -> None:
 
 
 def run(config: Config) -> int:
-    check_names(config)
-    named = None if config.intensity == "auto" else preset(config.intensity, config.bands)
-    dataset = open_dataset(config.data, config.layout, parse_map(config.map))
-    with bar("checking", sum(len(case.files) for case in dataset.cases)) as shown:
-        report = check_dataset(dataset, progress=shown, side=config.side, recipe=named, leaks=True)
+    check_paths(config)
+    dataset, report = report_of(config)
+    named = asked_recipe(config)
     name, recipe = (config.intensity, named) if named else _fitting(dataset, config.bands)
     intensity = f"{name}: {recipe}" if recipe else None
     content = {"data": dataset.name, "intensity": intensity, **report.to_json()}
@@ -43,6 +42,18 @@ def run(config: Config) -> int:
     for path in written:
         say(f"written   {path}")
     return 1 if report.errors else 0
+
+
+def asked_recipe(config: Config) -> Intensity | None:
+    return None if config.intensity == "auto" else preset(config.intensity, config.bands)
+
+
+def report_of(config: Config) -> tuple[Dataset, CheckReport]:
+    """The data set, and what is to be said of it."""
+    dataset = open_dataset(config.data, config.layout, parse_map(config.map))
+    with bar("checking", sum(len(case.files) for case in dataset.cases)) as shown:
+        report = check_dataset(dataset, progress=shown, side=config.side, recipe=asked_recipe(config), leaks=True)
+    return dataset, report
 
 
 def text(dataset: Dataset, report: CheckReport, intensity: str) -> str:

@@ -11,6 +11,7 @@ from sampeft.configs.plan import Config
 from sampeft.data import open_dataset
 from sampeft.data.cache import Preparation
 from sampeft.errors import UsageError
+from sampeft.options import check_paths
 from sampeft.peft import attach
 from sampeft.peft.warm_start import start_from
 from sampeft.planning.planner import Plan
@@ -18,6 +19,7 @@ from sampeft.planning.trial_run import plan_training, workload_of
 
 
 def run(config: Config) -> int:
+    check_paths(config)
     found = plan_command(config)
     if config.json:
         print(json.dumps(found.to_json()))

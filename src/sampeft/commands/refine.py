@@ -14,6 +14,7 @@ from sampeft.data import open_dataset
 from sampeft.data.check import check_dataset
 from sampeft.errors import UsageError, unknown_name
 from sampeft.io.windows import glance
+from sampeft.options import check_paths
 from sampeft.prediction.by_windows import check_refiner
 from sampeft.prediction.inference import load
 from sampeft.progress import bar
@@ -28,6 +29,7 @@ def check_names(config: Config) -> None:
 
 
 def run(config: Config) -> int:
+    check_paths(config)
     check_names(config)
     segmenter = load(config.run, weights=config.weights)
     dataset = open_dataset(config.data, config.layout, parse_map(config.map))

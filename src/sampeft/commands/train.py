@@ -10,6 +10,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -33,7 +34,7 @@ from sampeft.heads import HEADS
 from sampeft.io import read_volume, sha256, write_atomically
 from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
-from sampeft.options import options_by_name
+from sampeft.options import check_paths, options_by_name
 from sampeft.peft import METHODS, attach, count_parameters
 from sampeft.peft.state import WEIGHTS
 from sampeft.peft.warm_start import start_from
@@ -47,6 +48,7 @@ from sampeft.training.loop import Result, fit
 
 
 def run(config: Config) -> int:
+    check_paths(config)
     if config.task == "denoise":
         from sampeft.commands.train_denoiser import train_denoiser
 
@@ -165,6 +167,7 @@ def train(config: Config, dataset: Dataset | None = None) -> Result:
     """
     if config.task != "segment":
         raise UsageError("a denoiser is trained by `sampeft.commands.train_denoiser.train_denoiser`, not by `train`")
+    started = time.monotonic()
     check_names(config)
     resumed = what_goes_on(config)
     side = config.side or backbone(config.backbone).side
@@ -237,6 +240,7 @@ def train(config: Config, dataset: Dataset | None = None) -> Result:
         expected.refuse()
         for line in expected.lines(short=True):
             say(line)
+        training = replace(training, validations=expected.validations)
 
     description = {
         "backbone": config.backbone,
@@ -254,7 +258,8 @@ def train(config: Config, dataset: Dataset | None = None) -> Result:
         "metric_policy": "default",
         **Scale.of([file.image for case in cases for file in case.files], preparation).to_json(),
         "seed": config.training.seed,
-        "data": {"name": dataset.name, "fingerprint": settings["data"], "cases": len(cases), "slices": len(slices)},
+        "data": {"name": dataset.name, "fingerprint": settings["data"], "cases": len(cases), "slices": len(slices)}
+        | ({"synthetic": True} if dataset.is_synthetic else {}),
         "versions": versions(),
         "git_commit": git_commit(),
     }
@@ -267,6 +272,7 @@ def train(config: Config, dataset: Dataset | None = None) -> Result:
     if not resumed:
         (config.out / CHECKPOINT).unlink(missing_ok=True)  # no state of an older run may stand beside the new settings
         write_atomically(config.out / "config.json", (json.dumps(resolved, indent=1) + "\n").encode())
+    before = time.monotonic() - started
     result = fit(model, slices, training, config.out, description, dataset, held_out, preparation, settings, resumed)
     if result.stopped:
         say(f"stopped after {result.steps} steps; the model so far is in {config.out}; go on with --resume")
@@ -278,6 +284,7 @@ def train(config: Config, dataset: Dataset | None = None) -> Result:
         )
         ended = ", ended early by training.patience" if result.early else ""
         say(f"trained   {result.steps} steps in {result.minutes} minutes{score}{ended}; run: {config.out}")
+        say(f"          before the first step {before / 60:.2f} minutes of reading, preparing and planning")
         if result.least_share:
             say(
                 f"share     a class that would fill less than {100 * result.least_share:g} % of a picture gives way to the next "

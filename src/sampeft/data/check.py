@@ -49,7 +49,7 @@ class ClassCount:
     by_split: dict[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CheckReport:
     """What a check found.
 
@@ -66,6 +66,11 @@ class CheckReport:
     splits: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     summary: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        found = f"{len(self.errors)} errors, {len(self.warnings)} warnings"
+        first = f"\n            {self.faults[0]}" if self.faults else ""
+        return f"CheckReport({self.root}: {self.cases} cases in {self.files} files, {found}{first})"
 
     @property
     def errors(self) -> tuple[Fault, ...]:

@@ -155,12 +155,12 @@ def calibration_sentences(readings: dict[str, Calibration]) -> list[str]:
 
 def _sentence(name: str, found: Calibration) -> str:
     pixels = found.top_n.sum()
-    sure, right = found.top_confidence.sum() / pixels, found.top_hits.sum() / pixels
-    verdict = "about as sure as it may be"
-    if abs(sure - right) >= _EQUAL:
-        verdict = "too sure of itself" if sure > right else "less sure than it might be"
+    believed, right = found.top_confidence.sum() / pixels, found.top_hits.sum() / pixels
+    verdict = "well calibrated on average"
+    if abs(believed - right) >= _EQUAL:
+        verdict = "over-confident" if believed > right else "under-confident"
     return (
-        f"{name}: its most probable class has a probability of {sure:.3f} on average and is right in {right:.3f} of the "
+        f"{name}: its most probable class has a probability of {believed:.3f} on average and is right in {right:.3f} of the "
         f"pixels, so it is {verdict}; expected calibration error (ECE) {found.ece:.3f}."
     )
 
