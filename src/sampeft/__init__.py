@@ -1,6 +1,7 @@
 """sampeft: a Segment Anything model becomes an automatic, class-aware segmenter for your own labels.
 
-`sampeft.load(RUN)` gives a `Segmenter` with `predict` and `predict_file`; `sampeft.train(TrainConfig(...))` makes a run.
+`sampeft.load(RUN)` gives a `Segmenter` with `predict`, `predict_file` and `segment`; `sampeft.train(TrainConfig(...))` makes a
+run; `sampeft.evaluate`, `sampeft.compare` and `sampeft.check` do what the commands of these names do.
 """
 
 from __future__ import annotations
@@ -9,18 +10,22 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sampeft.api import check, compare, evaluate
     from sampeft.commands.train import train
     from sampeft.configs.train import Config as TrainConfig
     from sampeft.prediction.inference import Segmenter, load
 
-__all__ = ["Segmenter", "TrainConfig", "__version__", "load", "train"]
+__all__ = ["Segmenter", "TrainConfig", "__version__", "check", "compare", "evaluate", "load", "train"]
 __version__ = version("sampeft")
 
 _HOMES = {
+    "check": ("sampeft.api", "check"),
+    "compare": ("sampeft.api", "compare"),
+    "evaluate": ("sampeft.api", "evaluate"),
     "load": ("sampeft.prediction.inference", "load"),
     "Segmenter": ("sampeft.prediction.inference", "Segmenter"),
     "train": ("sampeft.commands.train", "train"),
-    "TrainConfig": ("sampeft.commands.train", "Config"),
+    "TrainConfig": ("sampeft.configs.train", "Config"),
 }
 
 
@@ -32,3 +37,7 @@ def __getattr__(name: str) -> Any:
 
     module, attribute = _HOMES[name]
     return getattr(import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import importlib
-import logging
 import os
 import sys
 import warnings
@@ -12,7 +11,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sampeft.errors import SampeftError, UsageError, unknown_name
-from sampeft.options import check_paths
 
 if TYPE_CHECKING:
     from sampeft.arguments import Parser
@@ -24,7 +22,7 @@ COMMANDS = {
     "sweep": "train every combination of option values, over folds and seeds; settings in order, with intervals",
     "evaluate": "score a trained run, or any label maps, against the truth; table and report.html",
     "compare": "evaluations of the same cases side by side: intervals, paired tests, ranks; Markdown, CSV, LaTeX",
-    "oracle": "score the pretrained model helped by the truth: boxes, points, best automatic masks (upper bounds)",
+    "oracle": "score the pretrained model helped by the truth: boxes, points, best automatic masks (oracles, no methods)",
     "predict": "write label maps for new images; no labels, no prompts",
     "serve": "a local web page: predict, correct and compare; nothing leaves this machine",
     "export": "the whole prompt-free model as ONNX, OpenVINO or merged weights, checked against the run",
@@ -35,6 +33,13 @@ COMMANDS = {
     "params": "count total and trainable parameters of a backbone with a method",
     "info": "versions, devices and what each name means",
 }
+
+
+_LIBRARIES = (
+    *("torch", "torchvision", "transformers", "timm", "peft", "accelerate", "huggingface_hub", "jsonargparse"),
+    *("numpy", "scipy", "skimage", "matplotlib", "PIL", "nibabel", "pydicom", "highdicom", "SimpleITK", "rasterio"),
+    *("pyogrio", "openvino", "onnx", "onnxruntime", "nncf", "fastapi", "starlette", "uvicorn"),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -88,7 +93,6 @@ def run(name: str, argv: Sequence[str]) -> int:
     quieten()
     module: Any = importlib.import_module(f"sampeft.commands.{name}")
     getattr(module, "check_names", lambda config: None)(config)
-    check_paths(config)
     return int(module.run(config) or 0)
 
 
@@ -100,10 +104,11 @@ def parser_of(name: str) -> Parser:
 
 
 def quieten() -> None:
-    """What libraries say to programmers is not for a command's user."""
+    """What libraries say to programmers is not for a command's user; what sampeft says is."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", module=rf"({'|'.join(_LIBRARIES)})(\.|$)")
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
-    logging.getLogger("transformers").setLevel(logging.ERROR)
 
 
 if __name__ == "__main__":

@@ -332,6 +332,11 @@ def sketch_backbone(name: str) -> LoadedBackbone:
 
 def _loaded(spec: Backbone, model: nn.Module, digest: str, source: str) -> LoadedBackbone:
     model.requires_grad_(False).eval()
+    for part in model.modules():
+        if hasattr(
+            type(part), "loss_function"
+        ):  # of `transformers`; it warns when tracing asks for the loss that SAM has not
+            part.loss_function = None  # type: ignore[assignment]
     sites = (*spec.family.encoder_sites(model), *(decoder_sites(model) if spec.is_sam else ()))
     return LoadedBackbone(spec, model, sites, digest, source)
 

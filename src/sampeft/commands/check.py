@@ -16,6 +16,7 @@ from sampeft.data.intensity import Intensity
 from sampeft.data.recipe import chosen_intensity
 from sampeft.errors import DataError
 from sampeft.io import write_atomically
+from sampeft.options import check_paths
 from sampeft.progress import bar
 
 _SHOWN = 10  # faults of one kind in the table for people; --json has all
@@ -27,12 +28,8 @@ def check_names(config: Config) -> None:
 
 def run(config: Config) -> int:
     check_names(config)
-    dataset = open_dataset(config.data, config.layout, parse_map(config.map))
-    name, recipe = config.intensity, None
-    with suppress(DataError):  # that no image can be read is told of each of them
-        name, recipe = chosen_intensity(config.intensity, config.bands, dataset.cases, dataset.modality)
-    with bar("checking", sum(len(case.files) for case in dataset.cases)) as shown:
-        report = check_dataset(dataset, progress=shown, side=config.side, recipe=recipe, leaks=True)
+    check_paths(config)
+    dataset, name, recipe, report = report_of(config)
     intensity = f"{name}: {recipe}" if recipe else None
     content = {"data": dataset.name, "intensity": intensity, **report.to_json()}
     written = []
@@ -46,6 +43,17 @@ def run(config: Config) -> int:
     for path in written:
         say(f"written   {path}")
     return 1 if report.errors else 0
+
+
+def report_of(config: Config) -> tuple[Dataset, str, Intensity | None, CheckReport]:
+    """The data set, name and recipe of its intensity, None where no image can be read, and what is to be said of it."""
+    dataset = open_dataset(config.data, config.layout, parse_map(config.map))
+    name, recipe = config.intensity, None
+    with suppress(DataError):  # that no image can be read is told of each of them
+        name, recipe = chosen_intensity(config.intensity, config.bands, dataset.cases, dataset.modality)
+    with bar("checking", sum(len(case.files) for case in dataset.cases)) as shown:
+        report = check_dataset(dataset, progress=shown, side=config.side, recipe=recipe, leaks=True)
+    return dataset, name, recipe, report
 
 
 def text(dataset: Dataset, report: CheckReport, intensity: str) -> str:

@@ -15,6 +15,7 @@ from sampeft.metrics.comparable import comparable
 from sampeft.metrics.comparison import Comparison, compare
 from sampeft.metrics.measures import MEASURES
 from sampeft.metrics.scores import Evaluation
+from sampeft.options import check_paths
 from sampeft.report.comparison import comparison_csv, comparison_json, comparison_md, comparison_tex, paired_tests_csv
 from sampeft.report.comparison_figures import figure_classes, figure_ranks
 
@@ -26,6 +27,18 @@ def check_names(config: Config) -> None:
 
 
 def run(config: Config) -> int:
+    check_paths(config)
+    comparison = compared(config)
+    write_comparison(config.out, comparison)
+    print((config.out / ("comparison.json" if config.json else "comparison.md")).read_text(encoding="utf-8"))
+    for note in comparison.notes:
+        print(f"note: {note}", file=sys.stderr)
+    print(f"results in {config.out}", file=sys.stderr)
+    return 0
+
+
+def compared(config: Config, written: bool = True) -> Comparison:
+    """The evaluations side by side. written: whether figures will go to `out`, which must then be none of them."""
     folders = config.evaluations
     if len(folders) < 2:
         raise UsageError(f"a comparison needs at least two evaluation folders, got {len(folders)}: {folders[0]}")
@@ -33,20 +46,14 @@ def run(config: Config) -> int:
     for folder, times in Counter(resolved).items():
         if times > 1:
             raise UsageError(f"{folder} is given {times} times; an evaluation does not compare with itself")
-    if config.out.resolve() in resolved:
+    if written and config.out.resolve() in resolved:
         raise UsageError(f"--out {config.out} is one of the evaluations, whose figures it would replace; give another")
     loaded = [Evaluation.read(folder) for folder in folders]
     metrics = listed(config.metrics)
     # By folder first, so that a refusal says where to look; names may be alike in all but a seed.
     comparable(dict(zip(map(str, folders), loaded, strict=True)), metrics)
     names = distinct_names(folders, loaded, listed(config.names))
-    comparison = compare(dict(zip(names, loaded, strict=True)), metrics)
-    write_comparison(config.out, comparison)
-    print((config.out / ("comparison.json" if config.json else "comparison.md")).read_text(encoding="utf-8"))
-    for note in comparison.notes:
-        print(f"note: {note}", file=sys.stderr)
-    print(f"results in {config.out}", file=sys.stderr)
-    return 0
+    return compare(dict(zip(names, loaded, strict=True)), metrics)
 
 
 def listed(values: Sequence[str] | str | None) -> list[str]:

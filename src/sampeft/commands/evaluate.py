@@ -27,6 +27,7 @@ from sampeft.labels import LabelSet
 from sampeft.metrics.protocols import PROTOCOLS, Protocol, check_protocol, protocol_of
 from sampeft.metrics.scores import Evaluation
 from sampeft.one_writer import one_writer
+from sampeft.options import check_paths
 from sampeft.prediction.by_windows import channels_by_rows, check_refiner
 from sampeft.prediction.inference import Segmenter, load, predict_slices
 from sampeft.prediction.large_raster import RasterOptions, window_of
@@ -45,6 +46,7 @@ def check_names(config: Config) -> None:
 
 
 def run(config: Config) -> int:
+    check_paths(config)
     check_names(config)
     protocol = protocol_of(config.protocol, config.tolerances)
     with one_writer(config.out):
@@ -265,6 +267,8 @@ def write_results(
         notes.append(f"{_seen(seen, len(first.cases))}.")
     if segmenter and segmenter.has_random_weights:
         notes.append("RANDOM WEIGHTS: this model did not start from pretrained weights.")
+    if segmenter and segmenter.description.get("data", {}).get("synthetic"):
+        notes.append("SYNTHETIC DATA: this model was trained on images that a program drew, not on real ones.")
     shown = examples(first, looks)
     history = history_of(run)
     config = run_config(run) if run else {}
@@ -275,7 +279,7 @@ def write_results(
         figure_learning_curve(history, out / "learning.png", first.labels)
     write_page(
         out,
-        title=f"{first.meta.get('model', 'label maps')} on {first.meta.get('data', 'data')}",
+        title=f"{first.meta.get('model', 'label maps')}{trained_share(segmenter)} on {first.meta.get('data', 'data')}",
         evaluations=evaluations,
         examples=shown,
         history=history,
@@ -283,6 +287,14 @@ def write_results(
         notes=notes,
         resources=resources(first, history, config),
     )
+
+
+def trained_share(segmenter: Segmenter | None) -> str:
+    """`, 12.5 % of its parameters trained`, so that no name of a method promises less than was done."""
+    described = segmenter.description if segmenter else {}
+    if not (described.get("trainable") and described.get("total")):
+        return ""
+    return f", {100 * described['trainable'] / described['total']:.3g} % of its parameters trained,"
 
 
 def resources(evaluation: Evaluation, history: Sequence[dict[str, Any]], config: dict[str, Any]) -> dict[str, Any]:

@@ -10,10 +10,12 @@ from sampeft.commands.predict import all_files
 from sampeft.configs.export import Config
 from sampeft.errors import UsageError
 from sampeft.export import export
+from sampeft.options import check_paths
 from sampeft.prediction.inference import load
 
 
 def run(config: Config) -> int:
+    check_paths(config)
     folder = config.run / "last" if config.last else config.run
     if config.out.resolve() == folder.resolve():
         raise UsageError(f"{config.out}: is the run itself; choose another --out")
@@ -22,8 +24,8 @@ def run(config: Config) -> int:
     given = [config.images] if isinstance(config.images, str) else config.images or []
     files = all_files([Path(name) for name in given]) if given else []
     segmenter = load(config.run, weights=config.weights, last=config.last)
-    if segmenter.has_random_weights:
-        print("warning: this run was trained from RANDOM WEIGHTS", file=sys.stderr)
+    for caution in segmenter.cautions:
+        print(f"warning: {caution}", file=sys.stderr)
     parity = export(segmenter, folder, config.out, config.format, config.precision, files)
     passes = parity.passes(config.precision)
     if config.json:

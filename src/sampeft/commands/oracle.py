@@ -1,4 +1,4 @@
-"""Labelled data in, scores of the pretrained model helped by the truth out: zero-shot upper bounds, four of them."""
+"""Labelled data in, scores of the pretrained model helped by the truth out: zero-shot oracles, four of them."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from sampeft.metrics.protocols import PROTOCOLS as SCORING
 from sampeft.metrics.protocols import Protocol
 from sampeft.metrics.scores import Evaluation
 from sampeft.model import SemanticSam
+from sampeft.options import check_paths
 from sampeft.oracle.automatic_masks import MaskSettings
 from sampeft.oracle.protocols import PROTOCOLS, Oracle, OracleProtocol, protocols_of
 from sampeft.oracle.scores import score_oracles
@@ -46,6 +47,7 @@ def check_names(config: Config) -> None:
 
 
 def run(config: Config) -> int:
+    check_paths(config)
     check_names(config)
     protocols, spec = protocols_of(config.protocols), backbone(config.backbone)
     settings = mask_settings(config.masks, spec)

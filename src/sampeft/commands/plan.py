@@ -12,6 +12,7 @@ from sampeft.data import open_dataset
 from sampeft.data.cache import Preparation
 from sampeft.data.recipe import chosen_intensity
 from sampeft.errors import UsageError
+from sampeft.options import check_paths
 from sampeft.peft import attach
 from sampeft.peft.warm_start import start_from
 from sampeft.planning.planner import Plan
@@ -19,6 +20,7 @@ from sampeft.planning.trial_run import plan_training, workload_of
 
 
 def run(config: Config) -> int:
+    check_paths(config)
     found = plan_command(config)
     if config.json:
         print(json.dumps(found.to_json()))

@@ -93,8 +93,8 @@ def _predict(config: Config, runs: list[Path], files: list[Path], rasters: Raste
         precision=config.precision,
         make_graph=sum(map(_size, files)) >= _MUCH_BYTES,
     )
-    if segmenter.has_random_weights:
-        print("warning: this run was trained from RANDOM WEIGHTS", file=sys.stderr)
+    for caution in segmenter.cautions:
+        print(f"warning: {caution}", file=sys.stderr)
     job = Job(
         config.out, config.batch, config.probabilities, config.uncertainty, config.temperature, config.nifti, rasters
     )

@@ -15,6 +15,7 @@ from sampeft.data.check import check_dataset
 from sampeft.errors import UsageError, unknown_name
 from sampeft.io.windows import glance
 from sampeft.one_writer import one_writer
+from sampeft.options import check_paths
 from sampeft.peft.run_files import read_description
 from sampeft.prediction.by_windows import check_refiner
 from sampeft.prediction.inference import load
@@ -31,6 +32,7 @@ def check_names(config: Config) -> None:
 
 
 def run(config: Config) -> int:
+    check_paths(config)
     check_names(config)
     read_description(config.run)  # no folder is made for a run that is not there
     with one_writer(config.run):

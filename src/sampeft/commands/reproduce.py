@@ -17,11 +17,13 @@ from sampeft.data.noise import noise
 from sampeft.errors import UsageError, unknown_name
 from sampeft.io import write_atomically
 from sampeft.one_writer import one_writer
+from sampeft.options import check_paths
 from sampeft.report.paper import PARAMETERS
 from sampeft.report.tables import markdown_table
 
 
 def run(config: Config) -> int:
+    check_paths(config)
     check_names(config)
     if config.what in ("table3", "params"):
         return reproduce_params(config.out or Path("reproduced"))

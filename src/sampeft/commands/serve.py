@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from sampeft.configs.serve import Config
 from sampeft.engines import check_engine
+from sampeft.options import check_paths
 from sampeft.viewer.access import new_token
 from sampeft.viewer.serving import serve
 from sampeft.viewer.settings import MIB, Settings
@@ -18,6 +19,7 @@ def check_names(config: Config) -> None:
 
 
 def run(config: Config) -> int:
+    check_paths(config)
     settings = Settings(
         tuple(config.runs),
         config.data,

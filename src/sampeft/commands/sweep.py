@@ -22,6 +22,7 @@ from sampeft.data.folds import fold_of
 from sampeft.data.recipe import chosen_intensity
 from sampeft.errors import UsageError, unknown_name
 from sampeft.metrics.protocols import protocol_of
+from sampeft.options import check_paths
 from sampeft.report.tables import markdown_table
 from sampeft.store import writable_cache
 from sampeft.sweeping import Axis, Plan, Run, axis_of, flags
@@ -38,6 +39,7 @@ def check_names(config: Config) -> None:
 
 
 def run(config: Config) -> int:
+    check_paths(config)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError(
             "a sweep shares out whole runs: start the same command once for each GPU (CUDA_VISIBLE_DEVICES=0, 1, ...) "

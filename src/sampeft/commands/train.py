@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from sampeft.io import sha256, write_atomically
 from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
 from sampeft.one_writer import one_writer
-from sampeft.options import options_by_name
+from sampeft.options import check_paths, options_by_name
 from sampeft.peft import METHODS, attach, count_parameters
 from sampeft.peft.run_files import DESCRIPTION, tensors_file
 from sampeft.peft.warm_start import start_from
@@ -48,6 +49,7 @@ from sampeft.training.loop import Result, fit
 
 
 def run(config: Config) -> int:
+    check_paths(config)
     if config.task == "denoise":
         from sampeft.commands.train_denoiser import train_denoiser
 
@@ -155,6 +157,7 @@ def train(config: Config, dataset: Dataset | None = None) -> Result:
 
 
 def _train(config: Config, dataset: Dataset | None) -> Result:
+    started = time.monotonic()
     resumed = what_goes_on(config)
     side = config.side or backbone(config.backbone).side
     denoise = chosen_denoiser(config)
@@ -229,6 +232,7 @@ def _train(config: Config, dataset: Dataset | None) -> Result:
         expected.refuse()
         for line in expected.lines(short=True):
             say(line)
+        training = replace(training, validations=expected.validations)
 
     knowing = replace(preparation, seen=report.seen)
     description = {
@@ -247,7 +251,8 @@ def _train(config: Config, dataset: Dataset | None) -> Result:
         "metric_policy": "default",
         **Scale.of([file.image for case in cases for file in case.files], preparation).to_json(),
         "seed": config.training.seed,
-        "data": {"name": dataset.name, "fingerprint": settings["data"], "cases": len(cases), "slices": len(slices)},
+        "data": {"name": dataset.name, "fingerprint": settings["data"], "cases": len(cases), "slices": len(slices)}
+        | ({"synthetic": True} if dataset.is_synthetic else {}),
         "versions": versions(),
         "git_commit": git_commit(),
     }
@@ -260,6 +265,7 @@ def _train(config: Config, dataset: Dataset | None) -> Result:
     if not resumed:
         (config.out / CHECKPOINT).unlink(missing_ok=True)  # no state of an older run may stand beside the new settings
         write_atomically(config.out / "config.json", (json.dumps(resolved, indent=1) + "\n").encode())
+    before = time.monotonic() - started
     result = fit(model, slices, training, config.out, description, dataset, held_out, preparation, settings, resumed)
     if result.stopped:
         say(f"stopped after {result.steps} steps; the model so far is in {config.out}; go on with --resume")
@@ -271,6 +277,7 @@ def _train(config: Config, dataset: Dataset | None) -> Result:
         )
         ended = ", ended early by training.patience" if result.early else ""
         say(f"trained   {result.steps} steps in {result.minutes} minutes{score}{ended}; run: {config.out}")
+        say(f"          before the first step {before / 60:.2f} minutes of reading, preparing and planning")
         if result.least_share:
             say(
                 f"share     a class that would fill less than {100 * result.least_share:g} % of a picture gives way to the next "

@@ -34,7 +34,11 @@ TRAINVAL = "trainval"
 """The split of all that a final model may be trained on."""
 
 
-@dataclass(frozen=True)
+SYNTHETIC = "PHANTOM.json"
+"""File in a folder whose images a program drew."""
+
+
+@dataclass(frozen=True, repr=False)
 class Dataset:
     """A data set.
 
@@ -53,6 +57,18 @@ class Dataset:
     label_values: dict[int, int] = field(default_factory=dict)
     modality: str = ""
     label_colors: dict[tuple[int, int, int], int] | None = None
+
+    @property
+    def is_synthetic(self) -> bool:
+        """Whether a program drew its images, such as the phantom of `sampeft demo`."""
+        return (self.root / SYNTHETIC).is_file()
+
+    def __repr__(self) -> str:
+        splits = ", ".join(f"{name} {len(ids)}" for name, ids in self.splits.items())
+        return (
+            f"Dataset({self.name}: {len(self.cases)} cases{f' ({splits})' * bool(splits)} in {self.root}\n"
+            f"        {len(self.labels)} classes: {', '.join(self.labels.names[:8])}{', ...' * (len(self.labels) > 8)})"
+        )
 
     def split(self, name: str) -> tuple[Case, ...]:
         """The cases of a split, in the split's order; `all` is every case, `trainval` those of train and val. Raises UsageError

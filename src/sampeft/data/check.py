@@ -50,7 +50,7 @@ class ClassCount:
     by_split: dict[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CheckReport:
     """What a check found.
 
@@ -70,6 +70,11 @@ class CheckReport:
     summary: dict[str, Any] = field(default_factory=dict)
     plane: str = "auto"
     seen: Seen | None = None
+
+    def __repr__(self) -> str:
+        found = f"{len(self.errors)} errors, {len(self.warnings)} warnings"
+        first = f"\n            {self.faults[0]}" if self.faults else ""
+        return f"CheckReport({self.root}: {self.cases} cases in {self.files} files, {found}{first})"
 
     @property
     def errors(self) -> tuple[Fault, ...]:

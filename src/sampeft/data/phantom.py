@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sampeft.data.case import SYNTHETIC
 from sampeft.data.phantom_anatomy import Patient
 from sampeft.data.phantom_scene import Scene, smooth_field
 from sampeft.errors import DataError, UsageError
@@ -120,7 +121,7 @@ def write_phantom(root: Path, config: PhantomConfig, progress: Callable[[int, in
 
 def _claim(root: Path, written: dict[str, Any]) -> None:
     """Make the folders and mark them as this phantom's; DataError when they are someone else's."""
-    marker = root / "PHANTOM.json"
+    marker = root / SYNTHETIC
     if marker.is_file():
         try:
             found = json.loads(marker.read_text(encoding="utf-8"))

@@ -117,7 +117,7 @@ class MetricComparison:
         return any(bool(np.isinf(values).any()) for values in self.values_NK.values())
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Comparison:
     """Several evaluations on the cases that all of them have.
 
@@ -133,6 +133,10 @@ class Comparison:
     left_out: dict[str, tuple[str, ...]]
     splits: dict[str, str]
     metrics: tuple[MetricComparison, ...]
+
+    def __repr__(self) -> str:
+        metrics = ", ".join(one.metric for one in self.metrics)
+        return f"Comparison({'; '.join(self.names)}\n           {len(self.cases)} cases, by {metrics})"
 
     @property
     def methods(self) -> tuple[str, ...]:

@@ -54,7 +54,7 @@ class ClassScore:
         return 0 < self.n_truth == self.n_missed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """What was scored.
 
@@ -76,6 +76,14 @@ class Evaluation:
         """Cases in the order given."""
         counts = {case: score.counts for case, score in scores.items()}
         return cls(counts, labels, meta, {case: score.measures for case, score in scores.items()})
+
+    def __repr__(self) -> str:
+        what = f"{self.meta.get('model', 'label maps')} on {self.meta.get('data', 'data')}"
+        return (
+            f"Evaluation({what}, split {self.meta.get('split', 'all')}, protocol {self.protocol.name}\n"
+            f"           {len(self.counts)} cases, {len(self.labels)} classes, "
+            f"{self.headline_name} of DSC {self.headline().mean:.3f})"
+        )
 
     def sizes(self) -> tuple[npt.NDArray[np.float64], str]:
         """(cases, K) size of every class in the truth, NaN where it has none, and the unit: `ml`, or `px` without a

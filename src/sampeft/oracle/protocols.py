@@ -1,4 +1,4 @@
-"""A slice and its truth in, what a pretrained model could give at best out: zero-shot upper bounds, labelled as such.
+"""A slice and its truth in, what a pretrained model gives with its help out: zero-shot oracles, labelled as such.
 
 The truth draws the prompts, or chooses among masks that were found without it, as in the paper's tables 1 and 4. No
 class is ever predicted in a slice whose truth does not hold it, which no automatic model can know.

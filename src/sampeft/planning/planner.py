@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,10 @@ from sampeft.training.settings import Training
 FITS, UNSURE, TOO_LARGE = "fits", "may not fit", "does not fit"
 SURE, BEYOND = 0.8, 1.2
 """Shares of the memory there is: up to the first a training fits, from the second it does not; between them nobody knows."""
+LEAST_STEPS = 50
+"""Fewer teach a model next to nothing."""
+SCORING_SHARE = 0.2
+"""Of a training's minutes, what its validations may take; beyond it there are fewer of them."""
 HEAD, WHOLE, FIRST, SCORE = "head on encoded slices", "all that is trained", "first sight of slices", "validation"
 _INFERENCE_BATCH = 4  # slices that `inference.slice_logits` sends through the model at a time
 _VIEWS = 4  # cached views of each slice that are advised where none are asked for
@@ -90,13 +94,16 @@ class Change:
 class Plan:
     """What a training will cost. course: None where not even one slice fits, so that nothing was timed. memory: of the
     machine, and of its GPU where there is one. verdict: FITS, UNSURE or TOO_LARGE. changes: what lowers the memory, in the
-    order in which to try it; none where it fits."""
+    order in which to try it; none where it fits. validations: as many as were asked for, or fewer where they would take too
+    much of the minutes; warnings: what is wrong with the minutes, and what to give instead."""
 
     costs: Costs
     course: Course | None
     memory: tuple[Memory, ...]
     verdict: str
     changes: tuple[Change, ...]
+    validations: int
+    warnings: tuple[str, ...] = ()
 
     @property
     def fullest(self) -> Memory:
@@ -117,6 +124,8 @@ class Plan:
             "at_least": not self.costs.is_timed,
             "course": course,
             "changes": [asdict(change) for change in self.changes],
+            "validations": self.validations,
+            "warnings": list(self.warnings),
         }
 
     def lines(self, short: bool = False) -> list[str]:
@@ -137,6 +146,7 @@ class Plan:
         for change in self.changes:
             word = "" if change.fits else ", not enough"
             found.append(f"{'change':<10}{change.options}: about {size(change.need)}{word}")
+        found += [f"{'warning':<10}{warning}" for warning in self.warnings]
         return found
 
     def refuse(self) -> None:
@@ -156,12 +166,59 @@ def plan(
     costs: Costs, training: Training, workload: Workload, spec: Backbone, side: int, last_blocks: bool = False
 ) -> Plan:
     """Costs of single steps -> those of the whole training. last_blocks: whether the method knows `--options.last`."""
+    asked, training = training, with_fewer_validations(training, costs, workload)
     course = simulate(training, costs, workload) if costs.is_timed else None
     memory = needed(costs, training, workload)
     share = max(m.share for m in memory)
     verdict = FITS if share <= SURE else UNSURE if share < BEYOND and costs.is_timed else TOO_LARGE
     changes = () if verdict == FITS else advice(costs, training, workload, spec, side, last_blocks)
-    return Plan(costs, course, memory, verdict, changes)
+    warnings = () if course is None else tuple(too_little_time(course, asked, training, costs, workload))
+    return Plan(costs, course, memory, verdict, changes, training.validations, warnings)
+
+
+def with_fewer_validations(training: Training, costs: Costs, workload: Workload) -> Training:
+    """With no more validations than `SCORING_SHARE` of the minutes allows, one at least, where minutes are the end."""
+    each = validation_seconds(costs, workload)
+    if not costs.is_timed or training.steps is not None or not each:
+        return training
+    return replace(
+        training, validations=max(1, min(training.validations, int(SCORING_SHARE * training.seconds / each)))
+    )
+
+
+def too_little_time(
+    course: Course, asked: Training, training: Training, costs: Costs, workload: Workload
+) -> Iterator[str]:
+    """What a user should know of minutes that buy next to no steps, or that go on scoring; nothing of an end by steps.
+
+    asked: with the validations that were asked for; training: with those that there will be.
+    """
+    steps = course.steps[HEAD] + course.steps[WHOLE]
+    if training.minutes is None and training.steps is not None:
+        return
+    each = validation_seconds(costs, workload)
+    if training.validations < asked.validations:
+        yield (
+            f"{asked.validations} validations would take {100 * asked.validations * each / asked.seconds:.0f} % of the "
+            f"{training.seconds / 60:g} minutes; there will be {training.validations}: give more --training.minutes, or hold out "
+            "fewer cases (--held_out)"
+        )
+    elif course.seconds[SCORE] > SCORING_SHARE * course.total_seconds:
+        yield (
+            f"validations take {100 * course.seconds[SCORE] / course.total_seconds:.0f} % of the time; give more "
+            "--training.minutes, fewer --training.validations, or hold out fewer cases (--held_out)"
+        )
+    if steps < min(LEAST_STEPS, training.steps or LEAST_STEPS):
+        spent = sum(course.seconds[phase] for phase in (HEAD, WHOLE, FIRST))
+        minutes = (LEAST_STEPS * spent / max(1, steps) + training.validations * each) / 60
+        yield (
+            f"{training.seconds / 60:g} minutes buy about {steps} steps, too few to learn from; give --training.minutes "
+            f"{math.ceil(10 * minutes) / 10:g} or more, a smaller --side, or a faster machine"
+        )
+
+
+def validation_seconds(costs: Costs, workload: Workload) -> float:
+    return workload.held_out_slices * (costs.inference_seconds + workload.scoring_seconds) / workload.processes
 
 
 def simulate(training: Training, costs: Costs, workload: Workload) -> Course:
@@ -170,7 +227,7 @@ def simulate(training: Training, costs: Costs, workload: Workload) -> Course:
     batch = max(1, training.batch // workload.processes)
     parts = min(training.accumulate, batch)
     head_first = training.head_first if costs.trains_head else 0.0
-    validation = workload.held_out_slices * (costs.inference_seconds + workload.scoring_seconds) / workload.processes
+    validation = validation_seconds(costs, workload)
     cache = training.cache_mib << 20
     bank = _Drawn(training.head_bank, cache // max(1, costs.banked_bytes), costs.banked_already)
     every = workload.slices * training.cached_views

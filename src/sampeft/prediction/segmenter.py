@@ -125,7 +125,7 @@ def output_stem(image: Path) -> str:
     return file_stem(image).removesuffix("_0000")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Segmenter:
     """A trained model with all that belongs to it. Several threads may use one, and several over one base.
 
@@ -166,6 +166,28 @@ class Segmenter:
     @property
     def has_random_weights(self) -> bool:
         return bool(self.description["weights_sha256"] == RANDOM)
+
+    @property
+    def cautions(self) -> list[str]:
+        """What whoever uses its predictions must know of its training."""
+        found = ["this run was trained from RANDOM WEIGHTS"] if self.has_random_weights else []
+        if self.description.get("data", {}).get("synthetic"):
+            found.append(
+                "this run was trained on SYNTHETIC DATA alone, images that a program drew; on real ones it is a guess"
+            )
+        return found
+
+    def __repr__(self) -> str:
+        described = self.description
+        shares = [described.get(name) for name in ("trainable", "total")]
+        trained = f", {shares[0]:,} of {shares[1]:,} parameters trained" if all(shares) else ""
+        names = [self.labels.names[k] for k in self.labels.foreground]
+        classes = f"{', '.join(names[:6])}{', ...' if len(names) > 6 else ''}"
+        return (
+            f"Segmenter({self.name}, side {self.preparation.side}{trained}\n"
+            f"          {len(names)} classes: {classes}\n"
+            f"          engine {self.engine.name if self.engine else 'torch'}, {self.views} view{'s' * (self.views != 1)})"
+        )
 
     def way(self, batch: Batch = "auto", reader: Reader | None = None, stages: Stages | None = None) -> Way:
         """How this segmenter's own predictions go."""
@@ -244,18 +266,26 @@ class Segmenter:
         *,
         boxes: Sequence[Sequence[float]] = (),
         points: Sequence[Sequence[Sequence[float]]] = (),
-        slice: int = 0,
+        slice: int | None = None,
         adapted: bool = False,
+        spacing_mm: tuple[float, float, float] | None = None,
     ) -> npt.NDArray[np.bool_]:
         """Masks (N, H, W) of one slice by prompts in its pixels: one mask per box and per list of points.
 
         boxes: (x0, y0, x1, y1) each. points: lists of (x, y, inside), inside 1 or 0. With as many boxes as lists of points,
-        each pair makes one mask. slice: number of the slice, 0 for a picture. adapted: with the trained adapter in place;
-        else by the pretrained model, which knows any object. Raises UsageError for prompts that fit neither.
+        each pair makes one mask. slice: number of the slice, counted from 0; a picture has one, and needs none. adapted: with
+        the trained adapter in place; else by the pretrained model, which knows any object. spacing_mm: as in `predict`.
+        Raises UsageError for prompts that fit neither, and for a volume without a slice.
         """
-        volume = volume_of(image) if isinstance(image, np.ndarray) else image
+        volume = volume_of(image, spacing_mm) if isinstance(image, np.ndarray) else image
         volume = volume if isinstance(volume, Volume) else read_volume(Path(volume))
-        prepared = PreparedVolume.of(volume, self.preparation)
+        plane = self.preparation.plane if spacing_mm is None else "axial"
+        prepared = PreparedVolume.of(volume, replace(self.preparation, plane=plane))
+        if slice is None and len(prepared) > 1:
+            raise UsageError(
+                f"{volume.path}: is a volume of {len(prepared)} slices; say in which one, such as slice={len(prepared) // 2}"
+            )
+        slice = slice or 0
         if not 0 <= slice < len(prepared):
             raise UsageError(f"{volume.path}: has slices 0..{len(prepared) - 1}, not {slice}")
         return Prompter(self.model, prepared, slice, adapted)(boxes, points) > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -124,12 +125,16 @@ class Training:
         if self.trackers:
             _check_trackers(self.trackers)
 
+    @property
+    def seconds(self) -> float:
+        """The time that ends the training; infinite where only steps do."""
+        minutes = _MINUTES if self.steps is None and self.minutes is None else self.minutes
+        return 60 * minutes if minutes else math.inf
+
     def progress(self, step: int, seconds: float) -> float:
         """0..1: the share of the run that is over."""
         by_steps = step / self.steps if self.steps else 0.0
-        minutes = _MINUTES if self.steps is None and self.minutes is None else self.minutes
-        by_time = seconds / (60 * minutes) if minutes else 0.0
-        return min(1.0, max(by_steps, by_time))
+        return min(1.0, max(by_steps, seconds / self.seconds))
 
     def rate(self, progress: float) -> float:
         """Learning rate at a share of the run: linear warm-up, then polynomial decay to 0."""
