@@ -18,7 +18,7 @@ from sampeft.errors import UsageError
 from sampeft.io import IMAGE_SUFFIXES, is_series
 from sampeft.io.fetched import is_dangling
 from sampeft.prediction.batch_size import Batch
-from sampeft.prediction.case_tables import write_cases, write_volumes
+from sampeft.prediction.case_tables import write_cases, write_classes, write_volumes
 from sampeft.prediction.cases import Job, key_of, left_to_do, predict_cases
 from sampeft.prediction.inference import load, output_stem
 from sampeft.prediction.large_raster import RasterOptions
@@ -47,7 +47,7 @@ class Config:
 
     Args:
         out: folder for the label maps, `predictions.json` (what became of each case), and `cases.csv` (the same as a table,
-            those to look at first at the top).
+            those to look at first at the top), and `classes.csv` (id, name and colour of each class).
         weights: file of the backbone's weights when it is not found by name.
         last: use the last model of the run instead of its best.
         batch: slices at a time, or `auto` by the free memory; lower it when memory is short.
@@ -178,6 +178,7 @@ def run(config: Config) -> int:
                     written.append(str(target))
     if record.cases:
         write_cases(config.out, record.cases)
+        write_classes(config.out, segmenter.labels)
         if config.volumes:
             write_volumes(config.out, record.cases, segmenter.labels)
     _say(config, len(own), written, failed, finished)
