@@ -130,6 +130,7 @@ def test_a_bad_file_among_good_ones_is_named_and_the_others_are_done(
         good.name.replace("_0000", ""),
         "predictions.json",
         "cases.csv",
+        "classes.csv",
     }
 
 

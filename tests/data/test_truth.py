@@ -15,10 +15,12 @@ import pytest
 from nibabel.orientations import apply_orientation, inv_ornt_aff
 
 from fabricate import CT_AFFINE, write_nifti, write_png
+from fabricate.maps import place, write_tiff
 from sampeft.data.case import Case, Dataset, ImageFile
+from sampeft.data.check import check_dataset
 from sampeft.data.truth import on_image_grid, read_labels, read_truth
 from sampeft.errors import DataError
-from sampeft.io import read_volume
+from sampeft.io import read_volume, write_labels
 from sampeft.labels import LabelSet
 from sampeft.volume import IGNORE, Volume
 
@@ -343,3 +345,103 @@ def test_what_a_label_file_calls_nodata_is_no_truth(nodata: int, kind: type, tmp
 
 def test_nodata_that_is_the_id_of_a_class_is_that_class(tmp_path: Path) -> None:
     assert np.array_equal(on_map(tmp_path, house(), NORTH_UP, UTM33, nodata=0), house())
+
+
+ORGANS = LabelSet(("background", "liver", "spleen"), (0, 1, 2))
+
+
+def segments(path: Path, array: np.ndarray, names: dict[int, str]) -> Path:
+    """A .seg.nrrd as 3D Slicer writes it, with a name for each value."""
+    said = "".join(
+        f"Segment{n}_LabelValue:={v}\nSegment{n}_Name:={name}\n" for n, (v, name) in enumerate(names.items())
+    )
+    sizes = " ".join(map(str, array.shape))
+    header = (
+        f"NRRD0004\ntype: unsigned char\ndimension: 3\nspace: left-posterior-superior\nsizes: {sizes}\n"
+        "space directions: (1,0,0) (0,1,0) (0,0,2)\nkinds: domain domain domain\nendian: little\nencoding: raw\n"
+        f"space origin: (0,0,0)\n{said}\n"
+    )
+    path.write_bytes(header.encode() + array.astype(np.uint8).tobytes(order="F"))
+    return path
+
+
+def named_pair(root: Path, names: dict[int, str], values: tuple[int, int], **more: Any) -> tuple[ImageFile, Dataset]:
+    """Liver in 12 voxels and spleen in 4, stored as these values."""
+    pytest.importorskip("SimpleITK")
+    array = np.zeros((6, 5, 4), np.uint8)
+    array[:3, :2, :2], array[4:, :2, 3] = values
+    image = segments(root / "a.nrrd", np.arange(120).reshape(6, 5, 4), {})
+    file = ImageFile("a", image, segments(root / "a.seg.nrrd", array, names))
+    return file, Dataset("d", root, ORGANS, (Case("a", (file,)),), **more)
+
+
+@pytest.mark.parametrize(
+    ("names", "values", "by_name"),
+    [
+        ({1: "liver", 2: "spleen"}, (1, 2), False),
+        ({2: "Liver", 1: "SPLEEN"}, (2, 1), True),  # N04: swapped in this case alone
+        ({7: "liver", 3: "spleen"}, (7, 3), True),
+        ({1: "Segment_1", 2: "Segment_2"}, (1, 2), False),
+    ],
+)
+def test_ids_go_by_the_names_in_the_files_own_header(
+    names: dict[int, str], values: tuple[int, int], by_name: bool, tmp_path: Path
+) -> None:
+    file, dataset = named_pair(tmp_path, names, values)
+    found = read_truth(file, dataset, read_volume(file.image))
+    assert np.bincount(found.label.array.ravel()).tolist() == [104, 12, 4]
+    assert (found.by_name, found.foreign) == (by_name, "")
+    if by_name:
+        (fault,) = check_dataset(dataset).faults
+        assert fault.problem == "1 labels give other ids to the classes, the first is a.seg.nrrd"
+
+
+def test_names_that_fit_no_order_are_refused_and_foreign_ones_told(tmp_path: Path) -> None:
+    """N04: value 1 is the spleen, which is 2 of the label map; what value 2 is nobody knows."""
+    file, dataset = named_pair(tmp_path, {2: "kidney", 1: "spleen"}, (2, 1))
+    with pytest.raises(DataError, match=r"ids \{1: spleen, 2: kidney\}, the label map \{1: liver, 2: spleen\}; rename"):
+        read_labels(file, dataset, read_volume(file.image))
+    file, dataset = named_pair(tmp_path, {1: "spleen"}, (2, 1))
+    with pytest.raises(DataError, match="or tell which is which with --map"):
+        read_labels(file, dataset, read_volume(file.image))
+    file, dataset = named_pair(tmp_path, {2: "kidney", 1: "spleen"}, (2, 1), label_values={1: 1, 2: 2})
+    said_so = read_labels(file, dataset, read_volume(file.image)).array
+    assert np.bincount(said_so.ravel()).tolist() == [104, 4, 12]
+    file, dataset = named_pair(tmp_path, {1: "Leber", 2: "spleen"}, (1, 2))
+    (fault,) = check_dataset(dataset).faults
+    assert (fault.severity, "1: Leber" in fault.problem, "1: liver" in fault.problem) == ("warning", True, True)
+
+
+def test_class_tags_of_a_geotiff_are_names(tmp_path: Path) -> None:
+    """N04: the map was written by a run whose road is 1, the data set's is 2."""
+    pytest.importorskip("rasterio")
+    ours, theirs = (
+        LabelSet(names, (0, 1, 2)) for names in (("background", "house", "road"), ("background", "road", "house"))
+    )
+    image = read_volume(write_tiff(tmp_path / "image.tif", np.ones((1, 4, 5), np.uint8), **place()))
+    channels = np.zeros((4, 5, 1), np.int16)
+    channels[0], channels[1:3] = 1, 2
+    label = write_labels(tmp_path / "label.tif", channels, theirs, image)
+    file = ImageFile("a", image.path, label)
+    assert np.bincount(truth(file, Dataset("d", tmp_path, ours, (Case("a", (file,)),))).ravel()).tolist() == [5, 10, 5]
+
+
+def test_a_colour_mask_saved_as_a_palette_goes_by_its_colours(tmp_path: Path) -> None:
+    """N04: indices 0, 1, 2 stand for red, black, green; the data set's colours are black, red and green."""
+    colors = {(0, 0, 0): 0, (255, 0, 0): 1, (0, 255, 0): 2}
+    indices = np.array([[0, 1, 1, 2], [1, 1, 0, 2]], np.uint8)
+
+    def pair(palette: list[int], **more: Any) -> tuple[ImageFile, Dataset]:
+        label = write_png(tmp_path / "label.png", indices, "P", palette)
+        file = ImageFile("a", write_png(tmp_path / "image.png", indices * 9), label)
+        return file, Dataset("d", tmp_path, ORGANS, (Case("a", (file,)),), label_colors=colors, **more)
+
+    quantised = [255, 0, 0, 0, 0, 0, 0, 255, 0]
+    assert truth(*pair(quantised)).tolist() == [[1, 0, 0, 2], [0, 0, 1, 2]]
+    assert read_truth(*pair(quantised), read_volume(tmp_path / "image.png")).by_name
+    as_declared = [0, 0, 0, 255, 0, 0, 0, 255, 0]
+    for palette in (as_declared, [9, 9, 9, 8, 8, 8, 7, 7, 7]):  # the colours say the same, or nothing
+        assert truth(*pair(palette)).tolist() == indices.tolist()
+    for palette in ([255, 0, 0, 0, 0, 0, 9, 9, 9], [0, 0, 0] * 3):
+        with pytest.raises(DataError, match=r"label\.png: its palette has the colours .* of the data set are"):
+            truth(*pair(palette))

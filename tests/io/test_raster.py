@@ -225,6 +225,23 @@ def test_jpeg_masks_are_warned_of_by_format_alone(tmp_path: Path) -> None:
         raster.colors_to_ids(np.zeros((2, 2, 1), np.uint8), TABLE, path)
 
 
+def test_jpeg_content_is_warned_of_whatever_the_name(tmp_path: Path) -> None:
+    """D05: a JPEG called .png, and a TIFF with JPEG inside, of grey values and of colours."""
+    flat = Image.fromarray(np.zeros((16, 16), np.uint8))
+    flat.save(tmp_path / "named.png", format="JPEG")
+    flat.save(tmp_path / "inside.tif", compression="jpeg")
+    for name in ("named.png", "inside.tif"):
+        with pytest.warns(UserWarning, match=rf"{name}: labels in a JPEG are not exact"):
+            read_label_ids(tmp_path / name)
+        with pytest.warns(UserWarning, match=rf"{name}: labels in a JPEG are not exact"):
+            raster.colors_to_ids(np.zeros((16, 16, 1), np.uint8), {(0, 0, 0): 0}, tmp_path / name)
+    flat.save(tmp_path / "sound.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_label_ids(tmp_path / "sound.png")
+        raster.colors_to_ids(np.zeros((16, 16, 1), np.uint8), {(0, 0, 0): 0}, tmp_path / "sound.png")
+
+
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_damaged_files_are_one_sentence(tmp_path: Path) -> None:
     """Cut anywhere, a byte flipped, text renamed: DataError with the file, never another exception."""

@@ -110,6 +110,13 @@ def test_the_record_says_what_became_of_each_case(run: Path, tmp_path: Path) -> 
     # A voxel is 2 x 1.5 x 5 mm = 15 mm3 = 0.015 ml.
     assert float(rows["brightest"]["ml"]) == pytest.approx(case["pixels"]["brightest"] * 0.015, rel=1e-5)
     assert rows["brightest"]["id"] == "200"
+    # A NIfTI holds neither names nor colours (N04).
+    assert (tmp_path / "out/classes.csv").read_text().splitlines() == [
+        "id,class,red,green,blue",
+        "0,background,0,0,0",
+        "3,bright,230,159,0",
+        "200,brightest,86,180,233",
+    ]
 
 
 def test_a_second_run_leaves_finished_cases_and_makes_what_is_missing(

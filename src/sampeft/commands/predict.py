@@ -19,7 +19,7 @@ from sampeft.io import IMAGE_SUFFIXES, is_series
 from sampeft.io.fetched import is_dangling
 from sampeft.one_writer import one_writer
 from sampeft.peft.run_files import DESCRIPTION
-from sampeft.prediction.case_tables import write_cases, write_volumes
+from sampeft.prediction.case_tables import write_cases, write_classes, write_volumes
 from sampeft.prediction.cases import Job, key_of, left_to_do, predict_cases
 from sampeft.prediction.inference import load, output_stem
 from sampeft.prediction.large_raster import RasterOptions
@@ -116,6 +116,7 @@ def _predict(config: Config, runs: list[Path], files: list[Path], rasters: Raste
                     written.append(str(target))
     if record.cases:
         write_cases(config.out, record.cases)
+        write_classes(config.out, segmenter.labels)
         if config.volumes:
             write_volumes(config.out, record.cases, segmenter.labels)
     _say(config, len(own), written, failed, finished)

@@ -26,8 +26,8 @@ class Config:
     goes on when the same command is given again. Several processes (torchrun, accelerate launch) share the cases.
 
     Args:
-        out: folder for the label maps, predictions.json (what became of each case), and cases.csv (the same as a table,
-            those to look at first at the top).
+        out: folder for the label maps, predictions.json (what became of each case), cases.csv (the same as a table, those to
+            look at first at the top), and classes.csv (id, name and colour of each class).
         weights: file of the backbone's weights; nothing: found by name.
         last: use the last model of the run instead of its best.
         batch: slices at a time, or auto: by the free memory; lower it when memory is short.

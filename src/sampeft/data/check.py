@@ -119,13 +119,15 @@ class CheckReport:
 class _Found:
     """What the check of one file came to.
 
-    counts: pixels per class and (last) ignored. display, unplaced: as of `Truth`. print: what `leaks` compares.
+    counts: pixels per class and (last) ignored. display, unplaced, by_name, foreign: as of `Truth`. print: what `leaks` compares.
     """
 
     faults: list[Fault]
     counts: npt.NDArray[np.int64]
     display: bool = False
     unplaced: bool = False
+    by_name: bool = False
+    foreign: str = ""
     facts: FileFacts | None = None
     print: npt.NDArray[np.float32] | None = None
 
@@ -153,6 +155,8 @@ def check_dataset(
     facts: list[FileFacts] = []
     displayed: list[Path] = []
     unplaced: list[Path] = []
+    by_name: list[Path] = []
+    foreign: list[tuple[Path, str]] = []
     prints: dict[str, npt.NDArray[np.float32]] = {}
     # Decompression and hashing leave Python's lock alone, so threads read as fast as processes and start at once.
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
@@ -166,12 +170,22 @@ def check_dataset(
             prints |= {} if found.print is None else {file.id: found.print}
             displayed += [file.label] if found.display and file.label else []
             unplaced += [file.label] if found.unplaced and file.label else []
+            by_name += [file.label] if found.by_name and file.label else []
+            foreign += [(file.label, found.foreign)] if found.foreign and file.label else []
             if progress:
                 progress(done + 1, len(jobs))
     if displayed:
         name = dataset.labels.names[dataset.labels.foreground[0]]
         problem = f"{len(displayed)} masks hold 255, the first is {displayed[0].name}"
         faults.append(Fault(dataset.root, problem, f"it is read as the only class, '{name}'", "warning"))
+    if by_name:
+        problem = f"{len(by_name)} labels give other ids to the classes, the first is {by_name[0].name}"
+        fix = "they are read by the names or colours in the files; --map decides otherwise"
+        faults.append(Fault(dataset.root, problem, fix, "warning"))
+    if foreign:
+        path, lists = foreign[0]
+        problem = f"{len(foreign)} labels name classes that the label map does not have: {lists}"
+        faults.append(Fault(path, problem, "their ids are taken as they are; correct the names or the ids", "warning"))
     faults += _lonely_labels(dataset)
     faults += _class_faults(dataset, counts)
     splits = {
@@ -241,7 +255,7 @@ def _check_file(
             nothing = np.full(image.grid, IGNORE, dtype=np.int16)
             found.facts = FileFacts.of(file, image, nothing, classes)
             return found
-        label, found.display, found.unplaced = read_truth(file, dataset, image)
+        label, found.display, found.unplaced, found.by_name, found.foreign = read_truth(file, dataset, image)
         found.counts[:-1] = count_channels(label.array, classes)
         found.counts[-1] = label.array.size - found.counts[:-1].sum()
         found.facts = FileFacts.of(file, image, label.array, classes)

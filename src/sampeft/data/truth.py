@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,17 +18,22 @@ from sampeft.errors import DataError
 from sampeft.io import read_label_ids, read_volume
 from sampeft.volume import IGNORE, LabelVolume, Volume
 
+Color = tuple[int, int, int]
+
 GRID_TOLERANCE_VOXELS = 0.1
 """Grids whose corners are closer than this are the same: headers round differently."""
 
 
 class Truth(NamedTuple):
     """label: on the image's grid. display: whether 255 was read as the only class. unplaced: whether one of the two states a
-    place on the map and the other none, so that they are taken to lie on each other."""
+    place on the map and the other none, so that they are taken to lie on each other. by_name: whether ids went by the names or
+    colours in the file, which are not those of the label map. foreign: names of ids in the file that no class has."""
 
     label: LabelVolume
     display: bool
     unplaced: bool
+    by_name: bool
+    foreign: str
 
 
 def read_labels(file: ImageFile, dataset: Dataset, image: Volume) -> LabelVolume:
@@ -45,12 +52,14 @@ def read_truth(file: ImageFile, dataset: Dataset, image: Volume) -> Truth:
     """What `read_labels` gives, and what is worth saying of how it was read."""
     if file.label is None:
         raise DataError(f"{file.image}: has no label; add its label file, or take the image out of the data set")
-    raw = _read_ids(file.label, dataset.label_colors)
+    raw, by_color = _read_ids(file.label, dataset)
     ids = on_image_grid(raw, image)
     table = _channel_of_value(dataset)
     if (nodata := _stated_nodata(raw)) is not None:
         table.setdefault(nodata, IGNORE)
     values, counts = _values(ids)
+    renamed, foreign = _by_name(raw, values, dataset)
+    table |= renamed
     foreground = dataset.labels.foreground
     display = 255 in values and set(values) <= {0, 255} and 255 not in table and len(foreground) == 1
     if display:
@@ -68,7 +77,7 @@ def read_truth(file: ImageFile, dataset: Dataset, image: Volume) -> Truth:
     if (missing := not_measured(image)) is not None:
         channels[missing] = IGNORE
     unplaced = (_placed(raw) is None) != (_placed(image) is None)
-    return Truth(LabelVolume(channels, image.affine, file.label), display, unplaced)
+    return Truth(LabelVolume(channels, image.affine, file.label), display, unplaced, by_color or bool(renamed), foreign)
 
 
 def on_image_grid(label: Volume, image: Volume) -> npt.NDArray[Any]:
@@ -156,27 +165,90 @@ def count_channels(channels: npt.NDArray[Any], classes: int) -> npt.NDArray[np.i
     return counts
 
 
-def _read_ids(path: Path, colors: Mapping[tuple[int, int, int], int] | None) -> Volume:
-    """Ids as stored; those of the colours of a colour-coded mask, where the data set has such."""
-    if not colors or _has_palette(path):
-        return read_label_ids(path)
+def _by_name(raw: Volume, values: list[int], dataset: Dataset) -> tuple[dict[int, int], str]:
+    """Value -> channel where the label file names its values otherwise than the label map; and, in words, the names that no
+    class has. What the user maps is left alone.
+
+    Raises DataError where some names are those of other classes and some of none, so that neither order can be right.
+    """
+    labels, said = dataset.labels, getattr(raw.header, "class_names", None) or {}
+    channels = {_plain(name): channel for channel, name in enumerate(labels.names)}
+    own = dict(zip(labels.ids, labels.names, strict=True))
+    named = {v: said[v] for v in values if v in said and v not in dataset.label_values and not _NO_NAME.match(said[v])}
+    found = {v: channels[_plain(name)] for v, name in named.items() if _plain(name) in channels}
+    wrong = {v for v, channel in found.items() if labels.ids[channel] != v}
+    without = labels.ids[0] if labels.has_background else None
+    unknown = {v for v in values if v in own and v not in found and v not in dataset.label_values and v != without}
+    lists = f"the file names its ids {_listed(named)}, the label map {_listed({v: own[v] for v in named if v in own})}"
+    if wrong and unknown:
+        raise DataError(f"{raw.path}: {lists}; rename the classes in one of the two, or tell which is which with --map")
+    return (found if wrong else {}), lists if unknown & named.keys() else ""
+
+
+_NO_NAME = re.compile(r"(segment|label|class)?[\s_-]*\d*$", re.IGNORECASE)
+"""What programs call an id that nobody has named."""
+
+
+def _plain(name: str) -> str:
+    """A name as far as its spelling tells classes apart."""
+    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
+
+
+def _listed(names: Mapping[int, object]) -> str:
+    return "{" + ", ".join(f"{value}: {name}" for value, name in sorted(names.items())) + "}"
+
+
+def _read_ids(path: Path, dataset: Dataset) -> tuple[Volume, bool]:
+    """Ids as stored; those of the colours of a colour-coded mask, where the data set has such, and whether they went by the
+    colours of a palette instead of its indices."""
+    colors = dataset.label_colors
+    if not colors:
+        return read_label_ids(path), False
+    if palette := _palette(path):
+        return _by_palette(read_label_ids(path), palette, colors, dataset.label_values)
     picture = read_volume(path)
     if not picture.is_raster or picture.array.ndim == 3:
-        return read_label_ids(path)
+        return read_label_ids(path), False
     from sampeft.io.raster import colors_to_ids
 
-    return Volume(colors_to_ids(picture.array, colors, path), None, path, picture.header)
+    return Volume(colors_to_ids(picture.array, colors, path), None, path, picture.header), False
 
 
-def _has_palette(path: Path) -> bool:
-    """Whether a picture stores indices, which are ids, and not the colours that they stand for."""
+def _by_palette(
+    raw: Volume, palette: Sequence[Color], colors: Mapping[Color, int], mapped: Mapping[int, int]
+) -> tuple[Volume, bool]:
+    """Ids of a picture of indices: the indices, unless all their colours are declared and mean other classes.
+
+    Raises DataError where some are colours of other classes and some of none, or two indices have one colour.
+    """
+    indices = np.unique(raw.array).tolist()
+    shown = {i: palette[i] for i in indices if 0 <= i < len(palette)}
+    meant = {i: colors[color] for i, color in shown.items() if color in colors}
+    if not any(id != i and i not in mapped for i, id in meant.items()):
+        return raw, False
+    if len(meant) < len(indices) or len(set(shown.values())) < len(indices):
+        declared = _listed({id: color for color, id in colors.items()})
+        raise DataError(
+            f'{raw.path}: its palette has the colours {_listed(shown)}, "colors" of the data set are {declared}; make both '
+            'equal, or leave out "colors" where the indices of the palette are the ids'
+        )
+    table = np.zeros(max(indices) + 1, dtype=np.int32)
+    table[list(meant)] = list(meant.values())
+    return replace(raw, array=table[raw.array]), True
+
+
+def _palette(path: Path) -> list[Color] | None:
+    """The colours of a picture that stores indices; None of any other file."""
     from PIL import Image
 
     try:
         with Image.open(path) as picture:
-            return picture.mode in ("P", "PA")
+            if picture.mode not in ("P", "PA"):
+                return None
+            flat = picture.getpalette("RGB") or []
     except (OSError, Image.DecompressionBombError):  # no picture that Pillow opens; the readers say what is wrong
-        return False
+        return None
+    return list(zip(flat[::3], flat[1::3], flat[2::3], strict=False))
 
 
 def _channel_of_value(dataset: Dataset) -> dict[int, int]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
@@ -16,12 +17,14 @@ import numpy.typing as npt
 
 from sampeft.errors import DataError
 from sampeft.io.nifti import whole_numbers
+from sampeft.io.raster import warn_of_jpeg
 from sampeft.io.sizes import check_promise
 from sampeft.labels import LabelSet
 from sampeft.volume import Volume
 
 _HEADS = {b"II*\0": 8, b"MM\0*": 8, b"II+\0": 16, b"MM\0+": 16}  # magic -> bytes of the file's header
 _POSITION_TAGS = (33550, 33922, 34264, 34735, 42112, 42113)  # scale, tie points, matrix, CRS, GDAL's own two
+_CLASS_TAG = re.compile(r"CLASS_\d{1,5}")
 _DRIVERS = {b"\x89PN": "PNG", b"\xff\xd8\xff": "JPEG"}
 _SAMPLES, _BITS, _EXTRA, _FORMAT = 277, 258, 338, 339
 _ALPHA = (1, 2)  # values of ExtraSamples that mean transparency
@@ -33,6 +36,7 @@ class MapHeader:
 
     crs, transform, gcps: rasterio's, None where the file states none. bands: descriptions, "" where none is stated.
     nodata: value in the array that means "no measurement". missing: (H, W, 1) where no band has one, or None.
+    class_names: of ids, as `describe` writes them.
     """
 
     crs: Any
@@ -42,6 +46,7 @@ class MapHeader:
     bands: tuple[str, ...]
     missing: npt.NDArray[np.bool_] | None
     area_or_point: str | None
+    class_names: dict[int, str] = field(default_factory=dict)
 
 
 def recognises(content: bytes) -> bool:
@@ -218,6 +223,8 @@ def ids(content: bytes, path: Path) -> Volume:
     with _opened(content, path) as raster:
         if raster.count != 1:
             raise DataError(f"{path}: has {raster.count} bands instead of ids; save the labels as one band")
+        if raster.compression is not None and raster.compression.name == "jpeg":
+            warn_of_jpeg(path)
         stored_HW = raster.read(1)
         header = _header(raster, ["ids"], np.zeros(stored_HW.shape, dtype=bool))
     if stored_HW.dtype.kind == "f":
@@ -348,6 +355,7 @@ def _rasterio(path: Path) -> Any:
 
 def _header(raster: Any, bands: list[str], missing_HW: npt.NDArray[np.bool_]) -> MapHeader:
     crs, transform, gcps = place_of(raster)
+    tags = raster.tags()
     nodata = next((value for value in raster.nodatavals if value is not None), None)
     return MapHeader(
         crs=crs,
@@ -356,7 +364,8 @@ def _header(raster: Any, bands: list[str], missing_HW: npt.NDArray[np.bool_]) ->
         nodata=nodata,
         bands=tuple(bands),
         missing=missing_HW[:, :, None] if missing_HW.any() else None,
-        area_or_point=raster.tags().get("AREA_OR_POINT"),
+        area_or_point=tags.get("AREA_OR_POINT"),
+        class_names={int(tag[6:]): name for tag, name in tags.items() if _CLASS_TAG.fullmatch(tag)},
     )
 
 

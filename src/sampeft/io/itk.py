@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,13 @@ _FIELD = re.compile(r"^\s*([A-Za-z][A-Za-z ]*?)\s*(?:=|:(?!=))\s*(.*?)\s*$")  # 
 _LPS_TO_RAS = np.diag((-1.0, -1.0, 1.0))
 
 
+@dataclass(frozen=True)
+class Segments:
+    """What a file of labels says of itself: value -> name of a class."""
+
+    class_names: dict[int, str]
+
+
 def recognises(content: bytes) -> bool:
     """Whether the bytes begin like an NRRD or a MetaImage header."""
     return content.startswith(b"NRRD00") or _META.match(content[:256]) is not None
@@ -30,18 +38,22 @@ def image(content: bytes, path: Path) -> Volume:
 
     Raises DataError for a damaged file, vectors or colours, more than three axes, or without SimpleITK.
     """
-    array, affine = _read(content, path)
+    array, affine, _ = _read(content, path)
     fits = (array.dtype.kind == "i" and array.dtype.itemsize <= 2) or array.dtype == np.uint8
     return Volume(array.astype(np.int16 if fits else np.float32, copy=False), affine, path)
 
 
 def ids(content: bytes, path: Path) -> Volume:
-    """The label ids; fractions near whole numbers are rounded. Raises DataError as `image` does, and for others."""
-    array, affine = _read(content, path)
-    return Volume(whole_numbers(array, path) if array.dtype.kind == "f" else array, affine, path)
+    """The label ids, and as the header the names that 3D Slicer gives them; fractions near whole numbers are rounded.
+
+    Raises DataError as `image` does, and for others.
+    """
+    array, affine, names = _read(content, path)
+    return Volume(whole_numbers(array, path) if array.dtype.kind == "f" else array, affine, path, Segments(names))
 
 
-def _read(content: bytes, path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
+def _read(content: bytes, path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64], dict[int, str]]:
+    """Values (I, J, K), affine, and value -> name of a segment."""
     try:
         import SimpleITK as sitk  # noqa: N813
     except ImportError:
@@ -74,7 +86,19 @@ def _read(content: bytes, path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[np.
     except (RuntimeError, OverflowError, ValueError, MemoryError) as error:
         reason = (str(error).strip().splitlines() or ["unreadable"])[-1]
         raise DataError(f"{path}: damaged or truncated ({reason}); copy or download it again") from None
-    return array.reshape((*size, 1)[:3], order="F"), _affine(read, path)
+    fields = {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys() if key.startswith("Segment")}
+    return array.reshape((*size, 1)[:3], order="F"), _affine(read, path), _segments(fields)
+
+
+def _segments(fields: dict[str, str]) -> dict[int, str]:
+    """Value -> name, of the fields Segment0_LabelValue and Segment0_Name and so on."""
+    found = {}
+    for key, value in fields.items():
+        stem, _, kind = key.rpartition("_")
+        name = fields.get(f"{stem}_Name", "")
+        if kind == "LabelValue" and value.strip().isdecimal() and name:
+            found[int(value)] = name
+    return found
 
 
 def _affine(read: Any, path: Path) -> npt.NDArray[np.float64]:

@@ -65,13 +65,13 @@ def image(content: bytes, path: Path) -> Volume:
 
 
 def ids(content: bytes, path: Path) -> Volume:
-    """(H, W, 1) ids: palette indices, grey values, or 0 and 1 of a 1-bit file. Warns of JPEG, which changes ids.
+    """(H, W, 1) ids: palette indices, grey values, or 0 and 1 of a 1-bit file. Warns of lossy content, which changes ids.
 
     Raises DataError as `image` does, and for colours, which are no ids.
     """
     picture, raw = _open(content, path)
-    if picture.format in ("JPEG", "MPO"):
-        _warn_of_jpeg(path)
+    if _is_lossy(picture):
+        warn_of_jpeg(path)
     if picture.mode == "F":
         raise DataError(f"{path}: holds fractions; save the labels as whole numbers in a PNG")
     array = _native(picture)
@@ -94,10 +94,9 @@ def colors_to_ids(
     """Colours (H, W, 1, 3) or grey levels (H, W, 1) of 8 bits, as `image` gives them -> ids (H, W, 1), exactly.
 
     table: (red, green, blue) of 0..255 -> id. unknown: id for colours that the table lacks; without it they raise a
-    DataError with each colour and its pixels. Warns of JPEG, which makes such colours.
+    DataError with each colour and its pixels. Warns of lossy content, which makes such colours.
     """
-    if path.suffix.lower() in (".jpg", ".jpeg"):
-        _warn_of_jpeg(path)
+    warn_of_lossy(path)
     if array.dtype != np.uint8:
         raise DataError(f"{path}: holds {array.dtype} values; a colour table needs 8-bit colours or grey levels")
     grey = array.ndim == 3
@@ -179,7 +178,25 @@ def _frames(picture: Image) -> int:
     return max(whole, 1)
 
 
-def _warn_of_jpeg(path: Path) -> None:
+def _is_lossy(picture: Image) -> bool:
+    """Whether the content, whatever the file's name, is JPEG; in a TIFF, too."""
+    return picture.format in ("JPEG", "MPO") or picture.info.get("compression") in ("jpeg", "tiff_jpeg")
+
+
+def warn_of_lossy(path: Path) -> None:
+    """Warn of a file of labels whose content is lossy; nothing of one that Pillow does not open."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            lossy = _is_lossy(picture)
+    except (*_ERRORS, *_ERRORS_TAGS, Image.DecompressionBombError):  # the reader says what is wrong
+        return
+    if lossy:
+        warn_of_jpeg(path)
+
+
+def warn_of_jpeg(path: Path) -> None:
     warnings.warn(f"{path}: labels in a JPEG are not exact; make them again as PNG", stacklevel=4)
 
 

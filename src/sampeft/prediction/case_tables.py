@@ -1,4 +1,4 @@
-"""What is known of predicted cases in, cases.csv with the ones to review first at the top and volumes.csv out."""
+"""What is known of predicted cases in; cases.csv, those to review first at the top, classes.csv and volumes.csv out."""
 
 from __future__ import annotations
 
@@ -45,6 +45,16 @@ def write_volumes(folder: Path, cases: Mapping[str, Mapping[str, Any]], labels: 
         for label, id in zip(labels.names, labels.ids, strict=True)
     ]
     return _write(folder / "volumes.csv", ["case", "class", "id", "pixels", "ml"], rows)
+
+
+def write_classes(folder: Path, labels: LabelSet) -> Path:
+    """classes.csv: id, name and colour (0..255) of each class, and of the ignore id, which no NIfTI or 16-bit PNG can hold."""
+    rows: list[list[Any]] = [
+        [id, name, *color] for id, name, color in zip(labels.ids, labels.names, labels.colors, strict=True)
+    ]
+    if labels.ignore is not None:
+        rows.append([labels.ignore, "ignore", 255, 255, 255])
+    return _write(folder / "classes.csv", ["id", "class", "red", "green", "blue"], rows)
 
 
 def _write(path: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:

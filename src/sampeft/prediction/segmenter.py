@@ -279,8 +279,7 @@ class Segmenter:
         """
         volume = volume_of(image, spacing_mm) if isinstance(image, np.ndarray) else image
         volume = volume if isinstance(volume, Volume) else read_volume(Path(volume))
-        plane = self.preparation.plane if spacing_mm is None else "axial"
-        prepared = PreparedVolume.of(volume, replace(self.preparation, plane=plane))
+        prepared = PreparedVolume.of(volume, self.preparation.as_shown(stack=spacing_mm is not None))
         if slice is None and len(prepared) > 1:
             raise UsageError(
                 f"{volume.path}: is a volume of {len(prepared)} slices; say in which one, such as slice={len(prepared) // 2}"
