@@ -207,3 +207,11 @@ def test_named_folds_take_presence_and_leave_the_unlabelled_out(tmp_path: Path) 
         ids = [{case.id for case in part} for part in parts]
         assert [len(part) for part in ids] == [3, 3]
         assert all(len(part & {"P01", "P02"}) == 1 and not part & {"P03", "P08"} for part in ids)
+
+
+def test_one_case_cannot_be_divided_and_the_way_out_is_named() -> None:
+    """N11."""
+    with pytest.raises(
+        UsageError, match=r"cannot hold out 0\.15 of 1 case \(all files of a patient or .* --held_out 0"
+    ):
+        hold_out(["P01"], 0.15, 0)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fabricate import write_png
+from fabricate import write_nifti, write_png
 from sampeft.data import open_dataset
 from sampeft.data.case import Dataset, ImageFile
 from sampeft.data.check import check_dataset, read_labels
-from sampeft.data.pairing import inside, series_folders
+from sampeft.data.pairing import inside, pair_files, series_folders
 from sampeft.errors import DataError, UsageError
 from sampeft.io import read_volume
 from sampeft.volume import IGNORE
@@ -82,13 +83,13 @@ def test_colour_coded_masks_are_read_exactly(tmp_path: Path) -> None:
 
 
 def test_palette_masks_hold_ids_whatever_their_colours(tmp_path: Path) -> None:
-    """D06: the index is the class, also where the set has colours; grey levels would be 0, 38, 75, 113."""
+    """D06: the index is the class, also where the set has other colours; grey levels would be 0, 38, 75, 113."""
     index = np.repeat(np.arange(4, dtype=np.uint8), [40, 30, 20, 10]).reshape(10, 10)
     voc = [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0]
     write_png(tmp_path / "images" / "a.png", index)
     write_png(tmp_path / "labels" / "a.png", index, "P", voc)
     names = {"background": 0, "a": 1, "b": 2, "c": 3}
-    other = {"background": [9, 9, 9], "a": [128, 128, 0], "b": [0, 0, 1], "c": [2, 0, 0]}
+    other = {"background": [9, 9, 9], "a": [128, 128, 1], "b": [0, 0, 1], "c": [2, 0, 0]}
     for keys in ({}, {"colors": other}):
         assert counts(open_dataset(described(tmp_path, labels=names, **keys))) == {0: 40, 1: 30, 2: 20, 3: 10}
 
@@ -239,3 +240,58 @@ def test_a_real_series_by_folder_and_by_table(real_data: Path, tmp_path: Path) -
     assert open_dataset(tmp_path).cases == by_folder.cases
     found = counts(by_folder)
     assert (found[1], found[2]) == (366708, 130634)
+
+
+def nfc(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def nfd(text: str) -> str:
+    return unicodedata.normalize("NFD", text)
+
+
+def test_accents_composed_and_decomposed_are_one_name(tmp_path: Path) -> None:
+    """N10: labels, lists and the table were written by a Mac, the images were not, or the other way round."""
+    names = ("Müller", "Peña", "Schmidt")
+    mask = np.zeros((9, 8), np.uint8)
+    mask[2:4, 3:6] = 1
+    for folder, form, other in (("images", nfc, nfd), ("Bilder_ä", nfd, nfc)):
+        root = tmp_path / folder
+        for name in names:
+            write_png(root / nfc(folder) / f"{form(name)}.png", mask * 9 + 1)
+            write_png(root / "labels" / f"{other(name)}.png", mask)
+        described = {"labels": {"background": 0, "a": 1}, "images": nfd(folder), "exclude": [other("Peña")]}
+        described["splits"] = {"train": [other("Müller")], "test": ["Schmidt"]}
+        (root / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+        dataset = open_dataset(root)
+        assert [(file.id, file.label is not None) for case in dataset.cases for file in case.files] == [
+            (nfc("Müller"), True),
+            ("Schmidt", True),
+        ]
+        assert dataset.splits["train"] == (nfc("Müller"),)
+        assert [file.id for file in pair_files(root / nfc(folder), root / "labels")] == [nfc(name) for name in names]
+    root = tmp_path / "images"
+    (root / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "a": 1}}))
+    row = f"images/{nfd('Müller')}.png,labels/{nfc('Müller')}.png,{nfd('Jörg')}"
+    (root / "pairs.csv").write_text(f"image,label,case\n{row}\n", encoding="utf-8")
+    (case,) = open_dataset(root).cases
+    assert (case.id, case.files[0].id) == (nfc("Jörg"), nfc("Müller"))
+    assert case.files[0].image.is_file()
+    (root / "images" / f"{nfd('Müller')}.png").write_bytes((root / "images" / f"{nfc('Müller')}.png").read_bytes())
+    with pytest.raises(DataError, match="are two files of one name"):
+        pair_files(root / "images", root / "labels")
+
+
+def test_labels_as_other_programs_write_them_are_told_with_the_way_out(tmp_path: Path) -> None:
+    """N09: drawings in JSON, and a folder of one file per class for each image."""
+    write_png(tmp_path / "images/p1.png", np.ones((4, 5), np.uint8))
+    (tmp_path / "labels").mkdir()
+    assert [file.label for file in pair_files(tmp_path / "images", tmp_path / "labels", complete=False)] == [None]
+    (tmp_path / "labels/p1.json").write_text("{}")
+    with pytest.raises(DataError, match=r"labels: holds drawings \(p1\.json\).*one PNG per image"):
+        pair_files(tmp_path / "images", tmp_path / "labels", complete=False)
+    (tmp_path / "labels/p1.json").unlink()
+    for name in ("liver", "spleen"):
+        write_nifti(tmp_path / f"labels/p1/{name}.nii.gz", np.ones((2, 2, 2), np.uint8))
+    with pytest.raises(DataError, match=r"one file per class \(p1/liver\.nii\.gz, 2 files\).*join them to p1\.nii\.gz"):
+        pair_files(tmp_path / "images", tmp_path / "labels", complete=False)

@@ -517,3 +517,44 @@ def test_real_odd_files_are_right_or_refused_with_the_reason(real_data: Path) ->
         else:
             with pytest.raises(DataError, match="no decoder is installed; pip install"):
                 dicom.image(odd / f"mr_compressed_{name}")
+
+
+def multi_frame(path: Path, frames: Sequence[tuple[Sequence[float], Sequence[float], float, str]]) -> Path:
+    """Frames of (position, orientation, echo time, stack)."""
+
+    def item(**values: Any) -> Dataset:
+        made = Dataset()
+        for keyword, value in values.items():
+            setattr(made, keyword, value)
+        return made
+
+    dataset = slice_dataset(np.zeros((4, 3), np.uint16), None, Modality="MR")
+    dataset.NumberOfFrames = len(frames)
+    measures = item(PixelMeasuresSequence=[item(PixelSpacing=[1, 1], SliceThickness=4)])
+    dataset.SharedFunctionalGroupsSequence = [measures]
+    dataset.PerFrameFunctionalGroupsSequence = [
+        item(
+            PlanePositionSequence=[item(ImagePositionPatient=list(position))],
+            PlaneOrientationSequence=[item(ImageOrientationPatient=list(orientation))],
+            MREchoSequence=[item(EffectiveEchoTime=echo)],
+            FrameContentSequence=[item(StackID=stack)],
+        )
+        for position, orientation, echo, stack in frames
+    ]
+    dataset.PixelData = np.arange(12 * len(frames), dtype=np.uint16).tobytes()
+    return save(dataset, path)
+
+
+def test_what_tells_frames_apart_is_named_with_a_way_out(tmp_path: Path) -> None:
+    """N12: two echoes at each place, and two stacks, of one file."""
+    coronal = (1, 0, 0, 0, 0, -1)
+    echoes = [((0, 0, 4 * k), AXIAL, echo, "1") for echo in (5.0, 30.0) for k in range(3)]
+    path = multi_frame(tmp_path / "echoes.dcm", echoes)
+    with pytest.raises(DataError, match=r"EffectiveEchoTime 5\.0, .*EffectiveEchoTime 30\.0, .*dcm2niix") as error:
+        dicom.image(path)
+    assert "copy the files" not in str(error.value)
+    stacks = [((0, 0, 4 * k), AXIAL, 5.0, "1") for k in range(3)] + [
+        ((0, 4 * k, 0), coronal, 5.0, "2") for k in range(3)
+    ]
+    with pytest.raises(DataError, match=r"2 series or stacks: .*StackID 1, .*StackID 2, .*dcm2niix"):
+        dicom.image(multi_frame(tmp_path / "stacks.dcm", stacks))

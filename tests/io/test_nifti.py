@@ -58,7 +58,7 @@ def test_fractions_are_refused_with_value_and_count(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"half\.nii\.gz: label values 1\.37 \(32 voxels\) .*nearest-neighbour"):
         read_label_ids(write_nifti(tmp_path / "half.nii.gz", array))
     array[6] = np.nan
-    with pytest.raises(DataError, match=r"nan \(32 voxels\)"):
+    with pytest.raises(DataError, match=r"32 label values are NaN"):
         read_label_ids(write_nifti(tmp_path / "nan.nii.gz", array))
 
 
@@ -159,8 +159,11 @@ def test_singleton_axes(shape: tuple[int, ...], grid: tuple[int, int, int], tmp_
 def test_a_series_is_refused_with_its_shape(tmp_path: Path) -> None:
     """D19: (64, 64, 8, 3)."""
     path = write_nifti(tmp_path / "series.nii.gz", np.zeros((64, 64, 8, 3), np.int16))
-    for read in (read_volume, read_label_ids):
-        with pytest.raises(DataError, match=r"series\.nii\.gz: is 4-D with shape \(64, 64, 8, 3\).*; save each volume"):
+    for read, way in (
+        (read_volume, "save each volume"),
+        (read_label_ids, "if each of the 3 holds the mask of one class"),
+    ):
+        with pytest.raises(DataError, match=rf"series\.nii\.gz: is 4-D with shape \(64, 64, 8, 3\).*; {way}"):
             read(path)
 
 
@@ -370,3 +373,18 @@ def test_simpleitk_sees_the_same_geometry(tmp_path: Path) -> None:
     path = write_labels(tmp_path / "out.nii.gz", np.zeros((5, 6, 7), np.uint8), LABELS, image)
     there = sitk.ReadImage(str(path)).TransformContinuousIndexToPhysicalPoint((4.0, 5.0, 6.0))
     np.testing.assert_allclose(np.array(there) * (-1, -1, 1), (affine @ (4, 5, 6, 1))[:3], atol=1e-4)
+
+
+def test_masks_of_one_class_each_and_nan_in_labels_are_told_with_the_way_out(tmp_path: Path) -> None:
+    """N09: two masks along the last axis; NaN outside the field of view, in 24 of 60 voxels."""
+    masks = np.zeros((5, 4, 3, 2), np.uint8)
+    nib.save(nib.Nifti1Image(masks, np.eye(4)), tmp_path / "onehot.nii.gz")
+    with pytest.raises(
+        DataError, match=r"is 4-D with shape \(5, 4, 3, 2\).*each of the 2 holds the mask of one class, join"
+    ):
+        read_label_ids(tmp_path / "onehot.nii.gz")
+    ids = np.ones((5, 4, 3))
+    ids[:2] = np.nan
+    nib.save(nib.Nifti1Image(ids, np.eye(4)), tmp_path / "nan.nii.gz")
+    with pytest.raises(DataError, match=r"24 label values are NaN, as outside a field of view; .*\"ignore\": 255"):
+        read_label_ids(tmp_path / "nan.nii.gz")

@@ -11,6 +11,7 @@ from sampeft.data.pairing import cases_of, group_cases, inside, pair_files
 from sampeft.data.table import NAME as PAIRS
 from sampeft.data.table import read_pairs
 from sampeft.errors import DataError
+from sampeft.io import composed
 from sampeft.labels import LabelSet
 
 LOOKS_FOR = f"dataset.json or labels.json beside images/ and labels/, or beside {PAIRS}"
@@ -57,7 +58,7 @@ def read(root: Path) -> Dataset:
             label_suffix=description.text("mask_suffix"),
             complete=False,
         )
-    excluded = frozenset(description.names("exclude", description.content.get("exclude") or ()))
+    excluded = frozenset(map(composed, description.names("exclude", description.content.get("exclude") or ())))
     if unknown := sorted(excluded - {file.id for file in files}):
         raise DataError(f"{described}: 'exclude' names {', '.join(unknown[:5])}, of which there is no image; remove it")
     files = [file for file in files if file.id not in excluded]

@@ -25,9 +25,14 @@ def hold_out(case_ids: Iterable[str], fraction_or_count: float, seed: int) -> tu
     ids = _distinct(case_ids)
     count = fraction_or_count if fraction_or_count >= 1 else max(1, round(fraction_or_count * len(ids)))
     if fraction_or_count <= 0 or count != int(count) or count >= len(ids):
+        if len(ids) < 2:
+            raise UsageError(
+                f"cannot hold out {fraction_or_count:g} of {len(ids)} case{'s' * (not ids)} (all files of a patient or scene are "
+                "one case); train without by --held_out 0, or add cases"
+            )
         raise UsageError(
             f"cannot hold out {fraction_or_count:g} of {len(ids)} cases; give a share between 0 and 1 or a whole "
-            "number that leaves at least one case on each side"
+            "number that leaves at least one case on each side, or --held_out 0 for none"
         )
     held = set(_shuffled(ids, seed)[: int(count)])
     return tuple(i for i in ids if i not in held), tuple(i for i in ids if i in held)

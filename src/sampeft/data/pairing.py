@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sampeft.data.case import Case, ImageFile
 from sampeft.errors import DataError
-from sampeft.io import IMAGE_SUFFIXES, file_stem
+from sampeft.io import IMAGE_SUFFIXES, composed, file_stem
 from sampeft.io.fetched import is_dangling
 
 
@@ -36,11 +36,21 @@ def series_folders(folder: Path) -> list[Path]:
 
 
 def inside(root: Path, text: str, where: str) -> Path:
-    """The path `text` below the root. Raises DataError, which begins with `where`, when it leads out of the root."""
+    """The path `text` below the root, as the disk spells it. Raises DataError, which begins with `where`, when it leads out of
+    the root."""
     path = Path(os.path.normpath(root / text.replace("\\", "/")))
     if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(root)):
         raise DataError(f"{where}: the path '{text}' leads out of {root}; give a path below that folder")
-    return path
+    return _on_disk(path)
+
+
+def _on_disk(path: Path) -> Path:
+    """The same path with accents composed or decomposed as they are there; unchanged where nothing is."""
+    if os.path.lexists(path) or str(path).isascii():
+        return path
+    parent = _on_disk(path.parent)
+    beside = parent.iterdir() if parent.is_dir() else ()
+    return next((p for p in beside if composed(p.name) == composed(path.name)), parent / path.name)
 
 
 def pair_files(
@@ -63,6 +73,8 @@ def pair_files(
             f"{images}: no image here; looked for {ending} with {', '.join(IMAGE_SUFFIXES)}, and for sub-folders with a "
             "DICOM series"
         )
+    if not masks and labels.is_dir() and images != labels:
+        _refuse_other_labels(labels)
     if masks and not pictures.keys() & masks.keys():
         image, mask = next(iter(pictures.values())), next(iter(masks.values()))
         raise DataError(
@@ -126,16 +138,33 @@ def _by_id(paths: Iterable[Path], suffix: str) -> dict[str, Path]:
     """Id -> path, of those whose stem ends with the suffix."""
     found: dict[str, Path] = {}
     for path in paths:
-        stem = path.name if path.is_dir() else file_stem(path)
-        if not stem.endswith(suffix):
+        stem = composed(path.name) if path.is_dir() else file_stem(path)
+        if not stem.endswith(composed(suffix)):
             continue
-        id = stem.removesuffix(suffix)
+        id = stem.removesuffix(composed(suffix))
         if id in found:
             raise DataError(
                 f"{path.parent}: {found[id].name} and {path.name} are two files of one name; keep one of them"
             )
         found[id] = path
     return dict(sorted(found.items(), key=lambda item: natural_key(item[0])))
+
+
+def _refuse_other_labels(labels: Path) -> None:
+    """Raises DataError for a folder of labels without any label file, but with what many programs write instead."""
+    inside = sorted((p for p in labels.iterdir() if not p.name.startswith(".")), key=lambda p: natural_key(p.name))
+    if drawings := [p for p in inside if p.suffix.lower() in (".json", ".geojson", ".xml")]:
+        raise DataError(
+            f"{labels}: holds drawings ({drawings[0].name}), as LabelMe, COCO and CVAT write them, instead of masks; draw them "
+            "into one PNG per image whose pixels hold the ids of the classes (labelme2voc, pycocotools' annToMask)"
+        )
+    for folder in (p for p in inside if p.is_dir()):
+        if masks := image_files(folder):
+            raise DataError(
+                f"{labels}: holds a folder per image with one file per class ({folder.name}/{masks[0].name}, "
+                f"{len(masks)} files), instead of one label file per image; join them to {folder.name}.nii.gz, in which each "
+                "voxel holds the id of its class"
+            )
 
 
 def _advice(ids: Iterable[str], labels: Path) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from sampeft.data.case import ImageFile
 from sampeft.data.pairing import inside
 from sampeft.errors import DataError
-from sampeft.io import file_stem
+from sampeft.io import composed, file_stem
 
 NAME = "pairs.csv"
 COLUMNS = ("image", "label", "case", "split")
@@ -35,14 +35,14 @@ def read_pairs(path: Path, root: Path) -> tuple[list[ImageFile], dict[str, str],
         label = _existing(root, row["label"], where) if row.get("label") else None
         id = file_stem(image)
         if stems[id] > 1:
-            id = "_".join((*Path(os.path.relpath(image, root)).parts[:-1], id))
+            id = composed("_".join((*Path(os.path.relpath(image, root)).parts[:-1], id)))
         if id in seen:
             raise DataError(f"{where}: the image '{row['image']}' has the name of that in line {seen[id]}; keep one")
         if by_case and not row.get("case"):
             raise DataError(f"{where}: has no case, while other lines have one; fill the column or leave it out")
         seen[id] = number
         files.append(ImageFile(id, image, label))
-        cases[id] = row.get("case") or id
+        cases[id] = composed(row.get("case") or id)
         split_of[id] = (row.get("split") or "").lower()
     names = [name for name in dict.fromkeys(split_of.values()) if name]
     return (

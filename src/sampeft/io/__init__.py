@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import unicodedata
 import uuid
 import warnings
 from importlib.util import find_spec
@@ -41,9 +42,14 @@ FORMATS: tuple[Format, ...] = (nifti, itk, geotiff, raster)
 
 
 def file_stem(path: Path) -> str:
-    """The name without its image suffix, whole for `.nii.gz`; any other name as it is."""
+    """The name without its image suffix, whole for `.nii.gz`, with accents composed; any other name as it is."""
     suffix = next((s for s in IMAGE_SUFFIXES if path.name.lower().endswith(s)), "")
-    return path.name[: len(path.name) - len(suffix)]
+    return composed(path.name[: len(path.name) - len(suffix)])
+
+
+def composed(name: str) -> str:
+    """The name in the one form in which names are compared: a Mac writes the accent of an `e` as a character of its own."""
+    return unicodedata.normalize("NFC", name)
 
 
 def read_volume(path: Path) -> Volume:

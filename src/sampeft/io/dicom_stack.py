@@ -23,7 +23,19 @@ UNEVEN = 0.1
 """A slice may lie this share of the step off its place: scanners round positions, a missing slice is half a step."""
 
 _SAME_PLACE = 0.01  # of a pixel
-_APART = ("AcquisitionNumber", "EchoNumbers", "EchoTime", "TemporalPositionIdentifier", "TriggerTime", "ImageType")
+_APART = {
+    "StackID": "FrameContentSequence",
+    "AcquisitionNumber": "",
+    "EchoNumbers": "",
+    "EchoTime": "",
+    "EffectiveEchoTime": "MREchoSequence",
+    "TemporalPositionIdentifier": "",
+    "TemporalPositionIndex": "FrameContentSequence",
+    "TriggerTime": "",
+    "ImageType": "",
+    "FrameType": "MRImageFrameTypeSequence",
+}
+"""Attributes that tell images at one place apart, and the functional group that has them in multi-frame files."""
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -177,19 +189,38 @@ def _belong_together(a: Plane, b: Plane) -> bool:
 
 
 def _several(groups: Sequence[Sequence[Plane]], source: Path, by: str = "") -> DataError:
-    """The error that lists candidates; nothing that identifies a patient is in it."""
+    """The error that lists candidates and, if an attribute does, what tells them apart; nothing that identifies a patient is in
+    it."""
     lines = []
+    by = by or next((keyword for keyword in _APART if _tells_apart(keyword, groups)), "")
     for group in groups:
         first = group[0]
         columns, rows = first.size
-        apart = f", {by} {first.dataset.get(by)}" if by else ""
+        apart = f", {by} {_apart(first, by)}" if by else ""
         count = f"{len(group)} slice{'s' * (len(group) > 1)} of {columns}x{rows}"
         uid = str(first.dataset.get("SeriesInstanceUID") or "without UID")[-12:]
         lines.append(f"...{uid} '{first.dataset.get('SeriesDescription') or ''}' {count}{apart}, as {first.path.name}")
     return DataError(
-        f"{source}: holds {len(groups)} series or stacks: {'; '.join(lines)}; copy the files of one to a folder of its own "
-        "and give that, or give one of its files for that slice alone"
+        f"{source}: holds {len(groups)} series or stacks: {'; '.join(lines)}; {_way_out([p for g in groups for p in g])}"
     )
+
+
+def _way_out(planes: Sequence[Plane]) -> str:
+    """How to get at one of several series or stacks."""
+    if len({plane.path for plane in planes}) == 1:
+        return "split it into NIfTI files with dcm2niix (dcm2niix -z y FILE), one for each, and give one of them"
+    return "copy the files of one to a folder of its own and give that, or give one of its files for that slice alone"
+
+
+def _apart(plane: Plane, keyword: str) -> str:
+    sequence = _APART[keyword]
+    return str(plane.value(keyword, sequence) if sequence else plane.dataset.get(keyword))
+
+
+def _tells_apart(keyword: str, groups: Sequence[Sequence[Plane]]) -> bool:
+    """Whether an attribute has one value in each group, and another in each."""
+    found = [{_apart(plane, keyword) for plane in group} for group in groups]
+    return all(len(values) == 1 for values in found) and len(set.union(*found)) == len(groups)
 
 
 def sorted_along_normal(planes: Sequence[Plane]) -> list[Plane]:
@@ -208,14 +239,14 @@ def overlapping(planes: Sequence[Plane], source: Path) -> DataError:
     for keyword in _APART:
         parts: dict[str, list[Plane]] = defaultdict(list)
         for plane in planes:
-            parts[str(plane.dataset.get(keyword))].append(plane)
+            parts[_apart(plane, keyword)].append(plane)
         groups = [parts[value] for value in sorted(parts, key=lambda v: (len(v), v))]
         if len(groups) > 1 and not any(share_a_place(a, b) for g in groups for a, b in pairwise(g)):
             return _several(groups, source, keyword)
     double = next(b for a, b in pairwise(planes) if share_a_place(a, b))
     return DataError(
         f"{source}: {len(planes)} slices, several with different pixels at one position (as {double.path.name} at "
-        f"{double.position_mm.tolist()} mm); copy the files of one acquisition to a folder of its own and give that"
+        f"{double.position_mm.tolist()} mm); {_way_out(planes)}"
     )
 
 

@@ -68,7 +68,8 @@ def _read(content: bytes, path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[np.
         reader.ReadImageInformation()
         size, parts = reader.GetSize(), reader.GetNumberOfComponents()
         if parts != 1:
-            raise DataError(f"{path}: holds {parts} numbers per voxel; save each channel as a file of its own")
+            layers = "export overlapping segments as a labelmap (3D Slicer), or save each channel as a file of its own"
+            raise DataError(f"{path}: holds {parts} numbers per voxel; {layers}")
         kind = sitk.GetPixelIDValueAsString(reader.GetPixelID())
         bits = re.search(r"(\d+)-bit", kind)
         promised = int(np.prod(size, dtype=object)) * (int(bits[1]) // 8 if bits else 8)

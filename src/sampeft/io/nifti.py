@@ -105,6 +105,11 @@ def whole_numbers(values: npt.NDArray[Any], path: Path) -> npt.NDArray[np.int32]
     rounded: npt.NDArray[Any] = np.rint(values)
     with np.errstate(invalid="ignore"):  # inf - inf
         off = ~(np.abs(values - rounded) <= ID_TOLERANCE)
+    if nowhere := int(np.isnan(values).sum()):
+        raise DataError(
+            f"{path}: {nowhere} label values are NaN, as outside a field of view; write an id of its own there, such as 255, and "
+            'put "ignore": 255 into dataset.json, or the id of the background'
+        )
     if off.any():
         found, counts = np.unique(values[off], return_counts=True)
         shown = ", ".join(f"{v:.6g} ({n} voxels)" for v, n in zip(found[:5], counts[:5], strict=True))
@@ -240,15 +245,19 @@ def _forms_differ(header: Any) -> float:
 
 
 def _values(file: Any, path: Path, dtype: np.dtype[Any] | None) -> npt.NDArray[Any]:
-    """(I, J, K) values with scaling applied; trailing axes of length 1 are dropped, a flat image gets K = 1."""
+    """(I, J, K) values with scaling applied; those of labels, where `dtype` is None, of the stored type. Trailing axes of length
+    1 are dropped, a flat image gets K = 1."""
     shape = file.shape
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     if len(shape) > 3:
-        raise DataError(
-            f"{path}: is {len(shape)}-D with shape {shape}, a volume has 3 axes; save each volume of the series as a "
-            "file of its own"
-        )
+        what = f"{path}: is {len(shape)}-D with shape {shape}, a volume has 3 axes"
+        if dtype is None:
+            raise DataError(
+                f"{what}; if each of the {shape[-1]} holds the mask of one class, join them to one volume whose voxels hold the "
+                "ids of their classes: numpy.where(masks.any(-1), masks.argmax(-1) + 1, 0)"
+            )
+        raise DataError(f"{what}; save each volume of the series as a file of its own")
     stored = file.get_data_dtype()
     if stored.kind not in "iuf" or len(shape) < 2 or 0 in shape:
         raise DataError(f"{path}: holds {stored} values of shape {shape}; convert it to a volume of plain numbers")
