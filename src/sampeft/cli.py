@@ -80,7 +80,7 @@ def run(name: str, argv: Sequence[str]) -> int:
 
     from jsonargparse import ActionConfigFile, ArgumentParser
 
-    from sampeft.strict_yaml import refuse_ambiguous_yaml
+    from sampeft.strict_yaml import refuse_ambiguous_yaml, refuse_nothing
 
     refuse_ambiguous_yaml()
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -95,6 +95,7 @@ def run(name: str, argv: Sequence[str]) -> int:
     parser.add_class_arguments(module.Config, skip=set(positional))
     values = parser.parse_args(gathered(plain_flags(argv, module.Config), module.Config))
     values.pop("config", None)
+    refuse_nothing(values, module.Config)
     instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # as it was called before 4.49
     return int(module.run(module.Config(**vars(instantiate(values)))) or 0)
 

@@ -22,10 +22,11 @@ from sampeft.data.check import check_dataset
 from sampeft.data.folds import fold_of, hold_out
 from sampeft.data.intensity import PRESETS, Intensity, choose, preset, with_bands
 from sampeft.data.scale import Scale
+from sampeft.data.slices import PLANES
 from sampeft.denoise import Denoise
 from sampeft.denoise.dncnn import FILE as DENOISER
 from sampeft.denoise.training import Denoising
-from sampeft.errors import UsageError
+from sampeft.errors import UsageError, unknown_name
 from sampeft.heads import HEADS
 from sampeft.io import read_volume, sha256, write_atomically
 from sampeft.labels import LabelSet
@@ -206,7 +207,10 @@ def train(config: Config, dataset: Dataset | None = None) -> Result:
     spec = backbone(config.backbone)
     side = config.side or spec.side
     spec.check_side(side)
-    with_bands(PRESETS["percentile"], config.bands)  # what is wrong in itself is told before any file is opened
+    # What is wrong in itself is told before any file is opened.
+    with_bands(PRESETS["percentile"] if config.intensity == "auto" else preset(config.intensity), config.bands)
+    if config.plane not in PLANES:
+        raise unknown_name("slice plane", config.plane, PLANES)
     options_by_name(HEADS, "head", config.head, config.head_options)
     options_by_name(METHODS, "method", config.method, config.options)
     denoise = chosen_denoiser(config)
