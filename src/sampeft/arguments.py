@@ -14,7 +14,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter
 
 from sampeft.errors import UsageError
 from sampeft.options import Range, range_of, short
-from sampeft.strict_yaml import refuse_ambiguous_yaml
+from sampeft.strict_yaml import refuse_ambiguous_yaml, refuse_nothing
 
 OTHERS = {
     "amp": "training.precision",
@@ -102,6 +102,7 @@ class Parser(ArgumentParser):  # type: ignore[misc]  # untyped, as below
         refuse_ambiguous_yaml()
         values = self.parse_args(_with_lists_gathered(_with_plain_flags(argv, self.config), self.config))
         values.pop("config", None)
+        refuse_nothing(values, self.config)
         instantiate = getattr(self, "instantiate", None) or self.instantiate_classes  # as it was called before 4.49
         return self.config(**vars(instantiate(values)))
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import is_dataclass
 from functools import cache
-from typing import Any
+from types import NoneType
+from typing import Any, cast, get_args, get_type_hints
 
 from sampeft.errors import UsageError
 
@@ -46,6 +48,21 @@ def check(text: str) -> None:
             raise UsageError(f"line {event.start_mark.line + 1} is more than {_DEEPEST} levels deep; no option is")
     if (root := yaml.compose(text, Loader=yaml.SafeLoader)) is not None:
         _refuse_doubles(root)
+
+
+def refuse_nothing(values: Any, kind: type[Any], within: str = "") -> None:
+    """Raises UsageError where an option has no value, or a group of options one, which jsonargparse lets pass.
+
+    values: as parsed, with the fields of the dataclass `kind` as attributes. within: before their names.
+    """
+    for name, type_ in get_type_hints(kind).items():
+        value = getattr(values, name, None)
+        if is_dataclass(type_):
+            if value is None or not hasattr(value, "__dict__"):
+                raise UsageError(f"{within}{name} is {value!r:.60}; give names and values")
+            refuse_nothing(value, cast(type[Any], type_), f"{within}{name}.")
+        elif value is None and NoneType not in get_args(type_):
+            raise UsageError(f"{within}{name} has no value; give one or leave it out")
 
 
 def _refuse_doubles(node: Any) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,13 @@ from sampeft.data.pairing import inside
 from sampeft.errors import FormError
 from sampeft.labels import LabelSet, whole_number
 from sampeft.strict_json import read_object
+
+_EXAMPLES = {
+    "mask_values": '{"255": 1}',
+    "splits": '{"train": "train.txt", "test": "test.txt"}',
+    "colors": '{"forest": [0, 255, 255]}',
+}
+_USUAL = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,21 @@ class Description:
             raise FormError(f"{self.path}: {key} is {value!r}; expected a text")
         return value if value is not None else default
 
+    def object_of(self, key: str) -> dict[str, Any]:
+        """Names and values; empty where there are none."""
+        value = self.content.get(key)
+        if value is not None and not isinstance(value, dict):
+            raise FormError(f"{self.path}: {key} is {value!r}; expected names and values, {_EXAMPLES[key]}")
+        return value or {}
+
+    def warn_of_misspelt(self, known: Sequence[str]) -> None:
+        """Warn of keys and splits that are not known, and therefore not used, but nearly are."""
+        for keys, names, what in ((self.content, known, "key"), (self.object_of("splits"), _USUAL, "split")):
+            for key in keys:
+                close = get_close_matches(key, names, n=1, cutoff=0.75)
+                if close and key not in names:
+                    warnings.warn(f"{self.path}: has the {what} '{key}'; did you mean '{close[0]}'?", stacklevel=2)
+
     def names(self, key: str, value: Any) -> tuple[str, ...]:
         """A list of texts; `key` tells where it stands."""
         if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
@@ -38,19 +63,17 @@ class Description:
 
     def values(self, key: str) -> dict[int, int]:
         """A map of values to ids; empty where there is none."""
-        content = self.content.get(key) or {}
+        content = self.object_of(key)
         try:
             return {int(value): whole_number(id) for value, id in content.items()}
-        except (AttributeError, TypeError, ValueError):
+        except (TypeError, ValueError):
             raise FormError(
                 f'{self.path}: {key} is {content!r}; expected a map of values to ids, {{"255": 1}}'
             ) from None
 
     def splits(self, root: Path) -> dict[str, Path | tuple[str, ...]]:
         """Split name -> its list file below the root, or its names; empty where none is described."""
-        given = self.content.get("splits") or {}
-        if not isinstance(given, dict):
-            raise FormError(f'{self.path}: splits is {given!r}; expected {{"train": "train.txt", "test": "test.txt"}}')
+        given = self.object_of("splits")
         return {
             split: inside(root, value, f"{self.path}: split '{split}'")
             if isinstance(value, str)
@@ -60,11 +83,9 @@ class Description:
 
     def colors(self, labels: LabelSet) -> dict[tuple[int, int, int], int] | None:
         """Colour -> id of `colors`, {"forest": [0, 255, 255], "ignore": [0, 0, 0]}; None where there are none."""
-        given = self.content.get("colors")
+        given = self.object_of("colors")
         if not given:
             return None
-        if not isinstance(given, dict):
-            raise FormError(f'{self.path}: colors is {given!r}; expected {{"forest": [0, 255, 255]}}')
         ids: dict[str, int | None] = {"ignore": labels.ignore, **dict(zip(labels.names, labels.ids, strict=True))}
         table: dict[tuple[int, int, int], int] = {}
         for name, color in given.items():

@@ -16,6 +16,8 @@ from sampeft.labels import LabelSet
 
 LOOKS_FOR = f"dataset.json or labels.json beside images/ and labels/, or beside {PAIRS}"
 _LISTING = ("images", "masks", "image_suffix", "mask_suffix")
+_OF_LABELS = ("labels", "ignore", "pairs", "colors")
+_KEYS = (*_LISTING, *_OF_LABELS, "name", "modality", "mask_values", "group_regex", "splits", "exclude")
 
 
 def matches(root: Path) -> bool:
@@ -41,6 +43,9 @@ def read(root: Path) -> Dataset:
     labels = LabelSet.read(source.path)
     if source is not description:
         source = Description.read(source.path)
+        if "labels" in source.content:
+            source.warn_of_misspelt(_OF_LABELS)
+    description.warn_of_misspelt(_KEYS)
     groups: dict[str, str] = {}
     lists: dict[str, Path | tuple[str, ...]] = dict(description.splits(root))
     if (root / PAIRS).is_file():
@@ -58,7 +63,8 @@ def read(root: Path) -> Dataset:
             label_suffix=description.text("mask_suffix"),
             complete=False,
         )
-    excluded = frozenset(map(composed, description.names("exclude", description.content.get("exclude") or ())))
+    left_out = description.content.get("exclude")
+    excluded = frozenset(map(composed, description.names("exclude", () if left_out is None else left_out)))
     if unknown := sorted(excluded - {file.id for file in files}):
         raise DataError(f"{described}: 'exclude' names {', '.join(unknown[:5])}, of which there is no image; remove it")
     files = [file for file in files if file.id not in excluded]

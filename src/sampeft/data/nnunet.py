@@ -33,6 +33,7 @@ def read(root: Path) -> Dataset:
     Raises DataError for several channels and for regions, with the reason, and for what does not fit together.
     """
     description = Description.read(root / "dataset.json")
+    description.warn_of_misspelt(("channel_names", "modality", "labels", "file_ending", "group_regex"))
     files, splits = read_parts(root)
     channels = description.content.get("channel_names", description.content.get("modality")) or {}
     if not isinstance(channels, dict):

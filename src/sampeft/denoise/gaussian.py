@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,8 @@ from sampeft.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
+
+_WIDEST = 100.0
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class GaussianFilter:
     sigma: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.sigma < math.inf:
-            raise UsageError(f"the gaussian denoiser's sigma is {self.sigma:g} pixels; give 0 or more")
+        if not 0 <= self.sigma <= _WIDEST:
+            raise UsageError(f"the gaussian denoiser's sigma is {self.sigma:g} pixels; give 0 to {_WIDEST:g}")
 
     def __call__(self, levels_CHW: torch.Tensor) -> torch.Tensor:
         """(C, H, W) in 0..1 -> the same."""

@@ -18,6 +18,9 @@ _DB2_HIGH = np.array([-(1 + 3**0.5), 3 + 3**0.5, -(3 - 3**0.5), 1 - 3**0.5]) / (
 _NORMAL_QUARTILE = 0.6744897501960817
 
 
+_LARGEST = 99  # pixels, over which a picture would take hours
+
+
 @dataclass(frozen=True)
 class NonLocalMeans:
     """Non-local means of each channel (Buades, Coll and Morel, CVPR 2005; scikit-image's fast form).
@@ -33,9 +36,10 @@ class NonLocalMeans:
     distance: int = 6
 
     def __post_init__(self) -> None:
-        if self.cut <= 0 or self.patch < 1 or self.distance < 1 or (self.sigma is not None and self.sigma < 0):
+        sizes = self.patch, self.distance
+        if self.cut <= 0 or min(sizes) < 1 or max(sizes) > _LARGEST or (self.sigma is not None and self.sigma < 0):
             raise UsageError(
-                f"nlm wants a cut above 0, patch and distance of 1 or more, sigma of 0 or more, got {self}"
+                f"nlm wants a cut above 0, patch and distance of 1 to {_LARGEST}, sigma of 0 or more, got {self}"
             )
 
     def __call__(self, levels_CHW: torch.Tensor) -> torch.Tensor:

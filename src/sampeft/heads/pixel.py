@@ -39,8 +39,8 @@ class PixelOptions:
 
     def __post_init__(self) -> None:
         check_ranges(self)
-        if not 2 <= len(self.widths) <= 8:
-            raise UsageError(f"widths are {len(self.widths)} numbers; give 2 to 8, of strides 1, 2, 4 ...")
+        if not 1 <= len(self.widths) <= 8:
+            raise UsageError(f"widths are {len(self.widths)} numbers; give 1 to 8, of strides 1, 2, 4 ...")
 
 
 def build(setting: Setting, options: PixelOptions) -> PixelHead:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from sampeft.backbones import backbone
+from sampeft.backbones import RANDOM, backbone
 from sampeft.data.prepared import Preparation
 from sampeft.errors import FormError, NoWeightsError, SampeftError, WeightsError
 from sampeft.heads import HEADS
@@ -50,7 +50,7 @@ class Description:
     options: dict[str, Any]
     label_map: dict[str, Any]
     preparation: dict[str, Any]
-    seed: int = number(0, 0)
+    seed: int | None = number(None, 0)
     head: str = "mask"
     head_options: dict[str, Any] | None = None
     encoder_side: int | None = number(None, 1)
@@ -82,6 +82,8 @@ class Description:
         if "labels" not in self.label_map:
             raise FormError("label_map lacks labels")
         LabelSet.from_json(self.label_map, "label_map")
+        if self.weights_sha256 == RANDOM and self.seed is None:
+            raise FormError("seed is missing, by which its random weights were drawn")
         side, spec = Preparation.from_json(self.preparation).side, backbone(self.backbone)
         spec.check_side(self.encoder_side if self.encoder_side and spec.is_sam else side)
 
