@@ -115,11 +115,12 @@ class CheckReport:
 class _Found:
     """What the check of one file came to.
 
-    counts: pixels per class and (last) ignored. display, unplaced: as of `Truth`. print: what `leaks` compares.
+    counts: pixels per class and (last) ignored. is_counted: whether its truth was read. display, unplaced: as of `Truth`. print: what `leaks` compares.
     """
 
     faults: list[Fault]
     counts: npt.NDArray[np.int64]
+    is_counted: bool = False
     display: bool = False
     unplaced: bool = False
     facts: FileFacts | None = None
@@ -147,6 +148,7 @@ def check_dataset(
     unlabelled = set(dataset.splits.get("unlabelled", ()))
     faults: list[Fault] = []
     facts: list[FileFacts] = []
+    uncounted: set[str] = set()  # cases with a truth that could not be read, or without one
     displayed: list[Path] = []
     unplaced: list[Path] = []
     prints: dict[str, npt.NDArray[np.float32]] = {}
@@ -158,6 +160,7 @@ def check_dataset(
         for done, ((case, file), found) in enumerate(zip(jobs, results, strict=True)):
             faults += found.faults
             counts[case.id] += found.counts
+            uncounted |= set() if found.is_counted else {case.id}
             facts += [found.facts] if found.facts else []
             prints |= {} if found.print is None else {file.id: found.print}
             displayed += [file.label] if found.display and file.label else []
@@ -169,7 +172,9 @@ def check_dataset(
         problem = f"{len(displayed)} masks hold 255, the first is {displayed[0].name}"
         faults.append(Fault(dataset.root, problem, f"it is read as the only class, '{name}'", "warning"))
     faults += _lonely_labels(dataset)
-    faults += _class_faults(dataset, counts)
+    faults += _class_faults(
+        dataset, {case: count for case, count in counts.items() if case not in uncounted}, len(counts)
+    )
     splits = {
         name: [i for i in dict.fromkeys(ids) if i in counts] for name, ids in dataset.splits.items() if name in _SIDES
     }
@@ -231,6 +236,7 @@ def _check_file(
             found.facts = FileFacts.of(file, image, nothing, classes)
             return found
         label, found.display, found.unplaced = read_truth(file, dataset, image)
+        found.is_counted = True
         found.counts[:-1] = count_channels(label.array, classes)
         found.counts[-1] = label.array.size - found.counts[:-1].sum()
         found.facts = FileFacts.of(file, image, label.array, classes)
@@ -325,8 +331,13 @@ def _lonely_labels(dataset: Dataset) -> list[Fault]:
     ]
 
 
-def _class_faults(dataset: Dataset, counts: dict[str, npt.NDArray[np.int64]]) -> list[Fault]:
-    """Warnings for classes that nothing teaches: in no case at all, or in test cases but in no training case."""
+def _class_faults(dataset: Dataset, counts: dict[str, npt.NDArray[np.int64]], cases: int) -> list[Fault]:
+    """Warnings for classes that nothing teaches: in no case at all, or in test cases but in no training case.
+
+    counts: of the cases whose truth was read, out of so many; of the others nothing is known.
+    """
+    if not counts:
+        return []
 
     def seen(ids: Sequence[str]) -> npt.NDArray[np.bool_]:
         total: npt.NDArray[np.int64] = sum((counts[i][:-1] for i in ids), np.zeros(len(dataset.labels), np.int64))
@@ -339,6 +350,7 @@ def _class_faults(dataset: Dataset, counts: dict[str, npt.NDArray[np.int64]]) ->
         name = dataset.labels.names[channel]
         if not everywhere[channel]:
             problem = f"class '{name}' is in none of {len(counts)} cases"
+            problem += f" whose labels can be read, of {cases}" if len(counts) < cases else ""
             fix = "it cannot be learned or scored; add cases that have it or remove it from the label map"
             faults.append(Fault(dataset.root, problem, fix, "warning"))
             continue
