@@ -115,7 +115,8 @@ class CheckReport:
 class _Found:
     """What the check of one file came to.
 
-    counts: pixels per class and (last) ignored. is_counted: whether its truth was read. display, unplaced: as of `Truth`. print: what `leaks` compares.
+    counts: pixels per class and (last) ignored.
+    is_counted: whether its truth was read. display, unplaced: as of `Truth`. print: what `leaks` compares.
     """
 
     faults: list[Fault]
