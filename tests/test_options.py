@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import math
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -12,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from sampeft import options
 from sampeft.arguments import OTHERS, described, numeric
 from sampeft.cli import COMMANDS, main, parser_of
 from sampeft.data.augment import Augmentation
@@ -27,6 +31,15 @@ class Example:
     sizes: tuple[int, ...] = number((1, 2), 1)
     end: float | None = number(None, 0, above=True)
     word: str = "free"
+
+
+def printed_commands() -> list[str]:
+    """`sampeft train --data DATASET ...` in the texts of the source; what stands in braces is any word."""
+    found: set[str] = set()
+    for path in Path(options.__file__).parent.rglob("*.py"):
+        text = re.sub(r"\"\s*\n\s*f?\"", "", path.read_text(encoding="utf-8"))
+        found |= set(re.findall(r"`sampeft ([a-z]+ [^`\n]*?)`", text))
+    return sorted(re.sub(r"\{[^}]*\}", "x", line) for line in found)
 
 
 def test_ends_of_a_range_by_hand() -> None:
@@ -155,7 +168,7 @@ def test_help_imports_nothing_heavy(command: str) -> None:
         ("params", ["--classes", "0"], "--classes is 0; give 1 to 65534"),
         ("reproduce", ["--budget", "0"], "--budget is 0; give above 0 to 525600"),
         ("sweep", ["--folds", "1"], "--folds is 1; give 2 to 1000"),
-        ("train", ["--map", "-1:0"], "one that begins with - is given as --map=VALUE"),
+        ("train", ["--map"], "one that begins with - is given as --map=VALUE"),
         ("train", ["--training.seed", "-1"], "training.seed is -1; give 0 to 4294967295"),
         ("train", ["--held_out", "inf"], "--held_out is 'inf'; give a number, 0 to 1000000"),
     ],
@@ -247,6 +260,43 @@ def test_what_other_programs_call_an_option_points_to_ours(
     assert f"unknown option {called}; " in told
     assert f"did you mean {meant}" in told or meant in told
     assert len(told.splitlines()) == 1
+
+
+@pytest.mark.parametrize("words", [["--map", "-1:0"], ["--map=-1:0"]])
+def test_a_value_may_begin_with_a_minus(words: list[str]) -> None:
+    assert parser_of("train").read(["--data", "x", "--out", "y", *words]).map == "-1:0"
+
+
+def test_every_option_that_a_message_names_exists() -> None:
+    """In the texts of the source, but for options of the programs that it calls."""
+    known = {name for command in COMMANDS for name, _, _ in described(parser_of(command).config)} | {"help", "config"}
+    free = ("options.", "head_options.", "refine_options.", "denoise_options.")
+    foreign = {
+        "like",
+        "colorinterp",
+        "use_fsdp",
+        "use_deepspeed",
+        "detail",
+        "training",
+    }  # rio's, accelerate's, an old one
+    strange = []
+    for path in sorted(Path(options.__file__).parent.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and not node.value.startswith("--"):
+                named = re.findall(r"(?<![\w-])--([a-z][a-z_.]*[a-z])(?![\w-])", node.value)
+                strange += [f"{path.name}: --{n}" for n in named if n not in known | foreign and not n.startswith(free)]
+    assert strange == []
+
+
+@pytest.mark.parametrize("command", printed_commands(), ids=lambda line: line[:60])
+def test_every_command_that_is_printed_can_be_typed(command: str) -> None:
+    name, *words = shlex.split(command)
+    if name in COMMANDS:  # with nothing but what is printed, as far as it goes
+        parser = parser_of(name)
+        needed = [a for a in parser._actions if a.required and a.option_strings and a.option_strings[0] not in words]
+        given = [word for a in needed for word in (a.option_strings[0], "x")]
+        positional = [a.dest.upper() for a in parser._actions if not a.option_strings and a.required]
+        parser.read([*(positional if not words or words[0].startswith("-") else []), *words, *given])
 
 
 def test_another_programs_words_lead_to_options_that_exist() -> None:

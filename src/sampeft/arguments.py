@@ -100,11 +100,23 @@ class Parser(ArgumentParser):  # type: ignore[misc]  # untyped, as below
 
     def read(self, argv: Sequence[str]) -> Any:
         refuse_ambiguous_yaml()
-        values = self.parse_args(_with_lists_gathered(_with_plain_flags(argv, self.config), self.config))
+        words = _with_plain_flags(self._with_negative_values(argv), self.config)
+        values = self.parse_args(_with_lists_gathered(words, self.config))
         values.pop("config", None)
         refuse_nothing(values, self.config)
         instantiate = getattr(self, "instantiate", None) or self.instantiate_classes  # as it was called before 4.49
         return self.config(**vars(instantiate(values)))
+
+    def _with_negative_values(self, argv: Sequence[str]) -> list[str]:
+        """`--map -1:0` means `--map=-1:0`; argparse alone takes what begins with - for an option."""
+        known = {name for action in self._actions for name in action.option_strings}
+        joined: list[str] = []
+        for word in argv:
+            if joined and joined[-1] in known and re.match(r"-\d", word):
+                joined[-1] += f"={word}"
+            else:
+                joined.append(word)
+        return joined
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """What argparse and jsonargparse say, in one line and in the user's terms."""

@@ -91,6 +91,14 @@ def test_evaluate_writes_scores_table_and_report(trained: tuple[Path, Path], tmp
     assert main(["evaluate", *arguments, "--out", str(tmp_path / "m")]) == 0
     first, second = ((tmp_path / d / "scores.csv").read_text() for d in ("e", "m"))
     assert first == second
+    # And so do the functions of these names.
+    found = sampeft.evaluate(run, data, tmp_path / "f", calibrate=False)
+    assert (tmp_path / "f/scores.csv").read_text() == first
+    beside = sampeft.compare([tmp_path / "e", tmp_path / "f"])
+    assert len(beside.names) == 2
+    for shown in (found, beside, sampeft.check(data)):
+        assert repr(shown).startswith(type(shown).__name__)
+        assert len(repr(shown).splitlines()) <= 3
 
 
 def test_predict_needs_no_labels_and_keeps_the_grid(
@@ -171,6 +179,16 @@ def test_demo_runs_the_whole_job_on_a_users_data(tmp_path: Path, capsys: pytest.
     for path in ("report.html", "table.md", "examples.png", "labels/P04_1.png", "run/adapter.safetensors"):
         assert (out / path).is_file(), path
     assert "oracle" in (out / "table.md").read_text()
+
+
+def test_the_public_names_are_listed_and_imported_when_asked_for() -> None:
+    script = (
+        "import sys, sampeft; print(' '.join(dir(sampeft))); print('torch' in sys.modules);"
+        "print(all(getattr(sampeft, name) is not None for name in dir(sampeft)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    names = "Segmenter TrainConfig __version__ check compare evaluate load train"
+    assert done.stdout.split("\n")[:3] == [names, "False", "True"]
 
 
 def test_params_and_info_print_json(capsys: pytest.CaptureFixture[str]) -> None:

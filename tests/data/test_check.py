@@ -80,6 +80,21 @@ def test_every_fault_is_listed_and_the_rest_is_still_checked(tmp_path: Path) -> 
     assert "\n" not in str(caught.value)
 
 
+def test_labels_that_cannot_be_read_count_for_no_class(tmp_path: Path) -> None:
+    """Of four cases one label stays whole: what it lacks is said of one case, and of none nothing is said."""
+    labels = {"background": 0, "c1": 1, "c2": 2, "spare": 9}
+    dataset = open_dataset(fabricate.folder_dataset(tmp_path, described={"labels": labels}))
+    for file in [file for case in dataset.cases[1:] for file in case.files]:
+        assert file.label
+        file.label.write_bytes(b"no picture")
+    told = [fault.problem for fault in check_dataset(dataset).faults if "in none of" in fault.problem]
+    assert told == ["class 'spare' is in none of 1 cases whose labels can be read, of 4"]
+    for file in dataset.cases[0].files:
+        assert file.label
+        file.label.write_bytes(b"no picture")
+    assert not [fault for fault in check_dataset(dataset).faults if "in none of" in fault.problem]
+
+
 def test_absent_class_is_a_warning(tmp_path: Path) -> None:
     """D24: a map with a class that no case has."""
     labels = {"background": 0, "c1": 1, "c2": 2, "spare": 9}

@@ -431,3 +431,26 @@ def test_limits_of_control_groups_of_both_versions(tmp_path: Path) -> None:
     assert left_by_groups(root, own) == [0]
     assert left_by_groups(root, tmp_path / "none") == []
     assert planner.room_bytes() > 0
+
+
+def test_validations_take_a_fifth_of_the_minutes_at_most_and_too_few_steps_are_told() -> None:
+    """A step of two slices takes 1 + 2 x 2 = 5 s, a validation 10 x (0.5 + 0.5) = 10 s; 5 minutes are 300 s."""
+    found = plan(by_hand(), Training(minutes=5, validations=8, head_first=0.0), WORKLOAD, SPEC, 64)
+    assert found.validations == 6  # 60 s
+    assert found.course is not None
+    assert found.course.steps[WHOLE] == 50  # (300 - 5 x 10) / 5: the last validation comes when the time is over
+    (fewer,) = found.warnings
+    assert fewer.startswith(
+        "8 validations would take 27 % of the 5 minutes; there will be 6: give more --training.minutes"
+    )
+    found = plan(by_hand(), Training(minutes=2, validations=1, head_first=0.0), WORKLOAD, SPEC, 64)
+    assert found.validations == 1
+    (few,) = found.warnings
+    # 50 steps of 5 s and a validation of 10 s are 4.33 minutes.
+    assert few.startswith("2 minutes buy about 24 steps, too few to learn from; give --training.minutes 4.4 or more")
+    assert f"warning   {few}" in found.lines(short=True)
+
+
+def test_an_end_by_steps_keeps_its_validations() -> None:
+    found = plan(by_hand(), Training(steps=6, validations=6, head_first=0.0), WORKLOAD, SPEC, 64)
+    assert (found.validations, found.warnings) == (6, ())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,25 @@ def test_wrong_prompts_are_named(tmp_path: Path, labels: LabelSet, picture: Volu
         segmenter.segment(picture)
     with pytest.raises(UsageError, match=r"picture\.png: has slices 0\.\.0, not 3"):
         segmenter.segment(picture, boxes=[(0, 0, 5, 5)], slice=3)
+
+
+def test_a_volume_is_asked_for_its_slice(tmp_path: Path, labels: LabelSet) -> None:
+    segmenter = load(made(tmp_path / "run", "lora", {}, labels))
+    stack = np.random.default_rng(0).integers(0, 255, (5, 40, 60)).astype(np.uint8)
+    with pytest.raises(UsageError, match=r"is a volume of 5 slices; say in which one, such as slice=2"):
+        segmenter.segment(stack, boxes=[(0, 0, 5, 5)], spacing_mm=(5.0, 1.0, 1.0))
+    found = segmenter.segment(stack, boxes=[(0, 0, 5, 5)], spacing_mm=(5.0, 1.0, 1.0), slice=2)
+    assert found.shape == (1, 40, 60)
+
+
+def test_what_it_is_and_what_to_beware_of_in_a_few_lines(tmp_path: Path, labels: LabelSet) -> None:
+    segmenter = load(made(tmp_path / "run", "lora", {}, labels))
+    assert repr(segmenter).startswith("Segmenter(lite-medsam lora")
+    assert f"{len(labels.foreground)} classes: {labels.names[labels.foreground[0]]}" in repr(segmenter)
+    assert len(repr(segmenter).splitlines()) == 3
+    assert segmenter.cautions == ["this run was trained from RANDOM WEIGHTS"]
+    drawn = replace(segmenter, description={**segmenter.description, "data": {"synthetic": True}})
+    assert "SYNTHETIC DATA" in drawn.cautions[1]
 
 
 def test_preparation_in_the_description_is_what_is_used(tmp_path: Path, labels: LabelSet) -> None:

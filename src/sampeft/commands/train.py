@@ -100,7 +100,7 @@ def parse_map(text: str | None) -> dict[int, int] | None:
     try:
         return {int(old): int(new) for old, new in (pair.split(":") for pair in text.split(","))}
     except ValueError:
-        raise UsageError(f"--map wants pairs of ids such as 4:3,255:1, got '{text}'") from None
+        raise UsageError(f"--map wants pairs of ids such as --map=4:3,255:1, got '{text}'") from None
 
 
 def split_cases(

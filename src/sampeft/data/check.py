@@ -119,11 +119,13 @@ class CheckReport:
 class _Found:
     """What the check of one file came to.
 
-    counts: pixels per class and (last) ignored. display, unplaced, by_name, foreign: as of `Truth`. print: what `leaks` compares.
+    counts: pixels per class and (last) ignored. is_counted: whether its truth was read. display, unplaced, by_name, foreign: as
+    of `Truth`. print: what `leaks` compares.
     """
 
     faults: list[Fault]
     counts: npt.NDArray[np.int64]
+    is_counted: bool = False
     display: bool = False
     unplaced: bool = False
     by_name: bool = False
@@ -153,6 +155,7 @@ def check_dataset(
     unlabelled = set(dataset.splits.get("unlabelled", ()))
     faults: list[Fault] = []
     facts: list[FileFacts] = []
+    uncounted: set[str] = set()  # cases with a truth that could not be read, or without one
     displayed: list[Path] = []
     unplaced: list[Path] = []
     by_name: list[Path] = []
@@ -166,6 +169,7 @@ def check_dataset(
         for done, ((case, file), found) in enumerate(zip(jobs, results, strict=True)):
             faults += found.faults
             counts[case.id] += found.counts
+            uncounted |= set() if found.is_counted else {case.id}
             facts += [found.facts] if found.facts else []
             prints |= {} if found.print is None else {file.id: found.print}
             displayed += [file.label] if found.display and file.label else []
@@ -187,7 +191,9 @@ def check_dataset(
         problem = f"{len(foreign)} labels name classes that the label map does not have: {lists}"
         faults.append(Fault(path, problem, "their ids are taken as they are; correct the names or the ids", "warning"))
     faults += _lonely_labels(dataset)
-    faults += _class_faults(dataset, counts)
+    faults += _class_faults(
+        dataset, {case: count for case, count in counts.items() if case not in uncounted}, len(counts)
+    )
     splits = {
         name: [i for i in dict.fromkeys(ids) if i in counts] for name, ids in dataset.splits.items() if name in _SIDES
     }
@@ -256,6 +262,7 @@ def _check_file(
             found.facts = FileFacts.of(file, image, nothing, classes)
             return found
         label, found.display, found.unplaced, found.by_name, found.foreign = read_truth(file, dataset, image)
+        found.is_counted = True
         found.counts[:-1] = count_channels(label.array, classes)
         found.counts[-1] = label.array.size - found.counts[:-1].sum()
         found.facts = FileFacts.of(file, image, label.array, classes)
@@ -351,8 +358,13 @@ def _lonely_labels(dataset: Dataset) -> list[Fault]:
     ]
 
 
-def _class_faults(dataset: Dataset, counts: dict[str, npt.NDArray[np.int64]]) -> list[Fault]:
-    """Warnings for classes that nothing teaches: in no case at all, or in test cases but in no training case."""
+def _class_faults(dataset: Dataset, counts: dict[str, npt.NDArray[np.int64]], cases: int) -> list[Fault]:
+    """Warnings for classes that nothing teaches: in no case at all, or in test cases but in no training case.
+
+    counts: of the cases whose truth was read, out of so many; of the others nothing is known.
+    """
+    if not counts:
+        return []
 
     def seen(ids: Sequence[str]) -> npt.NDArray[np.bool_]:
         total: npt.NDArray[np.int64] = sum((counts[i][:-1] for i in ids), np.zeros(len(dataset.labels), np.int64))
@@ -365,6 +377,7 @@ def _class_faults(dataset: Dataset, counts: dict[str, npt.NDArray[np.int64]]) ->
         name = dataset.labels.names[channel]
         if not everywhere[channel]:
             problem = f"class '{name}' is in none of {len(counts)} cases"
+            problem += f" whose labels can be read, of {cases}" if len(counts) < cases else ""
             fix = "it cannot be learned or scored; add cases that have it or remove it from the label map"
             faults.append(Fault(dataset.root, problem, fix, "warning"))
             continue

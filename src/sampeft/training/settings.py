@@ -85,7 +85,7 @@ class Training:
     balance: float = number(0.5, 0, 1)
     head_first: float = number(0.3, 0, 1)
     head_batch: int = number(3, 1, MAX_BATCH)
-    head_bank: int = number(512, 1, 1_000_000)
+    head_bank: int = number(512, 1, 1_000_000_000)
     cached_views: int = number(0, 0, 10_000)
     cache_mib: int = number(4096, 0)
     accumulate: int = number(1, 1, MAX_BATCH)
