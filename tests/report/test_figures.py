@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sampeft.commands.evaluate import examples
+from sampeft.evaluation import Look
 from sampeft.labels import LabelSet
+from sampeft.metrics.scores import Evaluation
 from sampeft.report.figures import FILL, Example, encode, figure_examples
 from sampeft.report.overlays import show_outlines
 from sampeft.volume import IGNORE
@@ -128,3 +131,19 @@ def test_saving_gives_a_picture_and_nothing_else(
     with pytest.raises(OSError, match="No space"):
         figure_examples([example], labels, tmp_path / "full" / "look.png")
     assert list((tmp_path / "full").iterdir()) == []
+
+
+def test_best_and_worst_are_different_cases_and_one_case_is_shown_once(evaluations: dict[str, Evaluation]) -> None:
+    found = evaluations["LoRA r=4"]  # of 10 pixels of class 1: 8, 6, 7, 9, 5, 8 found; case_1 has a stray class as well
+    picture = np.zeros((4, 4), np.float32)
+    looks = [
+        Look(case, case, 0, 1, picture, np.zeros((4, 4), np.int16), np.zeros((4, 4), np.int16)) for case in found.cases
+    ]
+
+    def titles(*numbers: int) -> list[str]:
+        return [example.title for example in examples(found, [looks[n] for n in numbers])]
+
+    assert titles(*range(6)) == ["best case case_3, case_3", "median case case_2, case_2", "worst case case_1, case_1"]
+    assert titles(0, 3) == ["best case case_3, case_3", "worst case case_0, case_0"]
+    assert titles(0) == titles(0, 0) == ["the only case case_0, case_0"]
+    assert titles() == []

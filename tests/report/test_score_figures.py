@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sampeft.metrics.measures import Measures
+from sampeft.metrics.measures import VOLUME, Measures
 from sampeft.metrics.scores import Evaluation
 from sampeft.report.score_figures import (
     case_means,
@@ -91,6 +91,29 @@ def test_points_lie_at_the_size_of_the_truth(measured: Evaluation) -> None:
     assert in_pixels is not None
     assert "area" in in_pixels.axes[0].get_xlabel()
     assert set(points(in_pixels.axes[0])[:, 0]) == {10, 100}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "wanted"), [(56, 58, "40 50 60 70 80"), (3, 40, "2 5 10 20 50"), (0.2, 9000, None)]
+)
+def test_sizes_of_any_span_have_ticks_with_numbers(
+    measured: Evaluation, low: float, high: float, wanted: str | None
+) -> None:
+    sizes = np.linspace(low, high, len(measured.cases))
+    measures = {
+        case: Measures({**measured.measures[case].values, VOLUME: np.array([9.0, size, size])})
+        for case, size in zip(measured.cases, sizes, strict=True)
+    }
+    figure = figure_by_size({"LoRA": replace(measured, measures=measures)})
+    assert figure is not None
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    first, last = axes.get_xlim()
+    shown = [text.get_text() for text in axes.get_xticklabels() if first <= text.get_position()[0] <= last]
+    if wanted is None:
+        assert 4 <= len([text for text in shown if text]) <= 8
+    else:
+        assert shown == wanted.split()
 
 
 def test_nothing_found_in_the_truth_is_no_figure(measured: Evaluation) -> None:

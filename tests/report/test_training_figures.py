@@ -28,6 +28,9 @@ def test_learning_curve_draws_the_records(labels: LabelSet) -> None:
     assert lines["missed"] == [[0.3, 0.3], [0.5, 0.7]]
     assert "stray" not in lines
     assert rate.lines[0].get_xydata().tolist() == [[0.1, 1e-4], [0.2, 3e-4]]
+    # All panels show the same time, from the beginning.
+    assert [axes.get_xlim() for axes in (loss, rate, dsc)] == [pytest.approx((0.0, 1.03 * 0.7))] * 3
+    assert all(0 in axes.get_xticks() for axes in (loss, rate, dsc))
     assert [t.get_text() for t in dsc.texts] == ["best 0.600"]
 
 

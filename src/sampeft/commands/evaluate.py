@@ -37,6 +37,7 @@ from sampeft.provenance import history_of, run_config
 from sampeft.refine.stored import check_refiner_name, chosen
 from sampeft.report.figures import Example, figure_examples, figure_learning_curve, figure_per_class
 from sampeft.report.page import write_page
+from sampeft.report.score_figures import case_means
 from sampeft.report.tables import table_csv, table_md
 
 
@@ -313,17 +314,17 @@ def resources(evaluation: Evaluation, history: Sequence[dict[str, Any]], config:
 
 
 def examples(evaluation: Evaluation, looks: Sequence[Look]) -> list[Example]:
-    """Best, median and worst case by mean foreground DSC, each by its slice that shows most classes."""
-    scores = np.nanmean(evaluation.matrix("dsc")[:, list(evaluation.labels.foreground)], axis=1)
-    by_case = dict(zip(evaluation.cases, scores, strict=True))
-    ranked = sorted(looks, key=lambda look: -by_case[look.case])
+    """Best, median and worst case by the mean DSC of its classes, each by its slice that shows most classes; of two cases
+    the best and the worst, of one that. Cases without a score are shown only where no other is."""
+    by_case = dict(zip(evaluation.cases, case_means(evaluation), strict=True))
+    scored = [look for look in looks if not np.isnan(by_case[look.case])] or list(looks)
+    ranked = sorted({look.case: look for look in scored}.values(), key=lambda look: -by_case[look.case])
     if not ranked:
         return []
-    picks = (
-        {0: "best", len(ranked) // 2: "median", len(ranked) - 1: "worst"}
-        if len(ranked) > 2
-        else {0: "best", -1: "worst"}
-    )
+    last = len(ranked) - 1
+    picks = {0: "best", len(ranked) // 2: "median", last: "worst"} if last > 1 else {0: "best", last: "worst"}
+    if last == 0:
+        picks = {0: "the only"}
     return [
         Example(
             case=ranked[i].case,

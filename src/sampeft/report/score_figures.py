@@ -171,7 +171,7 @@ def figure_by_size(evaluations: dict[str, Evaluation], metric: str = "dsc", path
     classes; over them, for every evaluation, the mean of each bin with its interval. None without a pair."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     first = next(iter(evaluations.values()))
     sized = Sized.of(first, metric)
@@ -211,6 +211,9 @@ def figure_by_size(evaluations: dict[str, Evaluation], metric: str = "dsc", path
         if len(edges):
             means.append(Line2D([], [], color=color, linewidth=2.0, marker=MARKERS[m % len(MARKERS)], mec="white",
                                 label=f"mean of bin, {column_name(method, evaluation)}"))  # fmt: skip
+    smallest, largest = float(sized.size_P.min()), float(sized.size_P.max())
+    axes.set_xlim(smallest / 1.5, largest * 1.5)  # wide enough for a tick, however alike the sizes are
+    axes.xaxis.set_major_locator(LogLocator(subs=_ticks_of_a_decade(largest / smallest)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     low, high = MEASURES[metric].bounds
@@ -225,6 +228,13 @@ def figure_by_size(evaluations: dict[str, Evaluation], metric: str = "dsc", path
         figure.legend(handles=means, loc="outside upper left", frameon=False, fontsize=8.5)
     figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=8)
     return saved(figure, path)
+
+
+def _ticks_of_a_decade(span: float) -> tuple[float, ...]:
+    """Times a power of ten, so that sizes of any span have a few of them."""
+    if span >= 1e3:
+        return (1.0,)
+    return (1.0, 2.0, 5.0) if span >= 6 else tuple(float(n) for n in range(1, 10))
 
 
 def figure_reliability(readings: Mapping[str, Calibration], path: Path | None = None) -> Figure:
@@ -258,7 +268,7 @@ def figure_reliability(readings: Mapping[str, Calibration], path: Path | None = 
     above.set(xlim=(0, 1), ylim=(0, 1))
     figure.legend(loc="outside upper left", frameon=False, fontsize=8.5)
     below.set_ylabel("share of pixels", fontsize=9)
-    below.set_ylim(0, 1)
+    below.set(ylim=(0, 1), yticks=(0, 0.5, 1))
     below.set_xlabel("probability of the most probable class", fontsize=9)
     for axes in (above, below):
         axes.grid(color="#e5e5e5", linewidth=0.7)

@@ -27,11 +27,13 @@ def figure_learning_curve(
     is nothing to draw.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     steps = [r for r in records if "loss" in r]
     checks = [r for r in records if "val_dsc" in r]
     if not steps and not checks:
         raise ValueError("no training records to draw")
+    longest = max(r["minutes"] for r in (*steps, *checks))
     panels = [name for name, found in (("loss", steps), ("rate", steps), ("dsc", checks)) if found]
     ratios = {"loss": 3, "rate": 1.6, "dsc": 4.4}
     figure = Figure(figsize=(1.25 * sum(ratios[p] for p in panels), 3.5), dpi=DPI, layout="constrained")
@@ -57,6 +59,8 @@ def figure_learning_curve(
         else:
             _held_out(axes, checks, labels)
         axes.set_xlabel("minutes")
+        axes.set_xlim(0, 1.03 * longest if longest else 1.0)  # the same time in all panels, from the beginning
+        axes.xaxis.set_major_locator(MaxNLocator(3 if panel == "rate" else 6, steps=[1, 2, 5, 10]))
         axes.grid(color="#e5e5e5", linewidth=0.7)
         plain(axes)
     return saved(figure, path)
