@@ -16,14 +16,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load as read
 from safetensors.torch import save
 
-from fabricate import write_png
+from fabricate import folder_dataset, write_png
 from fabricate.backbones import make_tiny, stirred, tiny_sam
-from fabricate.mutations import mutated_text
+from fabricate.mutations import mutated, mutated_text
 from fabricate.runs import description_of
-from sampeft import strict_json
+from sampeft import evaluation, strict_json
+from sampeft.cli import main
+from sampeft.commands import train as train_module
+from sampeft.data import open_dataset
+from sampeft.data.check import check_dataset
 from sampeft.errors import FormError, SampeftError, WeightsError
 from sampeft.labels import LabelSet
 from sampeft.peft import attach
@@ -240,3 +245,161 @@ def test_a_kill_between_the_files_leaves_one_pair_or_the_other(
     save_run(run, 9, least_share=0.2)
     assert np.array_equal(load(run).predict(picture), of[2])
     assert sorted(path.name for path in run.iterdir() if not path.name.endswith(".tmp")) == [DESCRIPTION, WEIGHTS]
+
+
+@pytest.mark.parametrize("fault", ["an option", "torn weights"])
+@pytest.mark.parametrize("engine", ["auto", "torch"])
+def test_a_run_is_refused_once_before_the_first_picture(
+    fault: str, engine: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """N14."""
+    data = folder_dataset(tmp_path / "data")
+    if fault == "an option":
+        rewritten(run, lambda c: c["options"].update(rank_of_tomorrow=4))
+        said = f"{run}/adapter.json: unknown option of lora 'rank_of_tomorrow'"
+    else:
+        (run / WEIGHTS).write_bytes((run / WEIGHTS).read_bytes()[:-100])
+        said = f"{run}/adapter.safetensors: is not the file"
+    commands = [
+        ["predict", str(run), str(data / "images"), "--out", str(tmp_path / "p"), "--engine", engine],
+        ["evaluate", str(run), "--data", str(data), "--out", str(tmp_path / "e")],
+        ["serve", str(run), "--port", "0"],
+    ]
+    for command in commands if engine == "auto" else commands[:1]:
+        assert main(command) in (1, 2)
+        told = capsys.readouterr()
+        assert said in told.err, command[0]
+        assert len(told.err.strip().splitlines()) == 1, told.err
+        assert told.out == ""
+    assert not (tmp_path / "p").exists()
+
+
+def test_a_changed_data_set_description_is_refused_or_as_good(tmp_path: Path) -> None:
+    root = folder_dataset(tmp_path / "data", described=DATASET)
+    content = json.loads((root / "dataset.json").read_text())
+    good, rng = open_dataset(root), random.Random(1)
+    refusals: dict[str, str] = {}
+    for _ in range(COUNT):
+        what, meant, text = mutated_text(content, rng)
+        (root / "dataset.json").write_text(text)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                found = open_dataset(root)
+            except SampeftError as error:
+                refusals[what] = str(error)
+                continue
+        assert meant or caught or found == good or check_dataset(found).faults, what
+    assert refusals
+    assert [text for text in refusals.values() if str(root) not in text or "\n" in text] == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("ignore", 3.5, "3.5 is no whole number"),
+        ("ignore", True, "True is no whole number"),
+        ("ignore", -1, "the ignore id must lie in 0..65535, got -1"),
+        ("ignore", "none", "invalid literal"),
+        ("labels", {"background": 0, "c1": 1.7}, "1.7 is no whole number"),
+        ("labels", {"background": 0, "c1": 10**30}, "is too large"),
+        ("colors", 0, "colors is 0; expected names and values"),
+        ("mask_values", [], r"mask_values is \[\]; expected names and values"),
+        ("splits", "train.txt", "splits is 'train.txt'; expected names and values"),
+        ("exclude", 5, "exclude is 5; expected a list of names"),
+        ("group_regex", 1, "group_regex is 1; expected a text"),
+    ],
+)
+def test_what_a_data_set_description_may_not_say(key: str, value: Any, said: str, tmp_path: Path) -> None:
+    root = folder_dataset(tmp_path / "data", cases=1, test_cases=0, described={"splits": None, key: value})
+    with pytest.raises(FormError, match=rf"dataset\.json: .*{said}"):
+        open_dataset(root)
+    assert main(["check", str(root)]) == 2
+
+
+def test_misspelt_keys_of_a_data_set_description_are_warned_of(tmp_path: Path) -> None:
+    root = folder_dataset(tmp_path / "data", described={"mask_value": {"254": 1}, "licence": "CC0"})
+    with pytest.warns(UserWarning, match="has the key 'mask_value'; did you mean 'mask_values'") as caught:
+        open_dataset(root)
+    assert len(caught) == 1
+
+
+def trained_by(recipe: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Exit code and what is said by `sampeft train` with a recipe and a data set that is not there."""
+    (folder / "recipe.yaml").write_text(recipe)
+    words = ["--config", str(folder / "recipe.yaml"), "--data", str(folder / "nowhere"), "--out", str(folder / "run")]
+    try:
+        code = main(["train", *words])
+    except SystemExit as end:
+        code = int(str(end.code))
+    return code, capsys.readouterr().err
+
+
+def test_a_changed_recipe_is_refused_before_any_data_are_read_or_as_good(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configs: list[Any] = []
+    real = train_module.open_dataset
+    train = train_module.train
+    monkeypatch.setattr(train_module, "train", lambda config: (configs.append(config), train(config))[1])
+    opened: list[Path] = []
+    monkeypatch.setattr(train_module, "open_dataset", lambda path, *more: (opened.append(path), real(path, *more))[1])
+    trained_by(yaml.safe_dump(RECIPE), tmp_path, capsys)
+    good, rng = configs.pop(), random.Random(2)
+    assert opened
+    for _ in range(COUNT):
+        configs.clear()
+        opened.clear()
+        what, meant, changed = mutated(RECIPE, rng)
+        code, told = trained_by(yaml.safe_dump(changed), tmp_path, capsys)
+        assert "Traceback" not in told, what
+        if opened:
+            assert meant or configs == [good], what
+        else:
+            assert code == 2, what
+
+
+def test_recipes_that_could_mean_two_things_or_everything_end_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bomb = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60))
+    for recipe, said in (
+        (bomb, "line 2 repeats '&a0' by an alias, which recipes have not; write it out"),
+        ("side: 256\nside: 512\n", "'side' is there twice"),
+        ("options: " + "{a: " * 40 + "1" + "}" * 40, "is more than 20 levels deep"),
+        ("training: {lr: .nan}", "training.lr is nan; give above 0"),
+        ("training: {patience: null}", "training.patience has no value; give one or leave it out"),
+        ("training: {augmentation: []}", "training.augmentation is []; give names and values"),
+        ("held_out: -1", "held_out is -1; give 0 or more"),
+        ("held_out: .nan", "held_out is nan; give 0 or more"),
+        ("training: {seed: 4294967296}", "training.seed is 4294967296; give 0 to 4.29497e+09"),
+        ("plane: axail", "unknown slice plane 'axail'; did you mean 'axial'"),
+    ):
+        code, told = trained_by(recipe, tmp_path, capsys)
+        assert (code, said in told, "nowhere" in told) == (2, True, False), told
+
+
+def test_a_case_that_fails_unforeseen_is_in_no_score_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The others are scored as they are without it; the exit code says that not all is well."""
+    root = folder_dataset(tmp_path / "data", cases=2, files_per_case=1, test_cases=0)
+    real = evaluation._tally
+
+    def faulty(protocol: Any, prediction: Any, truth: Any, image: Any, dataset: Any) -> Any:
+        if "P01" in image.path.name:
+            raise ZeroDivisionError("by hand")
+        return real(protocol, prediction, truth, image, dataset)
+
+    monkeypatch.setattr(evaluation, "_tally", faulty)
+    folders = ["--pred", str(root / "labels"), "--truth", str(root / "labels"), "--labels", str(root / "dataset.json")]
+    with pytest.warns(
+        UserWarning, match=r"P01_1: failed in a way that was not foreseen \(ZeroDivisionError: by hand\)"
+    ):
+        assert main(["evaluate", *folders, "--out", str(tmp_path / "e")]) == 1
+    assert json.loads((tmp_path / "e/summary.json").read_text())["meta"]["failed"].keys() == {"P01_1"}
+    assert "P01_1" not in (tmp_path / "e/scores.csv").read_text()
+    assert "P02_1" in (tmp_path / "e/scores.csv").read_text()
+    (root / "labels/P02_1.png").rename(tmp_path / "P02_1.png")
+    assert main(["evaluate", *folders, "--out", str(tmp_path / "none")]) == 1
+    assert "none of 1 cases could be scored; P01_1 failed in a way" in capsys.readouterr().err
