@@ -6,9 +6,12 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
+from pathlib import Path
 from typing import Any
 
 from sampeft.errors import SampeftError, UsageError, unknown_name
+from sampeft.store import cache_folder
 
 COMMANDS = {
     "demo": "the main job end to end on synthetic CT or your data: train, score, compare with zero-shot, report",
@@ -32,6 +35,8 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: names that the console cannot show end nothing
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(usage(), file=sys.stdout if argv else sys.stderr)
         return 0 if argv else 2
@@ -56,9 +61,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         reason = error.strerror or str(error)
-        hint = "; free some space or choose another folder" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-        print(f"sampeft {name}: error: {error.filename or 'file'}: {reason}{hint}", file=sys.stderr)
+        print(f"sampeft {name}: error: {error.filename or 'file'}: {reason}{_hint(error)}", file=sys.stderr)
         return 1
+
+
+def _hint(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "; free some space or choose another folder"
+    cache, path = cache_folder(), Path(str(error.filename or ""))
+    if path.is_absolute() and (path.is_relative_to(cache) or cache.is_relative_to(path)):
+        return "; set SAMPEFT_CACHE to a folder that can be written"
+    return ""
 
 
 def usage() -> str:
@@ -82,7 +95,8 @@ def run(name: str, argv: Sequence[str]) -> int:
 
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
-    logging.getLogger("transformers").setLevel(logging.ERROR)
+    for library in ("transformers", "matplotlib"):
+        logging.getLogger(library).setLevel(logging.ERROR)
     module: Any = importlib.import_module(f"sampeft.commands.{name}")
     parser = ArgumentParser(prog=f"sampeft {name}", description=module.__doc__.splitlines()[0])
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of these options")

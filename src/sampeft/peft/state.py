@@ -66,7 +66,7 @@ def save_trained(folder: Path, model: SemanticSam, description: dict[str, Any]) 
     content = {"format": FORMAT, **description}
     data = save(trained_state(model), metadata={"format": str(FORMAT)})
     write_atomically(folder / WEIGHTS, data)
-    write_atomically(folder / "adapter.json", (json.dumps(content, indent=1) + "\n").encode())
+    write_atomically(folder / "adapter.json", json.dumps(content, indent=1) + "\n")
 
 
 def saved_bytes(model: SemanticSam) -> int:

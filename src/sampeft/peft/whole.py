@@ -33,7 +33,7 @@ def save_whole(folder: Path, model: SemanticSam, description: dict[str, Any]) ->
     content = {**description, "format": FORMAT, "merged": True, "method_kept": kept}
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / WHOLE, save(state, metadata={"format": str(FORMAT)}))
-    write_atomically(folder / "adapter.json", json_text(content).encode())
+    write_atomically(folder / "adapter.json", json_text(content))
 
 
 def load_whole(folder: Path, description: dict[str, Any], labels: LabelSet) -> SemanticSam:
