@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import errno
 import importlib
+import logging
 import os
 import sys
 import warnings
 from collections.abc import Sequence
+from io import TextIOWrapper
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sampeft.errors import SampeftError, UsageError, unknown_name
+from sampeft.store import cache_folder
 
 if TYPE_CHECKING:
     from sampeft.arguments import Parser
@@ -44,6 +48,8 @@ _LIBRARIES = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: names that the console cannot show end nothing
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(usage(), file=sys.stdout if argv else sys.stderr)
         return 0 if argv else 2
@@ -68,9 +74,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         reason = error.strerror or str(error)
-        hint = "; free some space or choose another folder" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-        print(f"sampeft {name}: error: {error.filename or 'file'}: {reason}{hint}", file=sys.stderr)
+        print(f"sampeft {name}: error: {error.filename or 'file'}: {reason}{_hint(error)}", file=sys.stderr)
         return 1
+
+
+def _hint(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "; free some space or choose another folder"
+    cache, path = cache_folder(), Path(str(error.filename or ""))
+    if path.is_absolute() and (path.is_relative_to(cache) or cache.is_relative_to(path)):
+        return "; set SAMPEFT_CACHE to a folder that can be written"
+    return ""
 
 
 def usage() -> str:
@@ -106,6 +120,7 @@ def parser_of(name: str) -> Parser:
 def quieten() -> None:
     """What libraries say to programmers is not for a command's user; what sampeft says is."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", module=rf"({'|'.join(_LIBRARIES)})(\.|$)")
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"

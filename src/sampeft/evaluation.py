@@ -20,7 +20,7 @@ from sampeft.data.cache import Preparation, PreparedVolume
 from sampeft.data.case import Case, Dataset, ImageFile
 from sampeft.data.check import read_labels
 from sampeft.errors import SampeftError, UsageError, unforeseen
-from sampeft.io import read_label_ids, read_volume, write_map
+from sampeft.io import portable_name, read_label_ids, read_volume, write_map
 from sampeft.metrics.counts import Counts, count
 from sampeft.metrics.measures import CaseScore
 from sampeft.metrics.protocols import PROTOCOLS, Protocol, Tally, Unit
@@ -259,7 +259,7 @@ def _predict_case(
         prediction = LabelVolume(prepared.view.restore(result), volume.affine, file.image)
         score(prediction, label, volume)
         if save is not None:
-            write_map(save / file.id, prediction.array, dataset.labels, volume)
+            write_map(save / portable_name(file.id), prediction.array, dataset.labels, volume)
     assert telling is not None, "a case has at least one file with at least one slice"
     return telling[0].look(telling[1])
 

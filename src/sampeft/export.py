@@ -85,7 +85,7 @@ def export(
         parity = _write_graph(segmenter, run, out, format, precision, seen)
     record = {**parity.to_json(), "passes": parity.passes(precision), "precision": precision}
     record["looked_at"] = sorted(seen.files) or "made images"
-    write_atomically(out / "parity.json", json_text(record).encode())
+    write_atomically(out / "parity.json", json_text(record))
     return parity
 
 
@@ -97,8 +97,8 @@ def _write_graph(segmenter: Segmenter, run: Path, out: Path, format: str, precis
     else:
         graph = openvino.convert(whole, side, [CLASSES, LOGITS], None)
         openvino.save(openvino.quantise(graph, seen.images) if precision == "int8" else graph, path)
-    write_atomically(out / "model.json", json_text(about(segmenter, path.name, format, precision, seen)).encode())
-    write_atomically(out / "predict.py", program(format).encode())
+    write_atomically(out / "model.json", json_text(about(segmenter, path.name, format, precision, seen)))
+    write_atomically(out / "predict.py", program(format))
     parity = Parity.between(lambda images: inferred(whole)(images)[1], opened(path, format), side, seen.images)
     if precision == "int8":
         _keep(Kept.of(format, Identity.of(run, segmenter.description), precision), path, parity)

@@ -10,6 +10,7 @@ from functools import cached_property
 from itertools import product
 
 from sampeft.errors import UsageError
+from sampeft.io import portable_name
 
 FIXED = ("data", "out", "task", "layout", "map", "split", "held_out", "training.seed", "resume", "force", "json")
 """Options of a training that all runs share: what is trained on and scored must be the same for all settings."""
@@ -139,9 +140,9 @@ def setting_name(values: Mapping[str, str]) -> str:
 
     name = ",".join(f"{option}={value}" for option, value in values.items()) or AS_GIVEN
     safe = re.sub(r"[^\w.=,+\[\]-]+", "-", name)
-    return (
-        safe if len(safe.encode()) <= _LONGEST else f"{safe[: _LONGEST // 4]}-{sha256(name.encode()).hexdigest()[:12]}"
-    )
+    if len(safe.encode()) > _LONGEST:
+        safe = f"{safe[: _LONGEST // 4]}-{sha256(name.encode()).hexdigest()[:12]}"
+    return portable_name(safe)
 
 
 def flags(values: Mapping[str, str]) -> list[str]:

@@ -11,8 +11,19 @@ import pytest
 
 from fabricate import write_nifti, write_png
 from sampeft.errors import DataError
-from sampeft.io import FORMATS, IMAGE_SUFFIXES, dicom, file_stem, is_series, label_suffix, read_label_ids, write_labels
+from sampeft.io import (
+    FORMATS,
+    IMAGE_SUFFIXES,
+    dicom,
+    file_stem,
+    is_series,
+    label_suffix,
+    portable_name,
+    read_label_ids,
+    write_labels,
+)
 from sampeft.labels import LabelSet
+from sampeft.prediction.segmenter import output_stem
 from sampeft.volume import Volume
 
 LABELS = LabelSet(("background", "liver"), (0, 3))
@@ -76,3 +87,25 @@ def test_reading_is_ready_without_heavy_libraries() -> None:
     code = f"import sys, sampeft.io; print([m for m in {heavy!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("name", "taken"),
+    [
+        ("con", "con_"),
+        ("NUL.nii", "NUL_.nii"),
+        ("Com1", "Com1_"),
+        ("lpt9.a.b", "lpt9_.a.b"),
+        ("aux .x", "aux_.x"),
+        ("ends in dots..", "ends in dots_"),
+        ("ends in a space ", "ends in a space_"),
+        ("console", "console"),
+        ("com10", "com10"),
+        ("P01_1.5mm", "P01_1.5mm"),
+        (".hidden", ".hidden"),
+    ],
+)
+def test_names_that_windows_keeps_for_devices_are_changed(name: str, taken: str) -> None:
+    assert portable_name(name) == taken
+    assert portable_name(taken) == taken
+    assert output_stem(Path("in") / f"{name}.png") == taken

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,7 +138,7 @@ class Backbone:
         hub_name = self.hub.split("/")[-1] if self.hub else self.name
         for folder in folders:
             for path in (folder / Path(self.file).name, folder / hub_name):
-                if path.exists():
+                if os.path.exists(path):
                     return path
         if self.package and (path_in_package := find_in_package(self.package, self.file)):
             return path_in_package

@@ -35,7 +35,7 @@ def run(config: Config) -> int:
     written = []
     if config.out:
         config.out.mkdir(parents=True, exist_ok=True)
-        write_atomically(config.out / "check.json", (json.dumps(content, indent=1) + "\n").encode())
+        write_atomically(config.out / "check.json", json.dumps(content, indent=1) + "\n")
         written.append(config.out / "check.json")
         if recipe and _write_sheet(dataset, config.out / "contact.png", name, recipe, report):
             written.append(config.out / "contact.png")

@@ -10,7 +10,7 @@ from pathlib import Path
 from sampeft.configs.compare import Config
 from sampeft.errors import UsageError, unknown_name
 from sampeft.io import write_atomically
-from sampeft.io.plain import json_text
+from sampeft.io.plain import json_text, plain_json
 from sampeft.metrics.comparable import comparable
 from sampeft.metrics.comparison import Comparison, compare
 from sampeft.metrics.measures import MEASURES
@@ -30,7 +30,8 @@ def run(config: Config) -> int:
     check_paths(config)
     comparison = compared(config)
     write_comparison(config.out, comparison)
-    print((config.out / ("comparison.json" if config.json else "comparison.md")).read_text(encoding="utf-8"))
+    made = config.out / ("comparison.json" if config.json else "comparison.md")
+    print(plain_json(made) if config.json else made.read_text(encoding="utf-8"))
     for note in comparison.notes:
         print(f"note: {note}", file=sys.stderr)
     print(f"results in {config.out}", file=sys.stderr)
@@ -96,10 +97,10 @@ def write_comparison(out: Path, comparison: Comparison) -> None:
         "tests.csv": paired_tests_csv(comparison),
     }
     for name, text in texts.items():
-        write_atomically(out / name, text.encode())
+        write_atomically(out / name, text)
     figure_classes(comparison, out / "per_class.png")
     if len(comparison.methods) > 1:
         figure_ranks(comparison, out / "ranks.png")
     else:
         (out / "ranks.png").unlink(missing_ok=True)
-    write_atomically(out / "comparison.json", json_text(comparison_json(comparison)).encode())
+    write_atomically(out / "comparison.json", json_text(comparison_json(comparison)))

@@ -22,6 +22,7 @@ from sampeft.data.pairing import pair_files
 from sampeft.errors import UsageError
 from sampeft.evaluation import Array, Look, Predictor, score_cases, score_maps
 from sampeft.io import write_atomically
+from sampeft.io.plain import plain_json
 from sampeft.io.windows import glance, opened
 from sampeft.labels import LabelSet
 from sampeft.metrics.protocols import PROTOCOLS, Protocol, check_protocol, protocol_of
@@ -65,7 +66,7 @@ def _evaluate(config: Config, protocol: Protocol) -> int:
     else:
         raise UsageError("give a run and --data, or --pred, --truth and --labels")
     if config.json:
-        print((config.out / "summary.json").read_text(encoding="utf-8"))
+        print(plain_json(config.out / "summary.json"))
     else:
         print((config.out / "table.md").read_text(encoding="utf-8"))
         say(f"results in {config.out}")
@@ -254,8 +255,8 @@ def write_results(
     """Write scores.csv and summary.json of the first evaluation; table.md, report.html and figures of all of them."""
     first = next(iter(evaluations.values()))
     first.write(out)
-    write_atomically(out / "table.md", table_md(evaluations).encode())
-    write_atomically(out / "table.csv", table_csv(evaluations).encode())
+    write_atomically(out / "table.md", table_md(evaluations))
+    write_atomically(out / "table.csv", table_csv(evaluations))
     notes = [*extra_notes]
     if by_windows := first.meta.get("by_windows"):
         notes.append(

@@ -132,7 +132,7 @@ def _keep_record(public: Public, folder: Path, digest: str) -> None:
     kept = {
         k: v for k, v in asdict(public).items() if v and k in ("name", "what", "page", "licence", "cite", "url", "hub")
     }
-    write_atomically(folder / RECORD, json.dumps({**kept, "sha256": digest}, indent=1).encode())
+    write_atomically(folder / RECORD, json.dumps({**kept, "sha256": digest}, indent=1))
 
 
 def _from_url(public: Public, target: Path) -> str:

@@ -71,4 +71,4 @@ def merged(settings: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, An
 
 
 def write_json(path: Path, content: Any) -> None:
-    write_atomically(path, json_text(content).encode())
+    write_atomically(path, json_text(content))

@@ -20,6 +20,7 @@ from sampeft.data.recipe import chosen_intensity
 from sampeft.errors import UsageError
 from sampeft.evaluation import Look
 from sampeft.io import write_atomically
+from sampeft.io.plain import plain_json
 from sampeft.metrics.protocols import PROTOCOLS as SCORING
 from sampeft.metrics.protocols import Protocol
 from sampeft.metrics.scores import Evaluation
@@ -75,7 +76,7 @@ def run(config: Config) -> int:
     if several:
         write_side_by_side(config.out, results)
     first = config.out / protocols[0].name if several else config.out
-    print((first / "summary.json" if config.json else config.out / "table.md").read_text(encoding="utf-8"))
+    print(plain_json(first / "summary.json") if config.json else (config.out / "table.md").read_text(encoding="utf-8"))
     say(f"results in {config.out}")
     return 0
 
@@ -140,14 +141,14 @@ def notes_of(evaluation: Evaluation) -> list[str]:
 def add_notes(table: Path, evaluations: Sequence[Evaluation]) -> None:
     """Put what a reader must know below a table that is written."""
     lines = dict.fromkeys(note for evaluation in evaluations for note in notes_of(evaluation))
-    write_atomically(table, (table.read_text(encoding="utf-8") + "".join(f"- {line}\n" for line in lines)).encode())
+    write_atomically(table, table.read_text(encoding="utf-8") + "".join(f"- {line}\n" for line in lines))
 
 
 def write_side_by_side(out: Path, results: Results) -> None:
     """table.md, table.csv, report.html and figures of all protocols; their scores are in their own folders."""
     evaluations = {str(evaluation.meta["model"]): evaluation for evaluation, _ in results.values()}
-    write_atomically(out / "table.md", table_md(evaluations).encode())
-    write_atomically(out / "table.csv", table_csv(evaluations).encode())
+    write_atomically(out / "table.md", table_md(evaluations))
+    write_atomically(out / "table.csv", table_csv(evaluations))
     add_notes(out / "table.md", list(evaluations.values()))
     first, looks = next(iter(results.values()))
     shown = [with_all(example, results) for example in examples(first, looks)]

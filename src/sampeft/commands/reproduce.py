@@ -120,7 +120,7 @@ def reproduce_params(out: Path) -> int:
         "- `sampeft params --backbone sam-vit-b --head mask --method lora --options.rank 4 --classes 14` counts every part.\n"
     )
     out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / "table3.md", text.encode())
+    write_atomically(out / "table3.md", text)
     print(text)
     say(f"made      {out / 'table3.md'}")
     return 0

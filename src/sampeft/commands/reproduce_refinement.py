@@ -126,6 +126,6 @@ def _write(
         + "- missed and false: classes of cases of which not one pixel was found, and that are predicted without being there.\n"
     )
     place.out.mkdir(parents=True, exist_ok=True)
-    write_atomically(place.out / "refinement.md", text.encode())
+    write_atomically(place.out / "refinement.md", text)
     write_json(place.out / "refinement.json", record)
     return place.out / "refinement.md"

@@ -101,7 +101,7 @@ def _write(place: Place, plain: Row, kind: str, found: dict[str, dict[float, Int
     place.out.mkdir(parents=True, exist_ok=True)
     figure_noise(found, kind, place.dataset.name, place.out / f"robustness-{kind}.png")
     target = place.out / f"robustness-{kind}.md"
-    write_atomically(target, text.encode())
+    write_atomically(target, text)
     dsc = {way: {f"{s:g}": interval.mean for s, interval in by.items()} for way, by in found.items()}
     write_json(place.out / f"robustness-{kind}.json", {"stamp": stamp, "versions": versions(), "dsc": dsc})
     return target
@@ -116,7 +116,7 @@ def _score(place: Place, way: Way, run: Path, strength: float, kind: str, dncnn:
 
     def predict(prepared: PreparedVolume, _: Any) -> Iterator[tuple[int, Any]]:
         # The same for every way, but other noise in each picture and slice.
-        seed = crc32(prepared.volume.path.name.encode())
+        seed = crc32(prepared.volume.path.name.encode("utf-8", "surrogateescape"))
         return predict_slices(segmenter.model, prepared.with_noise(kind, strength, seed))
 
     meta = {"model": f"{segmenter.name}, {way.heading}", "data": place.dataset.name, "split": place.split}

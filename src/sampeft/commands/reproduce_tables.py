@@ -119,7 +119,7 @@ def reproduce(what: str, place: Place, whole_decoder: bool) -> Path:
         }
     text = f"# {what.replace('table', 'Table ')}: {PAPER[what].title}\n\n" + "\n".join(parts)
     place.out.mkdir(parents=True, exist_ok=True)
-    write_atomically(place.out / f"{what}.md", text.encode())
+    write_atomically(place.out / f"{what}.md", text)
     record = {"what": what, "stamps": stamps, "versions": versions(), "numbers": numbers}
     write_json(place.out / f"{what}.json", record)
     return place.out / f"{what}.md"
@@ -207,7 +207,7 @@ def _write_csv(path: Path, ours: dict[Row, SeedMean]) -> None:
             values = asdict(interval)
             writer.writerow([row.heading, row.is_oracle, name, *(values[k] for k in ("mean", "low", "high", "n"))])
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, text.getvalue().encode())
+    write_atomically(path, text.getvalue())
 
 
 def _figure(what: str, place: Place, rows: Sequence[Row], count: int) -> Path:
@@ -231,5 +231,5 @@ def _figure(what: str, place: Place, rows: Sequence[Row], count: int) -> Path:
         f"{counted(len(cases), 'case')}, evenly spread over the test list and not chosen by score; of a case the slice whose "
         f"truth shows most classes. Oracles use the truth. {replace(place, oracle_subset=None).stamp(seen)}.\n"
     )
-    write_atomically(place.out / f"{what}.md", caption.encode())
+    write_atomically(place.out / f"{what}.md", caption)
     return place.out / f"{what}.png"

@@ -74,7 +74,7 @@ def write_ranking(sweep: Sweep, failed: dict[str, str]) -> dict[str, Any]:
         )
     )
     text = _markdown(sweep, ranked, evaluations, list(lacking))
-    write_atomically(sweep.out / "ranking.md", text.encode())
+    write_atomically(sweep.out / "ranking.md", text)
     write_json(sweep.out / "sweep.json", content)
     return content
 

@@ -264,7 +264,7 @@ def _train(config: Config, dataset: Dataset | None) -> Result:
     }
     if not resumed:
         (config.out / CHECKPOINT).unlink(missing_ok=True)  # no state of an older run may stand beside the new settings
-        write_atomically(config.out / "config.json", (json.dumps(resolved, indent=1) + "\n").encode())
+        write_atomically(config.out / "config.json", json.dumps(resolved, indent=1) + "\n")
     before = time.monotonic() - started
     result = fit(model, slices, training, config.out, description, dataset, held_out, preparation, settings, resumed)
     if result.stopped:

@@ -78,7 +78,7 @@ def _train_denoiser(config: Config) -> Trained:
         "versions": versions(),
         "git_commit": git_commit(),
     }
-    write_atomically(config.out / "config.json", (json.dumps(resolved, indent=1) + "\n").encode())
+    write_atomically(config.out / "config.json", json.dumps(resolved, indent=1) + "\n")
     training = config.training
     result = train_network(
         [p for _, p in pictures], trial, spoil, strengths, chosen, training.progress, training.seed, config.out
@@ -174,9 +174,9 @@ def write_results(
         "held_out_cases": held_out,
         "scores": [asdict(s) for s in scores],
     }
-    write_atomically(config.out / "denoise.json", (json.dumps(content, indent=1) + "\n").encode())
+    write_atomically(config.out / "denoise.json", json.dumps(content, indent=1) + "\n")
     text = table(scores, config.denoising.noise, held_out)
-    write_atomically(config.out / "denoise.md", text.encode())
+    write_atomically(config.out / "denoise.md", text)
     say(text)
 
 

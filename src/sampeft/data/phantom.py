@@ -108,7 +108,7 @@ def write_phantom(root: Path, config: PhantomConfig, progress: Callable[[int, in
     lists = {"train.txt": ids[:first_test], "test.txt": ids[first_test:]}
     for name, members in lists.items():
         if not (root / name).is_file():
-            write_atomically(root / name, "".join(f"{case_id}\n" for case_id in members).encode())
+            write_atomically(root / name, "".join(f"{case_id}\n" for case_id in members))
     for index, case_id in enumerate(ids):
         image, label = root / "images" / f"{case_id}_0000.nii.gz", root / "labels" / f"{case_id}.nii.gz"
         if not (image.is_file() and label.is_file()):
@@ -136,7 +136,7 @@ def _claim(root: Path, written: dict[str, Any]) -> None:
         raise DataError(f"{root}: holds a data set that is not a phantom (no {marker.name}); choose an empty folder")
     root.mkdir(parents=True, exist_ok=True)
     if not marker.is_file():
-        write_atomically(marker, (json.dumps(written, indent=2) + "\n").encode())
+        write_atomically(marker, json.dumps(written, indent=2) + "\n")
     for name in ("images", "labels"):
         (root / name).mkdir(exist_ok=True)
 

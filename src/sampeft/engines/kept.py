@@ -44,7 +44,7 @@ class Kept:
 
         def written(folder: Path) -> None:
             write(folder)
-            write_atomically(folder / _ABOUT, json_text(self.about).encode())
+            write_atomically(folder / _ABOUT, json_text(self.about))
             seal(folder, (path.name for path in folder.iterdir() if path.name != LOCK))
 
         self._lock = make_entry(self.folder, written, _check)
@@ -57,7 +57,7 @@ class Kept:
             return None
 
     def keep_parity(self, parity: Parity) -> None:
-        write_atomically(self.folder / _PARITY, json_text(parity.to_json()).encode())
+        write_atomically(self.folder / _PARITY, json_text(parity.to_json()))
         self.seal_derived()
 
     def seal_derived(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import unicodedata
 import uuid
 import warnings
@@ -41,6 +42,9 @@ FORMATS: tuple[Format, ...] = (nifti, itk, geotiff, raster)
 """The first that recognises a file reads it; what none does may be DICOM, whose old form has no sure sign."""
 
 
+_DEVICE = re.compile(r"con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]", re.IGNORECASE)
+
+
 def file_stem(path: Path) -> str:
     """The name without its image suffix, whole for `.nii.gz`, with accents composed; any other name as it is."""
     suffix = next((s for s in IMAGE_SUFFIXES if path.name.lower().endswith(s)), "")
@@ -50,6 +54,16 @@ def file_stem(path: Path) -> str:
 def composed(name: str) -> str:
     """The name in the one form in which names are compared: a Mac writes the accent of an `e` as a character of its own."""
     return unicodedata.normalize("NFC", name)
+
+
+def portable_name(name: str) -> str:
+    """A file's name that Windows takes, too: its devices (CON, NUL, COM1, ...), with whatever ending, and names that end in a
+    dot or a space get an underscore. Other names are as they were."""
+    stem, dot, rest = name.partition(".")
+    if _DEVICE.fullmatch(stem.rstrip()):
+        name = f"{stem.rstrip()}_{dot}{rest}"
+    kept = name.rstrip(". ")
+    return name if kept == name else f"{kept}_"
 
 
 def read_volume(path: Path) -> Volume:
@@ -137,15 +151,17 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes | str) -> None:
     """Write a file under a temporary name in its folder and rename it; on any failure nothing is left behind.
+
+    content: bytes, or text, which is written as UTF-8. What a file name holds that is no text is written as JSON escapes it.
 
     The name is drawn: processes on several machines have equal ids.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(content)
+            file.write(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

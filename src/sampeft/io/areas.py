@@ -55,7 +55,7 @@ def write_class_areas(map_path: Path, out: Path, labels: LabelSet) -> list[Class
     for area in areas:
         size = "" if area.square_metres is None else f"{area.square_metres:.2f}"
         writer.writerow([area.id, area.name, area.pixels, size])
-    write_atomically(out, text.getvalue().encode())
+    write_atomically(out, text.getvalue())
     return areas
 
 

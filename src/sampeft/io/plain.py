@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 
 def json_text(content: Any) -> str:
     """Indented JSON with a line end; what JSON does not know, such as paths, becomes text."""
     return json.dumps(without_nan(content), indent=1, allow_nan=False, default=str, ensure_ascii=False) + "\n"
+
+
+def plain_json(path: Path) -> str:
+    """The JSON of a file in ASCII, which every console can show."""
+    return json.dumps(json.loads(path.read_text(encoding="utf-8")), indent=1)
 
 
 def without_nan(value: Any) -> Any:

@@ -114,7 +114,7 @@ def _write_geojson(path: Path, areas: Iterator[Area], labels: LabelSet, crs: Any
     names = dict(zip(labels.ids, labels.names, strict=True))
     unit = "area_m2" if crs else "area_pixels"
     count = 0
-    with path.open("w", encoding="utf-8") as file:
+    with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
         said = "" if crs else '"coordinates": "pixels of the image: x to the right, y down", '
         file.write(f'{{"type": "FeatureCollection", {said}"features": [')
         while some := list(islice(areas, _MANY)):

@@ -231,8 +231,8 @@ class Evaluation:
         )
         if self.calibration:
             sums = {reading: sums.to_json() for reading, sums in self.calibration.items()}
-            write_atomically(out / CALIBRATION, (json.dumps(sums) + "\n").encode())
-        write_atomically(out / SUMMARY, json_text(self.summary()).encode())
+            write_atomically(out / CALIBRATION, json.dumps(sums) + "\n")
+        write_atomically(out / SUMMARY, json_text(self.summary()))
 
     def _raw(self, name: str) -> npt.NDArray[np.float64]:
         nothing = np.full(len(self.labels), np.nan)
@@ -341,4 +341,4 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]])
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
-    write_atomically(path, text.getvalue().encode())
+    write_atomically(path, text.getvalue())

@@ -69,7 +69,7 @@ class RunRecord:
             with FileLock(self.folder / ".predictions.lock"):
                 self.cases = {**self.cases, **_read(self.folder / FILE), **news}
                 content = {"format": _FORMAT, **self.header, "cases": dict(sorted(self.cases.items()))}
-                write_atomically(self.folder / FILE, json_text(content).encode())
+                write_atomically(self.folder / FILE, json_text(content))
             if self.world == 1:
                 (self.folder / ".predictions.lock").unlink(missing_ok=True)
         elif any(file_stem(path) in news for path in self.folder.glob("*.*")):

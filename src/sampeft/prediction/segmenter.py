@@ -17,7 +17,7 @@ from sampeft.backbones import RANDOM
 from sampeft.data.cache import Preparation, PreparedVolume
 from sampeft.data.scale import Scale
 from sampeft.errors import UsageError
-from sampeft.io import file_stem, read_volume, write_map
+from sampeft.io import file_stem, portable_name, read_volume, write_map
 from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
 from sampeft.peft.state import name_of
@@ -121,8 +121,9 @@ def predict_volumes(
 
 
 def output_stem(image: Path) -> str:
-    """Name of the label map of an image; the channel number of nnU-Net's and FLARE's names is left out, as they do."""
-    return file_stem(image).removesuffix("_0000")
+    """Name of the label map of an image; the channel number of nnU-Net's and FLARE's names is left out, as they do, and a
+    name that Windows would not take is changed."""
+    return portable_name(file_stem(image).removesuffix("_0000"))
 
 
 @dataclass(frozen=True, repr=False)

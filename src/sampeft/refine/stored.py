@@ -18,7 +18,7 @@ FITTED = "fitted"
 def write_fitted(run: Path, fitted: Refiner, record: dict[str, Any]) -> Path:
     """record: on which cases it was fitted and what came of it."""
     content = {"refiner": fitted.name, "options": asdict(fitted), **record}
-    write_atomically(run / FILE, (json.dumps(content, indent=1) + "\n").encode())
+    write_atomically(run / FILE, json.dumps(content, indent=1) + "\n")
     return run / FILE
 
 

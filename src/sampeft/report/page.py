@@ -94,7 +94,7 @@ def write_page(
         resources=listed(resources),
         **_pictures(evaluations, examples, history),
     )
-    content = text.encode()
+    content = text.encode("utf-8", "backslashreplace")  # a file name may hold what is no text
     if len(content) > MAX_BYTES:
         raise ValueError(f"report of {len(content):,} bytes for {len(examples)} examples; give fewer")
     out.mkdir(parents=True, exist_ok=True)

@@ -26,10 +26,28 @@ def rgb(labels: LabelSet, k: int) -> tuple[float, float, float]:
 
 def encode(figure: Figure, kind: Literal["png", "jpeg"] = "png", dpi: int = DPI) -> bytes:
     """The figure as a picture file, on white."""
+    _replace_no_text(figure)
     content = io.BytesIO()
     options: dict[str, Any] = {"pil_kwargs": {"quality": 88, "optimize": True}} if kind == "jpeg" else {}
     figure.savefig(content, format=kind, dpi=dpi, facecolor="white", **options)
     return content.getvalue()
+
+
+def _replace_no_text(figure: Figure) -> None:
+    """Show what of a file's name is no text as a replaced character: fonts have no glyphs for it."""
+    from matplotlib.text import Text
+    from matplotlib.ticker import FixedFormatter
+
+    def shown(text: str) -> str:
+        return text.encode("utf-8", "replace").decode()
+
+    for axes in figure.axes:
+        for formatter in (axes.xaxis.get_major_formatter(), axes.yaxis.get_major_formatter()):
+            if isinstance(formatter, FixedFormatter):
+                formatter.seq = [shown(text) for text in formatter.seq]
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        text.set_text(shown(text.get_text()))
 
 
 def saved(figure: Figure, path: Path | None) -> Figure:

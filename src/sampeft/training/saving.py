@@ -97,7 +97,7 @@ class Log:
             if last_step is not None and log.path.is_file():
                 lines = log.path.read_text(encoding="utf-8").splitlines(keepends=True)
                 kept = "".join(line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= last_step)
-            write_atomically(log.path, kept.encode())
+            write_atomically(log.path, kept)
         purged = {} if last_step is None else {"tensorboard": {"purge_step": last_step + 1}}
         accelerator.init_trackers("sampeft", init_kwargs=purged)
         try:

@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from sampeft.data.table import COLUMNS, NAME, read_pairs
 from sampeft.errors import UsageError
-from sampeft.io import IMAGE_SUFFIXES, file_stem, label_suffix, sha256, write_atomically, write_labels
+from sampeft.io import IMAGE_SUFFIXES, file_stem, label_suffix, portable_name, sha256, write_atomically, write_labels
 from sampeft.labels import LabelSet
 from sampeft.viewer.faults import RequestError
 from sampeft.volume import Volume
@@ -93,7 +93,7 @@ class CorrectedCases:
         content = {"name": f"{self.folder.resolve().name}", **labels.to_json()}
         if len(set(labels.colors)) < len(labels):
             del content["colors"]  # which tell classes apart in masks stored as colours
-        write_atomically(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+        write_atomically(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
     def _rows(self) -> list[dict[str, str]]:
         path = self.folder / NAME
@@ -108,7 +108,7 @@ class CorrectedCases:
         table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         table.writeheader()
         table.writerows(rows)
-        write_atomically(self.folder / NAME, text.getvalue().encode())
+        write_atomically(self.folder / NAME, text.getvalue())
 
 
 def _plain(name: str) -> str:
@@ -116,7 +116,7 @@ def _plain(name: str) -> str:
     plain = re.sub(r"[^\w.+-]+", "_", file_stem(Path(name))).lstrip("._-")[:100]
     if not plain:
         raise RequestError(HTTPStatus.UNPROCESSABLE_ENTITY, "the name has no letter or digit; give another")
-    return plain
+    return portable_name(plain)
 
 
 def _suffix_of(image: Path) -> str:

@@ -12,7 +12,7 @@ from typing import BinaryIO
 from sampeft.data.download import check_space
 from sampeft.data.unpack import LEAST_LIMIT_BYTES, MOST_TIMES, unpack
 from sampeft.errors import DataError, SampeftError
-from sampeft.io import FORMATS, IMAGE_SUFFIXES, dicom, is_series
+from sampeft.io import FORMATS, IMAGE_SUFFIXES, dicom, is_series, portable_name
 from sampeft.viewer.faults import RequestError
 
 _HEAD_BYTES = 4096
@@ -29,7 +29,7 @@ def safe_name(name: str) -> str:
     if len(plain) > _LONGEST_NAME:
         suffix = next((s for s in IMAGE_SUFFIXES if plain.lower().endswith(s)), "")
         plain = plain[: _LONGEST_NAME - len(suffix)] + suffix
-    return plain or "image"
+    return portable_name(plain or "image")
 
 
 def receive(source: BinaryIO, name: str, folder: Path, max_bytes: int) -> Path:
