@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import textwrap
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
@@ -23,12 +24,6 @@ _KNOWN = re.compile(r"^([a-z_]+(?:, [a-z_]+)*): ", re.MULTILINE)
 
 
 MORE_NOTES = {
-    "weight_decay": "AdamW's.",
-    "warmup": "share of the run in which the rate rises to `lr`.",
-    "power": "how the rate falls, see `lr`.",
-    "head_batch": "slices a step of `head_first`.",
-    "head_bank": "augmented slices that `head_first` keeps.",
-    "seed": "of every random draw.",
     "noise_probability": "share of the slices that get one of `noises`.",
     "start_rank": "rank of every layer at the start.",
     "sha256": "of the weights, which it fills in itself.",
@@ -100,7 +95,8 @@ def notes_of(kind: type[Any]) -> dict[str, str]:
     """Field -> what the class's docstring says of it, in the paragraphs that begin with `name:` or `name, name:`."""
     from griffe_notes import broken
 
-    text = broken(inspect.cleandoc(kind.__doc__ or ""))
+    about, _, arguments = inspect.cleandoc(kind.__doc__ or "").partition("Args:\n")
+    text = broken(textwrap.dedent(arguments) or about)
     marks = list(_KNOWN.finditer(text))
     found: dict[str, str] = {}
     for mark, following in zip(marks, [*marks[1:], None], strict=False):
@@ -144,7 +140,6 @@ def commands_page() -> str:
         "options, and `--json` where it is listed. A yes-or-no option may be given without a value.\n"
     ]
     page.append(table(["command", "what it does"], [[f"[`{c}`](#{c})", what] for c, what in COMMANDS.items()]))
-    inner = training_notes()
     for command in COMMANDS:
         text = help_of(command)
         first = text.split("\n\n")[1].strip() if "\n\n" in text else ""
@@ -158,23 +153,11 @@ def commands_page() -> str:
                 name = entry.names.split(" ")[0].lstrip("-")
                 if heading == "options" or name in ("training", "training.augmentation", "denoising", "masks"):
                     continue
-                about = entry.help or inner.get(name) or MORE_NOTES.get(name.rpartition(".")[2], "")
+                about = entry.help
                 shown = entry.names.replace(f" --{name}+", "")
                 rows.append([_code(shown), about + " **required**" * entry.required, cell(entry.default)])
         page.append(table(["option", "", "default"], rows))
     return "\n".join(page)
-
-
-def training_notes() -> dict[str, str]:
-    """Option -> description, of those that --help lists without one."""
-    from sampeft.data.augment import Augmentation
-    from sampeft.denoise.training import Denoising
-    from sampeft.training.settings import Training
-
-    denoising = {f"denoising.{name}": about for name, about in all_notes(Denoising).items()}
-    training = {f"training.{name}": about for name, about in all_notes(Training).items()}
-    augmentation = {f"training.augmentation.{name}": about for name, about in all_notes(Augmentation).items()}
-    return denoising | training | augmentation
 
 
 def _fields_table(kind: type[Any], prefix: str) -> str:

@@ -389,7 +389,7 @@ def test_a_dry_run_is_a_table_and_nothing_else(data: Path, tmp_path: Path, capsy
         (["--set", "training.lrr=1,4"], "did you mean 'training.lr'?"),
         (["--set", "training.lr=low"], "--set training.lr=low: --training.lr is 'low'; give a number, above 0 to 10"),
         (["--set", "training.ema=2"], "training.ema is 2"),
-        (["--set", "options.rank=0,4"], "rank is 0; give 1 or more"),
+        (["--set", "options.rank=0,4"], "rank is 0; give 1 to 4096"),
         (["--set", "side=64,65"], "65"),
         (["--set", "method=lora,lorra"], "did you mean 'lora'?"),
         (["--set", "backbone=tiny,lite_medsam"], "did you mean 'lite-medsam'?"),

@@ -70,7 +70,7 @@ def test_a_method_of_ones_own_is_a_function_and_a_dict_line(
 @pytest.mark.parametrize(
     ("method", "options", "message"),
     [
-        ("lora", {"rank": 0}, "rank is 0; give 1 or more"),
+        ("lora", {"rank": 0}, "rank is 0; give 1 to 4096"),
         ("lora", {"targets": ("q", "x")}, "targets are of q, k, v, proj, mlp; got x"),
         ("lora", {"parts": ("neck",)}, "parts are of encoder, decoder; got neck"),
         ("lora", {"last": 11}, "last is 11 blocks, but the encoder of lite-medsam has 10"),
