@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from fabricate.backbones import architectures
 from sampeft.backbones import BACKBONES, RANDOM, LoadedBackbone, load_backbone
@@ -44,6 +45,13 @@ def short_trials() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(step_trial, "_ENOUGH_SECONDS", 0.0)
         yield
+
+
+@pytest.fixture(autouse=True)
+def own_precision() -> Iterator[None]:
+    """An `Accelerator` that a test makes has the precision of the process's first one, unless its state is forgotten."""
+    yield
+    AcceleratorState._reset_state()
 
 
 @pytest.fixture(scope="module")

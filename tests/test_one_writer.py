@@ -55,6 +55,7 @@ def commands(folder: Path) -> dict[str, list[str]]:
     (folder / "out").mkdir()
     (folder / "out/adapter.json").write_text(json.dumps({"format": FORMAT}))
     (folder / "sirst").mkdir()
+    (folder / "run").mkdir()
     return {
         "train": ["train", "--data", str(folder), "--out", out],
         "denoise": ["train", "--data", str(folder), "--out", out, "--task", "denoise"],

@@ -12,7 +12,7 @@ import yaml
 
 from fabricate import folder_dataset
 from fabricate.backbones import tiny_sam
-from fabricate.layouts import flare22, gid_crops_of_scenes, sirst_v1
+from fabricate.layouts import decathlon, flare22, gid_crops_of_scenes, sirst_v1
 from sampeft.backbones import BACKBONES
 from sampeft.cli import main
 
@@ -22,6 +22,7 @@ LAYOUTS: dict[str, Callable[[Path], Any]] = {
     "gid5": gid_crops_of_scenes,
     "sirst": sirst_v1,
     "btcv_slices": folder_dataset,
+    "hippocampus": decathlon,
 }
 SIDE = 64
 

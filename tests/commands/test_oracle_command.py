@@ -81,7 +81,7 @@ def test_the_box_oracle_for_other_commands_gives_the_same(tmp_path: Path, backbo
     ("arguments", "message"),
     [
         (["--protocols", "boxes,mask"], "unknown oracle protocol 'mask'; did you mean 'masks'"),
-        (["--masks.nms", "2"], "nms is 2; it is a share, 0 to 1"),
+        (["--masks.nms", "2"], "--masks.nms is 2; give 0 to 1"),
         (["--masks.masks_per_prompt", "2"], "masks per prompt are 2"),
     ],
 )

@@ -366,14 +366,14 @@ def test_refiners_are_fitted_on_held_out_cases_alone(
     [
         (["tabel6"], "unknown table or figure 'tabel6'; did you mean 'table6'?"),
         (["table6", "--data_root", "nowhere"], "nowhere: has none of sirst, SIRST-5K, SIRST, NUAA-SIRST"),
-        (["table6", "--seeds", "0"], "--seeds is 0; give 1 or more"),
-        (["table6", "--oracle_subset", "0"], "--oracle_subset is 0; give 1 or more"),
-        (["table6", "--budget", "-3"], "--budget is -3; give minutes above 0"),
+        (["table6", "--seeds", "0"], "--seeds is 0; give 1 to 1000"),
+        (["table6", "--oracle_subset", "0"], "--oracle_subset is 0; give 1 to 1000000"),
+        (["table6", "--budget", "-3"], "--budget is -3; give above 0 to 525600"),
         (["table6", "--side", "65"], "65"),
         (["table6", "--backbone", "tinny"], "unknown backbone 'tinny'; did you mean 'tiny'?"),
         (["robustness", "--of", "sirts"], "unknown data set 'sirts'; did you mean 'sirst'?"),
         (["robustness", "--strengths", "[]"], "--strengths are none"),
-        (["robustness", "--strengths", "[0.1,-1]"], "the strength of noise is -1"),
+        (["robustness", "--strengths", "[0.1,-1]"], "--strengths is -1; give 0 or more"),
         (["robustness", "--noise", "gausian"], "unknown noise 'gausian'; did you mean 'gaussian'?"),
     ],
 )

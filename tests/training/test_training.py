@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 from fabricate import folder_dataset
 from fabricate.backbones import make_tiny, tiny
+from fabricate.runs import description_of
 from sampeft import losses
 from sampeft.backbones import BACKBONES, load_backbone
 from sampeft.data import open_dataset
@@ -71,7 +72,7 @@ def discs(count: int, side: int = 56) -> Slices:
 
 def run(model: SemanticSam, out: Path, **settings: Any) -> training.Result:
     settings = {"batch": 2, "validations": 2, "head_first": 0.0, **settings}
-    return fit(model, discs(4, model.side), Training(**settings), out, {"seed": 0}, NO_DATASET)
+    return fit(model, discs(4, model.side), Training(**settings), out, description_of(model, "lora"), NO_DATASET)
 
 
 def test_learning_rate_warms_up_then_falls_to_zero() -> None:
@@ -229,7 +230,8 @@ def scripted(
     held_out: Any = ["a case"]
     preparation = Preparation(PRESETS["percentile"], 64)
     slices = discs(4, model.side)
-    return fit(model, slices, config, out, {}, NO_DATASET, held_out, preparation, resumed=resumed)
+    described = description_of(model, "lora")
+    return fit(model, slices, config, out, described, NO_DATASET, held_out, preparation, resumed=resumed)
 
 
 def test_a_run_stopped_where_a_score_is_due_takes_it_when_it_goes_on(

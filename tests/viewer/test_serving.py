@@ -126,13 +126,8 @@ def test_files_go_after_the_minutes_and_at_the_end(serve: Serve, tmp_path: Path)
 
 
 def test_what_lacks_is_said(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for config, why in (
-        (Config([run], max_upload_mib=0), "--max_upload_mib is 0; give 1 or more"),
-        (Config([run], port=99999), "--port is 99999"),
-        (Config([], port=0), "nothing to show; give trained runs, --data or --evals"),
-    ):
-        with pytest.raises(UsageError, match=re.escape(why)):
-            command(config)
+    with pytest.raises(UsageError, match="nothing to show; give trained runs, --data or --evals"):
+        command(Config([], port=0))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

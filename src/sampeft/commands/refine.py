@@ -34,7 +34,6 @@ def check_names(config: Config) -> None:
 def run(config: Config) -> int:
     check_paths(config)
     check_names(config)
-    read_description(config.run)  # no folder is made for a run that is not there
     with one_writer(config.run):
         return _refine(config)
 
