@@ -16,7 +16,6 @@ from sampeft.errors import UsageError, unknown_name
 from sampeft.io.windows import glance
 from sampeft.one_writer import one_writer
 from sampeft.options import check_paths
-from sampeft.peft.run_files import read_description
 from sampeft.prediction.by_windows import check_refiner
 from sampeft.prediction.inference import load
 from sampeft.progress import bar
