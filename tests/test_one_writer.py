@@ -136,3 +136,23 @@ def test_a_folder_where_nothing_was_written_is_not_left(tmp_path: Path) -> None:
     with one_writer(tmp_path / "new"):
         (tmp_path / "new/file").touch()
     assert (tmp_path / "new/file").exists()
+
+
+def test_what_a_killed_process_had_not_finished_goes_and_nothing_else(tmp_path: Path) -> None:
+    drawn = "0123456789abcdef" * 2
+    left = [f".a.png.{drawn}.tmp", f"maps/.b.nii.gz.{drawn}.tmp", f".c.tif.{drawn}.rows.tmp", f".d.{drawn}.gpkg"]
+    kept = [
+        "a.png",
+        ".hidden",
+        ".notes.tmp",
+        "maps/b.nii.gz",
+        f"held/.e.{drawn}.tmp",
+        f"held/{LOCK}",
+        f"a/b/.f.{drawn}.tmp",
+    ]
+    for name in [*left, ".sampeft-ab_3xyz9/shares.bin", *kept]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    with one_writer(tmp_path):
+        found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+        assert found == {*kept, LOCK}

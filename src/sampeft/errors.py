@@ -34,6 +34,10 @@ class FormError(DataError, WeightsError, UsageError):
     """A file that describes a data set or a run is not in its form; exit code 2."""
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a command as Ctrl-C does: what was begun is tidied up, what is whole stays. Exit code 143."""
+
+
 def unforeseen(error: Exception) -> str:
     """What is said of an error that no reader or model should raise."""
     text = (str(error).splitlines() or [""])[0]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from filelock import MarkerSoftFileLock
 
 LOCK = ".sampeft.lock"
+_UNFINISHED = re.compile(r"\.(sampeft-\w{8}|.+\.[0-9a-f]{32}\..+)")  # the drawn names of what is not whole yet
 
 
 @contextmanager
@@ -23,7 +26,8 @@ def one_writer(folder: Path) -> Iterator[None]:
     for all of them.
 
     The lock is a file that names its process, which needs no file system that knows locks. That of a process of this machine
-    that is no longer there is taken over. Raises UsageError where another process holds the folder.
+    that is no longer there is taken over, and what it had not finished writing is removed. Raises UsageError where another
+    process holds the folder.
     """
     if os.environ.get("RANK", "0") != "0":
         yield
@@ -38,12 +42,24 @@ def one_writer(folder: Path) -> Iterator[None]:
     except Timeout:
         raise UsageError(_refusal(folder, lock)) from None
     try:
+        if os.environ.get("WORLD_SIZE", "1") == "1":  # others may have begun to write
+            remove_leftovers(folder)
         yield
     finally:
         lock.release()
         if is_new:
             with suppress(OSError):
                 folder.rmdir()  # where nothing was written
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed process had not finished writing, in the folder and in those in it that have no lock."""
+    inside = [path for path in folder.glob("*/") if not path.is_symlink() and not (path / LOCK).exists()]
+    for path in [path for place in (folder, *inside) for path in place.glob(".*") if _UNFINISHED.fullmatch(path.name)]:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _refusal(folder: Path, lock: MarkerSoftFileLock) -> str:

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 
@@ -107,8 +108,11 @@ def _predict(config: Config, runs: list[Path], files: list[Path], rasters: Raste
     with RunRecord(config.out, header, rank, world) as record:
         own = files[rank::world]
         todo, finished = left_to_do(own, record, key, config.force)
-        with bar("predicting", len(todo)) as shown:
-            for image, target, fault in predict_cases(segmenter, todo, job, record, key, _shown(shown, todo)):
+        with (
+            bar("predicting", len(todo)) as shown,
+            closing(predict_cases(segmenter, todo, job, record, key, _shown(shown, todo))) as made,
+        ):  # closed before the folder is given back: a thread may still write there
+            for image, target, fault in made:
                 if target is None:
                     print(f"error: {fault}", file=sys.stderr)
                     failed[str(image)] = fault

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
-from contextlib import suppress
 
 from sampeft.configs.serve import Config
 from sampeft.engines import check_engine
+from sampeft.errors import Terminated
 from sampeft.options import check_paths
 from sampeft.viewer.access import new_token
 from sampeft.viewer.serving import serve
@@ -43,6 +43,10 @@ def run(config: Config) -> int:
             print("warning: without a token every user of this machine can open this address", file=sys.stderr)
         print("open this address in a browser; Ctrl-C ends. Research software, not a medical device.", file=sys.stderr)
 
-    with suppress(KeyboardInterrupt):  # the server has ended in order, and that was asked for
+    try:
         serve(settings, config.port, ready)
+    except Terminated:
+        raise
+    except KeyboardInterrupt:  # the server has ended in order, and that was asked for
+        return 0
     return 0

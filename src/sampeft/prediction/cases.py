@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,7 +128,7 @@ def predict_cases(
     record: RunRecord,
     key: str,
     progress: Callable[[Path, int, int], None] | None = None,
-) -> Iterator[tuple[Path, Path | None, str]]:
+) -> Generator[tuple[Path, Path | None, str], None, None]:
     """(image, label map or None, what went wrong) of one case after another, each noted in the record.
 
     While a case goes through the network the next one is read and the last one written. A case that fails is told and the

@@ -229,13 +229,6 @@ def _digest(text: str, tensors: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed process had not finished writing."""
-    for place in (folder, folder / "last"):
-        for path in place.glob(".*.tmp"):
-            path.unlink(missing_ok=True)
-
-
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], within: str = "") -> list[str]:
     """`training.lr was 0.001, is 0.002` for every setting of `new` that `old` holds otherwise or not at all."""
     found: list[str] = []

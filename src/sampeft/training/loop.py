@@ -38,7 +38,7 @@ from sampeft.training.settings import Training as Training
 
 @dataclass(frozen=True)
 class Result:
-    """What a training came to. stopped: by Ctrl-C or SIGTERM before its end. early: ended by `patience`.
+    """What a training came to. stopped: by Ctrl-C or SIGTERM, the last validation included. early: ended by `patience`.
 
     start_dsc: of the held-out cases before training; alarm: why the model is of no use, if it is not better than that.
     least_share: of the best model.
@@ -168,7 +168,7 @@ def fit(
                 at.finished = (early or progress >= 1) and not stopped
                 keeper.keep(at)
                 if at.finished or stopped:
-                    return Result.of(at, stopped, early)
+                    return Result.of(at, stopped or bool(stop), early)  # what follows a training must not begin
             elif time.monotonic() - keeper.kept >= 60 * config.checkpoint_minutes:
                 keeper.keep(at)
 

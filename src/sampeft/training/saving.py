@@ -22,8 +22,9 @@ from sampeft.io import write_atomically
 from sampeft.metrics.counts import Counts, count
 from sampeft.metrics.scores import Evaluation
 from sampeft.model import SemanticSam
+from sampeft.one_writer import remove_leftovers
 from sampeft.peft.state import save_trained
-from sampeft.training.checkpoint import Checkpoint, Learner, Position, remove_leftovers
+from sampeft.training.checkpoint import Checkpoint, Learner, Position
 
 SHARES = (0.0, 0.05, 0.1)
 """Of a picture, that a class may have to fill to be drawn where classes fill pictures; which of them, held-out cases decide."""
