@@ -145,6 +145,7 @@ def quieten() -> None:
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", module=rf"({'|'.join(_LIBRARIES)})(\.|$)")
+    warnings.filterwarnings("ignore", message=r"Glyph \d+")  # which Matplotlib says in the name of who draws
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
 
 
