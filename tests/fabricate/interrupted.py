@@ -92,6 +92,10 @@ class Nursery:
                 is_sent = True
         return int(self._process.stdout.readline()), is_sent
 
+    def left(self) -> list[str]:
+        """Temporary files; torch makes a folder for its compiler, which stays."""
+        return [path.name for path in self.temporary.iterdir() if not path.name.startswith("torchinductor_")]
+
     def said(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace") if self.log.is_file() else ""
 
@@ -102,6 +106,14 @@ class Command:
 
     name: str
     arguments: Callable[[Path], list[str]]
+
+
+def _train(data: Path) -> Callable[[Path], list[str]]:
+    def arguments(out: Path) -> list[str]:
+        resume = ["--resume"] if (out / "checkpoint.safetensors").is_file() else []
+        return ["train", "--data", str(data), "--out", str(out), *TRAINING, *resume]
+
+    return arguments
 
 
 def commands(nursery: Nursery) -> Mapping[str, Command]:
@@ -115,7 +127,7 @@ def commands(nursery: Nursery) -> Mapping[str, Command]:
         return lambda out: [*map(str, arguments), "--out", str(out)]
 
     asked = {
-        "train": to("train", "--data", data, *TRAINING),
+        "train": _train(data),
         "predict": to("predict", run, data / "images", "--batch", 1, "--probabilities"),
         "evaluate": to("evaluate", run, "--data", data, "--maps"),
         "sweep": to("sweep", "--data", data, *TRAINING, "--set", "options.rank=1,2"),
@@ -208,6 +220,7 @@ def trials(nursery: Nursery, command: Command, moments: random.Random, numbers: 
         found.seconds = time.monotonic() - began
     wanted = content(alone)
     shutil.rmtree(out, ignore_errors=True)
+    stopped = 130 if command.name == "train" else 0  # a training says so for either signal
     while len(found.codes) < points:
         number = numbers[len(found.codes) % len(numbers)]
         after_s = moments.uniform(0, found.seconds)
@@ -215,10 +228,10 @@ def trials(nursery: Nursery, command: Command, moments: random.Random, numbers: 
         where = f"{command.name}, {signal.Signals(number).name} after {after_s:.2f} s: "
         if is_sent:
             found.codes.append(code)
-            found.faults += [where + fault for fault in faults_of(nursery, out, number, code)]
+            found.faults += [where + fault for fault in faults_of(nursery, out, number, code, stopped)]
         else:
             found.late += 1
-        if code == 0:
+        if code == 0 or (code == -number and number != signal.SIGKILL):  # Python was at its own end already
             found.faults += [where + fault for fault in differences(out, wanted)]
             shutil.rmtree(out, ignore_errors=True)
         elif not is_sent:
@@ -230,17 +243,17 @@ def trials(nursery: Nursery, command: Command, moments: random.Random, numbers: 
     return found
 
 
-def faults_of(nursery: Nursery, out: Path, number: int, code: int) -> list[str]:
+def faults_of(nursery: Nursery, out: Path, number: int, code: int, stopped: int) -> list[str]:
     """What is wrong after a command that a signal ended with that code, or that came to its end all the same."""
     hard = number == signal.SIGKILL
     faults = unwhole(out, hard) if out.is_dir() else []
-    if code not in ((0, -number) if hard else (0, ENDS[number])):
+    if code not in ((0, -number) if hard else (0, -number, ENDS[number], stopped)):
         faults.append(f"code {code}")
     if hard:
         return faults
     if "Traceback" in nursery.said():
         faults.append(nursery.said()[-1500:])
-    if left := [path.name for path in nursery.temporary.iterdir()]:
+    if left := nursery.left():
         faults.append(f"left behind: {left}")
     faults += [f"{path.relative_to(out)}: left behind" for path in out.rglob("*.lock")]
     return faults
@@ -281,7 +294,7 @@ def serve_trial(nursery: Nursery, moments: random.Random, numbers: Sequence[int]
             found.faults.append(f"{where}code {code}")
         if "Traceback" in nursery.said():
             found.faults.append(where + nursery.said()[-1500:])
-        if left := [path.name for path in nursery.temporary.iterdir()]:
+        if left := nursery.left():
             found.faults.append(f"{where}left behind: {left}")
     return found
 
