@@ -32,7 +32,7 @@ from sampeft.cli import main
 from sampeft.commands import train as train_module
 from sampeft.data import open_dataset
 from sampeft.data.check import check_dataset
-from sampeft.errors import FormError, SampeftError, WeightsError
+from sampeft.errors import DataError, FormError, SampeftError, WeightsError
 from sampeft.labels import LabelSet
 from sampeft.peft import attach
 from sampeft.peft.run_files import DESCRIPTION, WEIGHTS, read_description
@@ -347,6 +347,12 @@ def test_what_a_data_set_description_may_not_say(key: str, value: Any, said: str
     assert main(["check", str(root)]) == 2
 
 
+def test_a_path_with_a_nul_is_refused(tmp_path: Path) -> None:
+    root = folder_dataset(tmp_path / "data", cases=1, test_cases=0, described={"images": "\0"})
+    with pytest.raises(DataError, match=r"dataset\.json: images: the path '\\x00' holds a NUL character"):
+        open_dataset(root)
+
+
 def test_misspelt_keys_of_a_data_set_description_are_warned_of(tmp_path: Path) -> None:
     root = folder_dataset(tmp_path / "data", described={"mask_value": {"254": 1}, "licence": "CC0"})
     with pytest.warns(UserWarning, match="has the key 'mask_value'; did you mean 'mask_values'") as caught:
@@ -368,8 +374,10 @@ def test_a_changed_recipe_is_refused_before_any_data_are_read_or_changes_nothing
 ) -> None:
     """One that is not refused gets to the data, of which there are none."""
     configs: list[Any] = []
-    train = train_module._train
-    monkeypatch.setattr(train_module, "_train", lambda config, data: (configs.append(config), train(config, data))[1])
+    denoiser, open_data = train_module.chosen_denoiser, train_module.open_dataset
+    chosen: list[Any] = []
+    monkeypatch.setattr(train_module, "chosen_denoiser", lambda config: (chosen.append(config), denoiser(config))[1])
+    monkeypatch.setattr(train_module, "open_dataset", lambda *where: (configs.append(chosen[-1]), open_data(*where))[1])
     trained_by(yaml.safe_dump(RECIPE), tmp_path)
     good, rng, outcomes = configs[0], random.Random(2), Outcomes()
     for _ in range(COUNT):
@@ -392,6 +400,7 @@ def test_recipes_that_could_mean_two_things_or_everything_end_at_once(tmp_path: 
         (bomb, "line 2 repeats '&a0' by an alias, which recipes have not; write it out"),
         ("side: 256\nside: 512\n", "'side' is there twice"),
         ("options: " + "{a: " * 40 + "1" + "}" * 40, "is more than 20 levels deep"),
+        ('training: {loss: "a\\0b"}', "line 1 holds a NUL character; no option does"),
         ("training: {lr: .nan}", "training.lr is nan; give above 0"),
         ("training: {patience: null}", "training.patience has no value; give one or leave it out"),
         ("training: {augmentation: []}", "training.augmentation is []; give names and values"),

@@ -29,7 +29,7 @@ def refuse_ambiguous_yaml() -> None:
 
 def check(text: str) -> None:
     """Raises UsageError for aliases, by which a few lines stand for gigabytes, names that are there twice in one place, and
-    texts that are too long or too deep; yaml's own errors for what is no YAML."""
+    texts that are too long or too deep or hold a NUL; yaml's own errors for what is no YAML."""
     import yaml
 
     if len(text) > _MOST_BYTES:
@@ -37,6 +37,8 @@ def check(text: str) -> None:
     anchors: set[str] = set()
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if "\0" in getattr(event, "value", ""):
+            raise UsageError(f"line {event.start_mark.line + 1} holds a NUL character; no option does")
         if isinstance(event, yaml.AliasEvent) and event.anchor in anchors:
             raise UsageError(
                 f"line {event.start_mark.line + 1} repeats '&{event.anchor}' by an alias, which recipes have not; write it out"

@@ -44,7 +44,7 @@ def mutated(content: dict[str, Any], rng: random.Random) -> tuple[str, bool, dic
         holder[key] = rng.choice((value + 1, -value, value * 1000, value + 0.25, str(value)))
     else:
         holder[key] = rng.choice(WRONG)
-    meant = type(holder[key]) is type(value) or holder[key] in (None, "", [], {})
+    meant = type(holder[key]) is type(value) or value is None or holder[key] in (None, "", [], {})
     return f"{name} is {holder[key]!r:.40}", meant, changed
 
 

@@ -347,6 +347,8 @@ def evaluate_maps(
     processes: int = 1,
 ) -> Evaluation:
     """Score label maps against true ones of the same names and grids; each file is a case."""
+    if pred == truth:
+        raise UsageError(f"{pred}: is given as --pred and as --truth; give the folder of the predicted maps as --pred")
     cases = tuple(Case(file.id, (file,)) for file in pair_files(pred, truth))
     dataset = Dataset(pred.name, truth, labels, cases)
     meta = {"model": str(pred), "data": str(truth), "split": "all", "oracle": False}

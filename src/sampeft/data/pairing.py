@@ -37,7 +37,9 @@ def series_folders(folder: Path) -> list[Path]:
 
 def inside(root: Path, text: str, where: str) -> Path:
     """The path `text` below the root, as the disk spells it. Raises DataError, which begins with `where`, when it leads out of
-    the root."""
+    the root or is none."""
+    if "\0" in text:
+        raise DataError(f"{where}: the path {text!r} holds a NUL character; correct it")
     path = Path(os.path.normpath(root / text.replace("\\", "/")))
     if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(root)):
         raise DataError(f"{where}: the path '{text}' leads out of {root}; give a path below that folder")
