@@ -379,6 +379,9 @@ def test_a_dry_run_is_a_table_and_nothing_else(data: Path, tmp_path: Path, capsy
     assert lines[0].startswith("| 10 runs | cases to train on | cases scored |")
     assert lines[2] == "| options.rank=1/fold1of5-seed0 | 3 | 1 |  |"
     assert len(lines) == 12
+    assert sweep(data, tmp_path / "out", "--set", "cases=1,3", "--folds", "5", "--dry_run") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {"| cases=1/fold1of5-seed0 | 1 | 1 |  |", "| cases=3/fold1of5-seed0 | 3 | 1 |  |"} < set(lines)
     assert not (tmp_path / "out").exists()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from typing import Any
@@ -52,7 +53,7 @@ def run(config: Config) -> int:
         rows = [
             [
                 run.name,
-                str(sweep.parts[run.part].trained),
+                str(min(sweep.parts[run.part].trained, sweep.config(run).cases or sys.maxsize)),
                 str(len(sweep.parts[run.part].cases)),
                 "done" * (run.name in done),
             ]
