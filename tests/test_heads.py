@@ -29,7 +29,7 @@ from sampeft.losses import Objective
 from sampeft.model import SemanticSam
 from sampeft.peft import METHODS, attach
 from sampeft.peft.run_files import WEIGHTS
-from sampeft.peft.state import load_trained, merge, save_trained, unmerge
+from sampeft.peft.state import load_trained, merge, save_trained, trained_state, unmerge
 from sampeft.training.loop import Training, fit
 from sampeft.training.views import Views
 
@@ -207,6 +207,15 @@ def test_saved_and_loaded_into_a_fresh_model_it_gives_the_same_logits(story: Sto
     logits(other, story.images)  # anything derived from the untrained weights must not survive the loading
     load_trained(other, load_state(tmp_path / WEIGHTS), tmp_path)
     assert torch.equal(logits(other, story.images), story.after)
+
+
+def test_a_run_of_before_features_were_standardised_loads_as_it_was_trained(tmp_path: Path) -> None:
+    model = stirred(make(NONE, "probe"))
+    state = {name: value for name, value in trained_state(model).items() if ".standard." not in name}
+    state = {name: value for name, value in state.items() if "pooled_standard" not in name}
+    other = make(NONE, "probe")
+    load_trained(other, state, tmp_path)
+    assert torch.equal(logits(other, pictures(other)), logits(model, pictures(model)))
 
 
 def test_merged_is_unmerged(story: Story) -> None:

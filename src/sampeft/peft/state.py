@@ -41,7 +41,9 @@ def load_trained(model: SemanticSam, state: dict[str, torch.Tensor], source: Pat
     given = {name.removeprefix("module."): value for name, value in state.items()}
     own = _own(model)
     missing, unexpected = sorted(set(own) - set(given)), sorted(set(given) - set(own))
-    missing = [] if partial else missing
+    # Scales of features are buffers that start as what runs without them were trained with.
+    buffers = {name for name, _ in model.named_buffers()}
+    missing = [] if partial else [name for name in missing if name not in buffers]
     misshapen = [name for name in own if name in given and own[name].shape != given[name].shape]
     if missing or unexpected or misshapen:
         first = (misshapen or missing or unexpected)[0]
