@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import sampeft
 from fabricate import write_png
 from sampeft.cli import main
 from sampeft.errors import UsageError
@@ -80,6 +81,13 @@ def test_a_second_command_is_refused_at_once_and_told_who_writes(
         ), told
         assert f"delete {tmp_path / 'out' / LOCK}" in told
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == before
+
+
+def test_a_python_function_is_refused_as_its_command_is(tmp_path: Path, writer: Writer) -> None:
+    commands(tmp_path)
+    process = writer(tmp_path / "out")
+    with pytest.raises(UsageError, match=rf"is being written by process {process.pid} of "):
+        sampeft.evaluate(tmp_path / "run", tmp_path, tmp_path / "out")
 
 
 def test_a_process_that_was_killed_blocks_nobody(tmp_path: Path, writer: Writer) -> None:

@@ -35,13 +35,16 @@ def evaluate(run: Folder | Sequence[Folder], data: Folder, out: Folder, **option
     from sampeft.commands.evaluate import check_names, evaluate_run
     from sampeft.configs.evaluate import Config
     from sampeft.metrics.protocols import protocol_of
+    from sampeft.one_writer import one_writer
     from sampeft.options import check_paths
 
     first, *others = [Path(one) for one in ([run] if isinstance(run, Path | str) else run)]
     config = Config(run=first, others=others, data=Path(data), out=Path(out), **_with_paths(options))
     check_names(config)
     check_paths(config)
-    return evaluate_run(config, protocol_of(config.protocol, config.tolerances))
+    protocol = protocol_of(config.protocol, config.tolerances)
+    with one_writer(config.out):
+        return evaluate_run(config, protocol)
 
 
 def compare(evaluations: Sequence[Folder], out: Folder | None = None, **options: Any) -> Comparison:

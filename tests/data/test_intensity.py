@@ -22,7 +22,7 @@ from sampeft.data.intensity import (
     select_bands,
     with_bands,
 )
-from sampeft.data.values import Levels, Seen, examine, is_constant, odd_values
+from sampeft.data.values import Quantiles, Seen, examine, is_constant, odd_values
 from sampeft.errors import DataError, UsageError
 from sampeft.volume import Volume
 
@@ -177,7 +177,7 @@ def test_values_near_the_end_of_32_bits_measure_nothing(tmp_path: Path) -> None:
     """D14: fill values of +-3e38 are no measurements, whatever holds them: levels are those of 10..110, and never NaN."""
     grey = np.array([[10.0, 110.0, 3e38, -3e38, 60.0]], dtype=np.float32)
     assert count_no_numbers(Volume(grey[..., None], None, tmp_path / "a.tif")) == 2
-    assert Levels.of(Volume(grey[..., None], None, tmp_path / "a.tif"))[::4] == (10, 110)
+    assert Quantiles.of(Volume(grey[..., None], None, tmp_path / "a.tif"))[::4] == (10, 110)
     for recipe in (PRESETS["minmax"], Intensity("window", 10, 110)):
         assert measure(recipe, grey[None]).apply(grey)[0].tolist() == [[0, 1, 0, 0, 0.5]]
     colour = np.repeat(grey[..., None], 3, axis=2)

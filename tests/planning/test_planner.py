@@ -23,7 +23,8 @@ from sampeft.labels import LabelSet
 from sampeft.losses import segmentation_loss
 from sampeft.model import SemanticSam
 from sampeft.peft import attach
-from sampeft.planning import planner, step_trial
+from sampeft.planning import step_trial
+from sampeft.planning.machine import left_by_groups, room_bytes
 from sampeft.planning.planner import (
     FIRST,
     FITS,
@@ -33,7 +34,6 @@ from sampeft.planning.planner import (
     UNSURE,
     WHOLE,
     Workload,
-    left_by_groups,
     needed,
     plan,
     simulate,
@@ -430,7 +430,7 @@ def test_limits_of_control_groups_of_both_versions(tmp_path: Path) -> None:
     own.write_text("4:cpu,memory:/box\n3:cpuset:/\n")
     assert left_by_groups(root, own) == [0]
     assert left_by_groups(root, tmp_path / "none") == []
-    assert planner.room_bytes() > 0
+    assert room_bytes() > 0
 
 
 def test_validations_take_a_fifth_of_the_minutes_at_most_and_too_few_steps_are_told() -> None:

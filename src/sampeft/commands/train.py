@@ -37,7 +37,7 @@ from sampeft.options import check_paths, options_by_name
 from sampeft.peft import METHODS, attach, count_parameters
 from sampeft.peft.run_files import DESCRIPTION, tensors_file
 from sampeft.peft.warm_start import start_from
-from sampeft.planning.planner import processes
+from sampeft.planning.machine import processes
 from sampeft.planning.trial_run import plan_training, workload_of
 from sampeft.progress import bar
 from sampeft.provenance import git_commit, versions

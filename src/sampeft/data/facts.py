@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from sampeft.data.case import ImageFile
 from sampeft.data.slices import PICTURE, SliceView
-from sampeft.data.values import Levels, Seen
+from sampeft.data.values import Quantiles, Seen
 from sampeft.labels import LabelSet
 from sampeft.volume import Volume
 
@@ -38,7 +38,7 @@ class FileFacts:
     plane: str
     bands: int
     dtype: str
-    levels: Levels
+    levels: Quantiles
     digest: str
     row: npt.NDArray[np.float64]
     column: npt.NDArray[np.float64]
@@ -58,7 +58,7 @@ class FileFacts:
             plane=view.plane,
             bands=image.array.shape[3] if image.array.ndim == 4 else 1,
             dtype=str(image.array.dtype),
-            levels=Levels.of(image),
+            levels=Quantiles.of(image),
             digest=digest.hexdigest(),
             row=row,
             column=column,

@@ -21,7 +21,7 @@ _LEAST_USED = 0.1  # of training's range that an image has to use
 _BELOW_0 = 0.05  # of training's range: interpolation takes zeros a little below
 
 
-class Levels(NamedTuple):
+class Quantiles(NamedTuple):
     """Minimum, percentiles and maximum of an image's values, those that measure nothing left out; NaN without any."""
 
     lowest: float
@@ -31,7 +31,7 @@ class Levels(NamedTuple):
     highest: float
 
     @classmethod
-    def of(cls, volume: Volume) -> Levels:
+    def of(cls, volume: Volume) -> Quantiles:
         """The percentiles are those of every n-th value of a large image."""
         flat, nodata = volume.array.ravel(order="K"), nodata_value(volume)
         bands = volume.array.shape[3] if volume.array.ndim == 4 else 1
@@ -66,7 +66,7 @@ def odd_values(volume: Volume, recipe: Intensity, seen: Seen | None = None) -> s
 
     seen: of the run that is to segment the image; without it only what the recipe itself tells.
     """
-    levels = Levels.of(volume)
+    levels = Quantiles.of(volume)
     if is_constant(volume):
         return f"{volume.path}: all its pixels have one value ({levels.highest:g}), so that nothing can be seen; export it again"
     shown = f"{volume.path}: its values are {levels.lowest:g}..{levels.highest:g} ({volume.array.dtype})"
@@ -86,7 +86,7 @@ def odd_values(volume: Volume, recipe: Intensity, seen: Seen | None = None) -> s
     )
 
 
-def _is_within(levels: Levels, recipe: Intensity, seen: Seen) -> bool:
+def _is_within(levels: Quantiles, recipe: Intensity, seen: Seen) -> bool:
     """Whether an image's range of values is one that the run may know; what it was not trained on below 0 it does not."""
     width = seen.high - seen.low
     beyond = _WIDER[recipe.kind] * width

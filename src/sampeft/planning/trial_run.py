@@ -16,7 +16,8 @@ from sampeft.evaluation import score_case
 from sampeft.io import read_volume
 from sampeft.model import SemanticSam
 from sampeft.peft import METHODS
-from sampeft.planning.planner import Plan, Workload, plan, processes, room_bytes
+from sampeft.planning.machine import processes, room_bytes
+from sampeft.planning.planner import Plan, Workload, plan
 from sampeft.planning.step_trial import measure_costs
 from sampeft.prediction.inference import predict_slices
 from sampeft.training.loop import precision_for
