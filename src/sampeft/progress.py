@@ -11,17 +11,18 @@ QUIET_SECONDS = 20.0  # between two lines of a log file
 
 
 class Bar:
-    """`update(done, note)` after every step; done counts up to the total, in any unit."""
+    """`update(done, note)` after every step; done counts up to the total, in any unit. before: done when the bar begins."""
 
-    def __init__(self, title: str, total: float) -> None:
-        self.title, self.total = title, max(total, 1e-9)
+    def __init__(self, title: str, total: float, before: float = 0.0) -> None:
+        self.title, self.total, self._before = title, max(total, 1e-9), before
         self._start = self._shown = time.monotonic()
 
     def update(self, done: float, note: str = "") -> None:
         now = time.monotonic()
         if now - self._shown >= QUIET_SECONDS:
             self._shown = now
-            left = (now - self._start) * (self.total - done) / done if done > 0 else float("nan")
+            new = done - self._before
+            left = (now - self._start) * (self.total - done) / new if new > 0 else float("nan")
             print(f"{self.title} {done / self.total:4.0%}  {clock(left)} left  {note}", file=sys.stderr, flush=True)
 
     def __call__(self, done: int, total: int) -> None:
@@ -30,10 +31,10 @@ class Bar:
 
 
 @contextmanager
-def bar(title: str, total: float = 1.0) -> Iterator[Bar]:
-    """A running bar; with a terminal it is drawn by rich."""
+def bar(title: str, total: float = 1.0, before: float = 0.0) -> Iterator[Bar]:
+    """A running bar; with a terminal it is drawn by rich. before: of the total, done when it begins."""
     if not sys.stderr.isatty():
-        yield Bar(title, total)
+        yield Bar(title, total, before)
         return
     from rich.console import Console
     from rich.progress import (
@@ -55,13 +56,13 @@ def bar(title: str, total: float = 1.0) -> Iterator[Bar]:
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(title, total=total, note="")
+        task = progress.add_task(title, total=total, completed=before, note="")
 
         class Drawn(Bar):
             def update(self, done: float, note: str = "") -> None:
                 progress.update(task, completed=done, total=self.total, note=note)
 
-        yield Drawn(title, total)
+        yield Drawn(title, total, before)
 
 
 def clock(seconds: float) -> str:

@@ -142,7 +142,8 @@ def fit(
     keeper = Keeper(out, learner, settings or {}, _circumstances(accelerator, precision), accelerator.is_main_process)
     keeper.prepare(resumed)
     last_step = at.step if resumed else None
-    with Log.open(out, accelerator, last_step) as log, _stop_signal() as stop, bar("training") as shown:
+    before = config.progress(at.step, at.seconds)
+    with Log.open(out, accelerator, last_step) as log, _stop_signal() as stop, bar("training", before=before) as shown:
         saver = Saver(out, learner, log, description, dataset, held_out, preparation, accelerator)
         start = time.monotonic() - at.seconds
         if not resumed:
