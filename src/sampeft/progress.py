@@ -56,7 +56,8 @@ def bar(title: str, total: float = 1.0, before: float = 0.0) -> Iterator[Bar]:
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(title, total=total, completed=before, note="")
+        task = progress.add_task(title, total=total, note="")
+        progress.update(task, completed=before)
 
         class Drawn(Bar):
             def update(self, done: float, note: str = "") -> None:
