@@ -207,6 +207,8 @@ def evaluate_segmenter(
         meta["ensemble"] = runs
     if segmenter.views > 1:
         meta["views"] = segmenter.views
+    if segmenter.least_share:
+        meta["least_share"] = segmenter.least_share
     if segmenter.refiner:
         meta["refiner"] = {"name": segmenter.refiner.name, **asdict(segmenter.refiner)}
     started = time.monotonic()
