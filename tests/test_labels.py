@@ -84,8 +84,10 @@ def test_colours_are_distinct_and_background_is_black() -> None:
         ({"labels": {"background": 0, "a": 70000}}, r"0\.\.65535"),
         ({"labels": {"background": 0, "a": 1}, "ignore": 1}, "ignore id 1 is also"),
         ({"labels": {"background": 0, "a": 1}, "pairs": [["a", "b"]]}, r"\['b'\], not in the label map"),
-        ({"labels": {"background": 0, "a": "one"}}, "not a label map"),
-        ({"labels": ["background", "a"]}, "not a label map"),
+        ({"labels": {"background": 0, "a": "one"}}, "the id of 'a' is 'one'; expected a whole number of 0..65535"),
+        ({"labels": ["background", "a"]}, "expected names and ids"),
+        ({"labels": {"background": 0, "a": 1}, "pairs": "ab"}, "pairs is 'ab'; expected names of classes"),
+        ({"labels": {"background": 0, "a": 1}, "colors": [1]}, "colors is .1.; expected names and colours"),
         ([1, 2], "expected a JSON object"),
     ],
 )

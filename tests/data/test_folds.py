@@ -117,7 +117,7 @@ def test_given_lists_that_share_a_patient_are_refused(tmp_path: Path) -> None:
         "train": ("p02",),
         "test": ("p01",),
     }
-    with pytest.raises(DataError, match=r"'train' and 'test' share 1 cases \(p02\)"):
+    with pytest.raises(DataError, match=r"'train' and 'test' share 1 case \(p02\)"):
         read_splits({"train": ["p01", "p02"], "test": lists["test"]}, cases)
 
 
@@ -125,7 +125,7 @@ def test_a_list_never_divides_a_case_nor_names_what_is_not_there() -> None:
     cases = time_points()
     with pytest.raises(DataError, match="names 2 of the 60 files of case p01"):
         read_splits({"train": ["p01_t0_0", "p01_t0_1"]}, cases)
-    with pytest.raises(DataError, match=r"1 of 2 names belong to no image \(p03\)"):
+    with pytest.raises(DataError, match=r"1 of 2 names without an image \(p03\)"):
         read_splits({"train": ["p01", "p03"]}, cases)
 
 

@@ -100,8 +100,8 @@ def test_palette_masks_hold_ids_whatever_their_colours(tmp_path: Path) -> None:
         ({**COLORS, "blue": [0, 0, 255]}, "colors has 'blue', but no class has this name"),
         ({**COLORS, "green": [255, 0, 0]}, "for 'green'; expected three numbers of 0..255 that no other class has"),
         ({**COLORS, "ignore": [0, 0, 256]}, r"colors has \[0, 0, 256\] for 'ignore'"),
-        ({"red": [1, 2], "green": [0, 0, 0]}, "not a label map"),
-        ({"red": [1, 2, 3]}, "not a label map"),
+        ({"red": [1, 2], "green": [0, 0, 0]}, "colors has .1, 2. for 'red'; expected three numbers"),
+        ({"red": [1, 2, 3]}, "colors has none for 'green'; give each class its own"),
     ],
 )
 def test_a_wrong_table_of_colours(colors: object, message: str, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from sampeft.data.case import Dataset
 from sampeft.data.check import CheckReport, Fault, check_dataset
 from sampeft.data.intensity import Intensity
 from sampeft.data.recipe import chosen_intensity
-from sampeft.errors import DataError
+from sampeft.errors import DataError, counted
 from sampeft.io import write_atomically
 from sampeft.options import check_paths
 from sampeft.progress import bar
@@ -59,7 +59,10 @@ def report_of(config: Config) -> tuple[Dataset, str, Intensity | None, CheckRepo
 def text(dataset: Dataset, report: CheckReport, intensity: str) -> str:
     """The findings for people."""
     found = report.summary
-    counts = [f"{report.cases} cases in {report.files} files", *(f"{name} {n}" for name, n in report.splits.items())]
+    counts = [
+        f"{counted(report.cases, 'case')} in {counted(report.files, 'file')}",
+        *(f"{name} {n}" for name, n in report.splits.items()),
+    ]
     lines = [f"{dataset.name}  {dataset.root}", f"cases      {', '.join(counts)}"]
     if found:
         sizes = " x ".join(f"{_span(found['size'][axis])}" for axis in ("slices", "rows", "columns"))

@@ -27,7 +27,7 @@ from sampeft.data.scale import Scale
 from sampeft.data.slices import PLANES
 from sampeft.denoise import DENOISERS, Denoise
 from sampeft.denoise.dncnn import FILE as DENOISER
-from sampeft.errors import UsageError, unknown_name
+from sampeft.errors import UsageError, counted, unknown_name
 from sampeft.heads import HEADS
 from sampeft.io import sha256, write_atomically
 from sampeft.labels import LabelSet
@@ -164,7 +164,9 @@ def _train(config: Config, dataset: Dataset | None) -> Result:
 
     dataset = dataset or open_dataset(config.data, config.layout, parse_map(config.map))
     cases, held_out = split_cases(dataset, config.split, config.held_out, config.training.seed, config.cases)
-    say(f"data      {dataset.name}: {len(cases)} cases to train on, {len(held_out)} held out ({_names(held_out)})")
+    say(
+        f"data      {dataset.name}: {counted(len(cases), 'case')} to train on, {len(held_out)} held out ({_names(held_out)})"
+    )
     if resumed:
         resumed.refuse_others(known_settings(config, dataset, cases, held_out))
         if resumed.position.finished:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from sampeft.data.case import Case, ImageFile
-from sampeft.errors import DataError
+from sampeft.errors import DataError, FormError, NoDataError, counted
 from sampeft.io import IMAGE_SUFFIXES, composed, file_stem
 from sampeft.io.fetched import is_dangling
 
@@ -20,11 +20,11 @@ def natural_key(text: str) -> list[str | int]:
 
 def image_files(folder: Path) -> list[Path]:
     """The files of a folder that end like images, hidden ones left out, in natural order; links to nothing among them, so
-    that a case whose content was not fetched is told when it is read. DataError without folder."""
+    that a case whose content was not fetched is told when it is read. NoDataError without folder."""
     try:
         found = [p for p in folder.iterdir() if p.name.lower().endswith(IMAGE_SUFFIXES) and not p.name.startswith(".")]
     except OSError as error:
-        raise DataError(f"{folder}: cannot be listed ({error.strerror}); check the path") from None
+        raise NoDataError(f"{folder}: cannot be listed ({error.strerror}); check the path") from None
     return sorted((p for p in found if p.is_file() or is_dangling(p)), key=lambda p: natural_key(p.name))
 
 
@@ -36,13 +36,13 @@ def series_folders(folder: Path) -> list[Path]:
 
 
 def inside(root: Path, text: str, where: str) -> Path:
-    """The path `text` below the root, as the disk spells it. Raises DataError, which begins with `where`, when it leads out of
+    """The path `text` below the root, as the disk spells it. Raises FormError, which begins with `where`, when it leads out of
     the root or is none."""
     if "\0" in text:
-        raise DataError(f"{where}: the path {text!r} holds a NUL character; correct it")
+        raise FormError(f"{where}: the path {text!r} holds a NUL character; correct it")
     path = Path(os.path.normpath(root / text.replace("\\", "/")))
     if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(root)):
-        raise DataError(f"{where}: the path '{text}' leads out of {root}; give a path below that folder")
+        raise FormError(f"{where}: the path '{text}' leads out of {root}; give a path below that folder")
     return _on_disk(path)
 
 
@@ -71,21 +71,28 @@ def pair_files(
         pictures = {id: path for id, path in pictures.items() if path not in masks.values()}
     if not pictures:
         ending = f"<name>{image_suffix}" if image_suffix else "<name>"
-        raise DataError(
+        raise NoDataError(
             f"{images}: no image here; looked for {ending} with {', '.join(IMAGE_SUFFIXES)}, and for sub-folders with a "
             "DICOM series"
         )
     if not masks and labels.is_dir() and images != labels:
         _refuse_other_labels(labels)
+        if others := image_files(labels):
+            raise NoDataError(
+                f"{labels}: none of its {counted(len(others), 'label')} ends in '{label_suffix}' (here is {others[0].name}); "
+                "correct the ending, or rename them"
+            )
     if masks and not pictures.keys() & masks.keys():
         image, mask = next(iter(pictures.values())), next(iter(masks.values()))
         raise DataError(
-            f"{labels}: none of {len(masks)} label files belongs to one of {len(pictures)} images ({image.name} wants "
-            f"{next(iter(pictures))}{label_suffix}, here is {mask.name}); {_advice(pictures, labels)}"
+            f"{labels}: none of {counted(len(masks), 'label file')} belongs to one of {counted(len(pictures), 'image')} "
+            f"({image.name} wants {next(iter(pictures))}{label_suffix}, here is {mask.name}); {_advice(pictures, labels)}"
         )
     lonely = [p for own, other in ((pictures, masks), (masks, pictures)) for id, p in own.items() if id not in other]
     if complete and lonely:
-        raise DataError(f"{len(lonely)} files without a partner, such as {_some(lonely)}; add or remove them")
+        raise DataError(
+            f"{counted(len(lonely), 'file')} without a partner, such as {_some(lonely)}; add or remove them"
+        )
     return [ImageFile(id, path, masks.get(id)) for id, path in pictures.items()]
 
 
@@ -97,14 +104,14 @@ def group_cases(files: Sequence[ImageFile], pattern: str | None, source: Path) -
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise DataError(f"{source}: group_regex '{pattern}' is no regular expression ({error})") from None
+        raise FormError(f"{source}: group_regex '{pattern}' is no regular expression ({error})") from None
     if not compiled.groups:
-        raise DataError(f"{source}: group_regex '{pattern}' has no group; put the case's part of the name in ()")
+        raise FormError(f"{source}: group_regex '{pattern}' has no group; put the case's part of the name in ()")
     owner: dict[str, str] = {}
     for file in files:
         match = compiled.search(file.id)
         if match is None or not match[1]:
-            raise DataError(
+            raise FormError(
                 f"{source}: group_regex '{pattern}' does not fit the file {file.image.name}; correct either"
             )
         owner[file.id] = match[1]
