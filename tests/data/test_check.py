@@ -120,7 +120,7 @@ def test_255_as_the_only_class_is_said_once(tmp_path: Path) -> None:
     mask = np.zeros((6, 8), np.uint8)
     mask[2:4, 3:6] = 255
     report = check_dataset(one_file(tmp_path, mask // 2 + 1, mask))
-    assert [(f.severity, f.problem) for f in report.faults] == [("warning", "1 masks hold 255, the first is a.png")]
+    assert [(f.severity, f.problem) for f in report.faults] == [("warning", "255 in 1 mask, the first is a.png")]
     assert report.classes[1].pixels == 6
 
 

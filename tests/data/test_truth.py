@@ -393,7 +393,7 @@ def test_ids_go_by_the_names_in_the_files_own_header(
     assert (found.by_name, found.foreign) == (by_name, "")
     if by_name:
         (fault,) = check_dataset(dataset).faults
-        assert fault.problem == "1 labels give other ids to the classes, the first is a.seg.nrrd"
+        assert fault.problem == "other ids for the classes in 1 label, the first is a.seg.nrrd"
 
 
 def test_names_that_fit_no_order_are_refused_and_foreign_ones_told(tmp_path: Path) -> None:
