@@ -115,7 +115,7 @@ def test_check_and_train_name_the_odd_file(
         write_nifti(tmp_path / f"d/labels/p{n}.nii.gz", truth, spacing)
     (tmp_path / "d/dataset.json").write_text('{"labels": {"background": 0, "liver": 1}}')
     words = (
-        "p4.nii.gz: its values are 10000..99000, those of the other 5 files 10..99 (1st to 99th percentile)",
+        "p4.nii.gz: its values are 10000..98770, those of the other 5 files 10..98.77 (1st to 99th percentile)",
         "p2.nii.gz: its spacing is 20 mm from slice to slice, that of the other 5 files 3 mm",
     )
 
