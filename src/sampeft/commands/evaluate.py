@@ -22,6 +22,7 @@ from sampeft.data.pairing import pair_files
 from sampeft.errors import UsageError
 from sampeft.evaluation import Array, Look, Predictor, score_cases, score_maps
 from sampeft.io import write_atomically
+from sampeft.io.dicom_series import series_chosen
 from sampeft.io.plain import plain_json
 from sampeft.io.windows import glance, opened
 from sampeft.labels import LabelSet
@@ -86,6 +87,11 @@ def checked_cases(dataset: Dataset, split: str, recipe: Intensity | None = None)
 
 def evaluate_run(config: Config, protocol: Protocol = PROTOCOLS["default"]) -> Evaluation:
     """Score a trained run and write the results, the report among them."""
+    with series_chosen(config.series):
+        return _evaluate_run(config, protocol)
+
+
+def _evaluate_run(config: Config, protocol: Protocol) -> Evaluation:
     assert config.run is not None
     assert config.data is not None
     refiner = chosen(config.run, config.refine, config.refine_options)

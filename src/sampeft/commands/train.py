@@ -30,6 +30,7 @@ from sampeft.denoise.dncnn import FILE as DENOISER
 from sampeft.errors import UsageError, counted, unknown_name
 from sampeft.heads import HEADS
 from sampeft.io import sha256, write_atomically
+from sampeft.io.dicom_series import series_chosen
 from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
 from sampeft.one_writer import one_writer
@@ -55,7 +56,8 @@ def run(config: Config) -> int:
 
         if config.resume:
             raise UsageError("--resume goes on with the training of a model; a denoiser's is started anew")
-        denoiser = train_denoiser(config)
+        with series_chosen(config.series):
+            denoiser = train_denoiser(config)
         if config.json:
             print(json.dumps({"out": str(config.out), **asdict(denoiser)}))
         return 130 if denoiser.stopped else 0
@@ -152,7 +154,7 @@ def train(config: Config, dataset: Dataset | None = None) -> Result:
         raise UsageError("a denoiser is trained by `sampeft.commands.train_denoiser.train_denoiser`, not by `train`")
     check_names(config)
     writable_cache("slices")  # what is wrong with it is told at once
-    with one_writer(config.out):
+    with one_writer(config.out), series_chosen(config.series):
         return _train(config, dataset)
 
 

@@ -32,7 +32,7 @@ def series_folders(folder: Path) -> list[Path]:
     """The sub-folders that hold a DICOM file, or a link to nothing that may have been one, hidden ones left out, in natural
     order: each one image."""
     below = [p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")]
-    return sorted((p for p in below if _holds_dicom(p)), key=lambda p: natural_key(p.name))
+    return sorted((p for p in below if holds_dicom(p)), key=lambda p: natural_key(p.name))
 
 
 def inside(root: Path, text: str, where: str) -> Path:
@@ -126,9 +126,12 @@ def cases_of(files: Sequence[ImageFile], owner: Mapping[str, str]) -> tuple[Case
     return tuple(Case(id, tuple(grouped[id])) for id in sorted(grouped, key=natural_key))
 
 
-def _holds_dicom(folder: Path) -> bool:
+def holds_dicom(path: Path) -> bool:
+    """Whether it is a DICOM file, or a folder that holds one, or a link to nothing that may have been one."""
+    if not path.is_dir():
+        return _is_dicom(path)
     try:
-        return any(_is_dicom(path) or is_dangling(path) for path in folder.iterdir())
+        return any(_is_dicom(path) or is_dangling(path) for path in path.iterdir())
     except OSError:  # not ours to read
         return False
 

@@ -53,7 +53,8 @@ def recognises(content: bytes) -> bool:
 
 
 def image(path: Path) -> Volume:
-    """The image of one file, or of the one series in a folder (its sub-folders are not searched).
+    """The image of one file, or of the one series in a folder (its sub-folders are not searched), or the one that was chosen of
+    several (`dicom_series`).
 
     array: (columns, rows, slices), and a last axis of 3 for colour; slices in order of position along their normal,
     never of file name. int16 where all values are whole and fit, else float32; colour keeps its unsigned type.
@@ -63,15 +64,17 @@ def image(path: Path) -> Volume:
     A single image without position (X-ray, ultrasound, photograph) is a raster: affine None, array (rows, columns, 1)
     or (rows, columns, 1, 3), uint8 where stored so.
     A gantry tilt stays in the affine as shear. Skipped files, dropped duplicates and a tilt give one warning each.
-    Raises DataError for several series, missing or uneven slices, damage, and compression without a decoder.
+    Raises DataError for several series of which none is chosen, missing or uneven slices, damage, and compression without a
+    decoder.
     """
     found = _folder(path) if path.is_dir() else [(path, _header_of(path))]
+    planes = dicom_stack.chosen_planes(found, path)
     with reading(path):
-        is_raster = len(found) == 1 and not dicom_stack.has_position(found[0][1])
+        is_raster = len({plane.path for plane in planes}) == 1 and not dicom_stack.has_position(planes[0].dataset)
     if is_raster:
-        return _raster(*found[0])
+        return _raster(planes[0].path, planes[0].dataset)
     with reading(path):
-        planes = dicom_stack.sorted_along_normal(dicom_stack.one_series(found, path))
+        planes = dicom_stack.sorted_along_normal(dicom_stack.one_series(planes, path))
     planes = _without_duplicates(planes, path)
     with reading(path):
         affine, tilt_degrees = dicom_stack.affine(planes, path)
