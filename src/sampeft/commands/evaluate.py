@@ -81,7 +81,10 @@ def checked_cases(dataset: Dataset, split: str, recipe: Intensity | None = None)
     if not cases:
         raise UsageError(f"{dataset.root}: split '{split}' has no cases; splits: {', '.join(dataset.splits) or 'none'}")
     with bar("checking", len(cases)) as shown:
-        check_dataset(dataset, cases, shown, recipe=recipe).raise_on_errors()
+        report = check_dataset(dataset, cases, shown, recipe=recipe)
+    report.raise_on_errors()
+    for note in report.notes:
+        say(f"note      {note}")
     return cases
 
 
@@ -355,7 +358,7 @@ def evaluate_maps(
     processes: int = 1,
 ) -> Evaluation:
     """Score label maps against true ones of the same names and grids; each file is a case."""
-    if pred == truth:
+    if pred.resolve() == truth.resolve():
         raise UsageError(f"{pred}: is given as --pred and as --truth; give the folder of the predicted maps as --pred")
     cases = tuple(Case(file.id, (file,)) for file in pair_files(pred, truth))
     dataset = Dataset(pred.name, truth, labels, cases)

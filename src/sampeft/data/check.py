@@ -107,7 +107,7 @@ class CheckReport:
 class _Found:
     """What the check of one file came to.
 
-    counts: pixels per class and (last) ignored. is_counted: whether its truth was read. display, unplaced, by_name, foreign: as
+    counts: pixels per class and (last) ignored. is_counted: whether its truth was read. display, placed_by, by_name, foreign: as
     of `Truth`. print: what `leaks` compares.
     """
 
@@ -115,7 +115,7 @@ class _Found:
     counts: npt.NDArray[np.int64]
     is_counted: bool = False
     display: bool = False
-    unplaced: bool = False
+    placed_by: str = ""
     by_name: bool = False
     foreign: str = ""
     facts: FileFacts | None = None
@@ -145,7 +145,7 @@ def check_dataset(
     facts: list[FileFacts] = []
     uncounted: set[str] = set()  # cases with a truth that could not be read, or without one
     displayed: list[Path] = []
-    unplaced: list[Path] = []
+    placed: dict[str, list[Path]] = {}
     by_name: list[Path] = []
     foreign: list[tuple[Path, str]] = []
     prints: dict[str, npt.NDArray[np.float32]] = {}
@@ -161,7 +161,8 @@ def check_dataset(
             facts += [found.facts] if found.facts else []
             prints |= {} if found.print is None else {file.id: found.print}
             displayed += [file.label] if found.display and file.label else []
-            unplaced += [file.label] if found.unplaced and file.label else []
+            if found.placed_by and file.label:
+                placed.setdefault(found.placed_by, []).append(file.label)
             by_name += [file.label] if found.by_name and file.label else []
             foreign += [(file.label, found.foreign)] if found.foreign and file.label else []
             if progress:
@@ -202,13 +203,14 @@ def check_dataset(
         for c, (name, id) in enumerate(zip(dataset.labels.names, dataset.labels.ids, strict=True))
     )
     told = notes(facts, dataset.labels, dataset.modality)
-    if unplaced:
-        told.append(
-            f"{len(unplaced)} labels and their images lie on each other by their size alone, since one of the two states no "
-            f"place on the map; the first is {unplaced[0].name}"
-        )
+    told += [
+        f"placed by their {by}: {counted(len(labels), 'label')}, the first is {labels[0].name}"
+        for by, labels in placed.items()
+    ]
     if without := sum(case.id in unlabelled for case in chosen):
-        told.append(f"{without} cases ship without labels (split 'unlabelled'); only their images were checked")
+        told.append(
+            f"only images were checked of {counted(without, 'case')} that the layout ships without labels (split 'unlabelled')"
+        )
     return CheckReport(
         root=dataset.root,
         cases=len(chosen),
@@ -250,7 +252,7 @@ def _check_file(
             nothing = np.full(image.grid, IGNORE, dtype=np.int16)
             found.facts = FileFacts.of(file, image, nothing, classes)
             return found
-        label, found.display, found.unplaced, found.by_name, found.foreign = read_truth(file, dataset, image)
+        label, found.display, found.placed_by, found.by_name, found.foreign = read_truth(file, dataset, image)
         found.is_counted = True
         found.counts[:-1] = count_channels(label.array, classes)
         found.counts[-1] = label.array.size - found.counts[:-1].sum()

@@ -14,6 +14,7 @@ from sampeft.data.case import Dataset, ImageFile
 from sampeft.data.facts import FileFacts
 from sampeft.data.outliers import outliers
 from sampeft.data.pairing import image_files
+from sampeft.errors import counted
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def class_faults(dataset: Dataset, counts: dict[str, npt.NDArray[np.int64]], cas
     for channel in dataset.labels.foreground:
         name = dataset.labels.names[channel]
         if not everywhere[channel]:
-            problem = f"class '{name}' is in none of {len(counts)} cases"
+            problem = f"class '{name}' is in none of {counted(len(counts), 'case')}"
             problem += f" whose labels can be read, of {cases}" if len(counts) < cases else ""
             fix = "it cannot be learned or scored; add cases that have it or remove it from the label map"
             faults.append(Fault(dataset.root, problem, fix, "warning"))

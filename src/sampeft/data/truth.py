@@ -25,13 +25,14 @@ GRID_TOLERANCE_VOXELS = 0.1
 
 
 class Truth(NamedTuple):
-    """label: on the image's grid. display: whether 255 was read as the only class. unplaced: whether one of the two states a
-    place on the map and the other none, so that they are taken to lie on each other. by_name: whether ids went by the names or
+    """label: on the image's grid. display: whether 255 was read as the only class. placed_by: what alone
+    tells that the two lie on each other where only one of them states its place or coordinate system, in words, else empty.
+    by_name: whether ids went by the names or
     colours in the file, which are not those of the label map. foreign: names of ids in the file that no class has."""
 
     label: LabelVolume
     display: bool
-    unplaced: bool
+    placed_by: str
     by_name: bool
     foreign: str
 
@@ -76,8 +77,8 @@ def read_truth(file: ImageFile, dataset: Dataset, image: Volume) -> Truth:
         channels = lookup[ids - lowest if lowest else ids]
     if (missing := not_measured(image)) is not None:
         channels[missing] = IGNORE
-    unplaced = (_placed(raw) is None) != (_placed(image) is None)
-    return Truth(LabelVolume(channels, image.affine, file.label), display, unplaced, by_color or bool(renamed), foreign)
+    named = by_color or bool(renamed)
+    return Truth(LabelVolume(channels, image.affine, file.label), display, _placed_by(raw, image), named, foreign)
 
 
 def on_image_grid(label: Volume, image: Volume) -> npt.NDArray[Any]:
@@ -115,10 +116,12 @@ def on_image_grid(label: Volume, image: Volume) -> npt.NDArray[Any]:
     if np.abs(off[:3]).max() >= GRID_TOLERANCE_VOXELS:
         distance = np.linalg.norm((image_affine @ off)[:3], axis=0).max()
         unit, wrong = (_map_unit(ours or theirs), "place") if image.is_raster else ("mm", "affine")
+        lacking = label if ours and not theirs else image if theirs and not ours else None
+        more = f" ({lacking.path.name} states no coordinate system)" if lacking else ""
         raise DataError(
             f"{label.path}: its grid is up to {f'{distance:.2f}' if distance >= 0.01 else f'{distance:.3g}'} {unit} away from "
-            f"that of {image.path.name}; resample the label to the image with nearest neighbour, or correct the {wrong} that "
-            "is wrong"
+            f"that of {image.path.name}{more}; resample the label to the image with nearest neighbour, or correct the {wrong} "
+            "that is wrong"
         )
     return turned if (turn == [[0, 1], [1, 1], [2, 1]]).all() else np.ascontiguousarray(turned)
 
@@ -135,6 +138,14 @@ def _placed(volume: Volume) -> npt.NDArray[np.float64] | None:
     return np.array(
         [[b, a, 0, c + (a + b) / 2], [e, d, 0, f + (d + e) / 2], [0, 0, 1, 0], [0, 0, 0, 1]], dtype=np.float64
     )
+
+
+def _placed_by(label: Volume, image: Volume) -> str:
+    placed = [_placed(volume) is not None for volume in (label, image)]
+    if placed[0] != placed[1]:
+        return "size alone, since image or label states no place on the map"
+    known = [bool(getattr(volume.header, "crs", None)) for volume in (label, image)]
+    return "transform alone, since image or label states no coordinate system" if known[0] != known[1] else ""
 
 
 def _stated_nodata(label: Volume) -> int | None:
