@@ -220,6 +220,8 @@ def _score_map(dataset: Dataset, protocol: Protocol, case: Case) -> CaseScore | 
     try:
         for file in case.files:
             grid = read_label_ids(file.image)
+            if getattr(grid.header, "is_part", False) and file.label:  # of a DICOM SEG, without empty frames
+                grid = read_label_ids(file.label)
             prediction = read_labels(ImageFile(file.id, file.image, file.image), dataset, grid)
             truth = read_truth(file, dataset, grid)
             if truth.placed_by:

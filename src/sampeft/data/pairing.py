@@ -60,13 +60,13 @@ def pair_files(
 ) -> list[ImageFile]:
     """Pair `<id><image_suffix>.png` of one folder with `<id><label_suffix>.png` of the other, in natural order of ids.
 
-    An image may also be a sub-folder `<id><image_suffix>` with a DICOM series.
+    An image may also be a sub-folder `<id><image_suffix>` with a DICOM series, a label one with a DICOM SEG.
     complete: an image or a label without its partner is an error; otherwise images without a label get None.
     labels: may be the folder of the images, when the suffixes differ, and may be missing when not `complete`.
     Raises DataError for two files of one id, for an incomplete pair, and for labels of which none fits an image.
     """
     pictures = _by_id([*image_files(images), *series_folders(images)], image_suffix)
-    masks = _by_id(image_files(labels), label_suffix) if complete or labels.is_dir() else {}
+    masks = _by_id(_label_files(labels, images), label_suffix) if complete or labels.is_dir() else {}
     if images == labels:
         pictures = {id: path for id, path in pictures.items() if path not in masks.values()}
     if not pictures:
@@ -94,6 +94,11 @@ def pair_files(
             f"{counted(len(lonely), 'file')} without a partner, such as {_some(lonely)}; add or remove them"
         )
     return [ImageFile(id, path, masks.get(id)) for id, path in pictures.items()]
+
+
+def _label_files(labels: Path, images: Path) -> list[Path]:
+    """Label files of a folder, and its sub-folders with a DICOM SEG where it is not the folder of the images, too."""
+    return image_files(labels) if labels == images else [*image_files(labels), *series_folders(labels)]
 
 
 def group_cases(files: Sequence[ImageFile], pattern: str | None, source: Path) -> tuple[Case, ...]:

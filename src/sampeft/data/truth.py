@@ -59,6 +59,8 @@ def read_truth(file: ImageFile, dataset: Dataset, image: Volume) -> Truth:
     if (nodata := _stated_nodata(raw)) is not None:
         table.setdefault(nodata, IGNORE)
     values, counts = _values(ids)
+    if getattr(raw.header, "is_part", False) and not dataset.labels.has_background and 0 not in dataset.label_values:
+        table = {value: channel for value, channel in table.items() if value != 0 or channel == IGNORE}
     renamed, foreign = _by_name(raw, values, dataset)
     table |= renamed
     foreground = dataset.labels.foreground
@@ -107,10 +109,12 @@ def on_image_grid(label: Volume, image: Volume) -> npt.NDArray[Any]:
     to_image = np.linalg.inv(image_affine) @ label_affine
     turn = io_orientation(to_image)
     turned = apply_orientation(label.array, turn)
-    if turned.shape != image.grid:
-        raise DataError(_sizes_differ(label, image))
     # Maps an index of the turned array to the index in the image; the identity when the grids agree.
     index = to_image @ inv_ornt_aff(turn, label.grid)
+    if getattr(label.header, "is_part", False):
+        turned, index = _in_whole(turned, index, image.grid)
+    if turned.shape != image.grid:
+        raise DataError(_sizes_differ(label, image))
     corners = np.array([(*corner, 1) for corner in product(*((0, n - 1) for n in image.grid))]).T
     off = (index - np.eye(4)) @ corners
     if np.abs(off[:3]).max() >= GRID_TOLERANCE_VOXELS:
@@ -138,6 +142,25 @@ def _placed(volume: Volume) -> npt.NDArray[np.float64] | None:
     return np.array(
         [[b, a, 0, c + (a + b) / 2], [e, d, 0, f + (d + e) / 2], [0, 0, 1, 0], [0, 0, 0, 1]], dtype=np.float64
     )
+
+
+def _in_whole(
+    part: npt.NDArray[Any], index: npt.NDArray[np.float64], grid: tuple[int, ...]
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
+    """A part of an image's grid as the whole of it, 0 elsewhere, and its map to the index in the image; as it was where it does
+    not lie inside."""
+    index = index.copy()
+    for axis in np.flatnonzero(np.equal(part.shape, 1)):
+        index[:, axis] = np.eye(4)[axis]  # of one slice the step to the next is not known
+    start = np.rint(index[:3, 3]).astype(int)
+    stop = start + part.shape
+    if (start < 0).any() or (stop > grid).any():
+        return part, index
+    whole = np.zeros(grid, part.dtype)
+    whole[tuple(map(slice, start, stop))] = part
+    back = np.eye(4)
+    back[:3, 3] = -start
+    return whole, index @ back
 
 
 def _placed_by(label: Volume, image: Volume) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sampeft.errors import DataError
+from sampeft.errors import DataError, counted
 from sampeft.io import dicom_stack
 from sampeft.io.dicom_stack import Plane, reading
 from sampeft.io.fetched import check_fetched
@@ -105,6 +105,23 @@ def _folder(folder: Path) -> list[tuple[Path, Any]]:
     return found
 
 
+def only_file(folder: Path) -> Path:
+    """The only DICOM file of a folder. Raises DataError unless there is one."""
+    found = [p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith(".")]
+    for path in found:
+        check_fetched(path)
+    with reading(folder):
+        found = [path for path in found if recognises(_head(path))]
+    if len(found) != 1:
+        raise DataError(f"{folder}: holds {counted(len(found), 'DICOM file')}; labels are one DICOM SEG, give its file")
+    return found[0]
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_HEAD)
+
+
 def _header_of(path: Path) -> Any:
     dataset = _header(path)
     if dataset is None:
@@ -114,8 +131,8 @@ def _header_of(path: Path) -> Any:
 
 def _header(path: Path) -> Any | None:
     """The header of a DICOM image; None for other files and for DICOM without a picture."""
-    with reading(path), path.open("rb") as file:
-        head = file.read(_HEAD)
+    with reading(path):
+        head = _head(path)
     if not recognises(head):
         return None
     try:
