@@ -302,7 +302,7 @@ def test_other_coordinate_systems_are_refused_with_both(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"EPSG:4326, its image a\.tif in EPSG:32633"):
         on_map(tmp_path, house(), NORTH_UP, DEGREES)
     with pytest.raises(
-        DataError, match=r"up to 10\.00 m away from that of a\.tif \(a\.tif states no coordinate system\)"
+        DataError, match=r"up to 10\.00 m away from that of a\.tif \(the label states no coordinate system\)"
     ):
         on_map(tmp_path, house(), moved(columns=5), None)
 

@@ -22,6 +22,7 @@ from sampeft.data.prepared import PreparedVolume as PreparedVolume
 from sampeft.data.truth import read_labels
 from sampeft.errors import DataError
 from sampeft.io import geotiff, read_volume, sha256
+from sampeft.io.beside import side_files
 from sampeft.io.dicom_series import chosen_series
 from sampeft.io.fetched import check_fetched
 from sampeft.io.windows import looks_like_picture
@@ -90,7 +91,7 @@ def digest_of(path: Path) -> str:
     elif path.suffix.lower() in _TWO_FILES:
         parts = sorted(p for p in path.parent.iterdir() if p.is_file() and p.name.startswith(f"{path.stem}."))
     elif looks_like_picture(path) and geotiff.is_described_beside(path):
-        parts = [path, *geotiff.side_files(path)]
+        parts = [path, *side_files(path)]
     else:
         parts = [path]
     digests = []

@@ -120,8 +120,8 @@ def on_image_grid(label: Volume, image: Volume) -> npt.NDArray[Any]:
     if np.abs(off[:3]).max() >= GRID_TOLERANCE_VOXELS:
         distance = np.linalg.norm((image_affine @ off)[:3], axis=0).max()
         unit, wrong = (_map_unit(ours or theirs), "place") if image.is_raster else ("mm", "affine")
-        lacking = label if ours and not theirs else image if theirs and not ours else None
-        more = f" ({lacking.path.name} states no coordinate system)" if lacking else ""
+        lacking = "label" if ours and not theirs else "image" if theirs and not ours else ""
+        more = f" (the {lacking} states no coordinate system)" if lacking else ""
         raise DataError(
             f"{label.path}: its grid is up to {f'{distance:.2f}' if distance >= 0.01 else f'{distance:.3g}'} {unit} away from "
             f"that of {image.path.name}{more}; resample the label to the image with nearest neighbour, or correct the {wrong} "
@@ -138,7 +138,10 @@ def _placed(volume: Volume) -> npt.NDArray[np.float64] | None:
         return volume.affine
     a, b, c, d, e, f = tuple(transform)[:6]  # (x, y) of the upper left corner of (column, row)
     if not np.isfinite([a, b, c, d, e, f]).all() or a * e == b * d:
-        raise DataError(f"{volume.path}: its transform to the map is none ({a:g}, {b:g}, {c:g}, {d:g}, {e:g}, {f:g})")
+        raise DataError(
+            f"{volume.path}: its transform to the map is none ({a:g}, {b:g}, {c:g}, {d:g}, {e:g}, {f:g}); correct it, or the "
+            "world file beside it"
+        )
     return np.array(
         [[b, a, 0, c + (a + b) / 2], [e, d, 0, f + (d + e) / 2], [0, 0, 1, 0], [0, 0, 0, 1]], dtype=np.float64
     )

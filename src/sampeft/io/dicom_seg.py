@@ -55,7 +55,7 @@ def ids(content: bytes, path: Path) -> Volume:
 
     with reading(path):
         dataset = pydicom.dcmread(BytesIO(content), force=True)
-        kind = str(dataset.get("Modality") or "DICOM")
+        kind = str(dataset.get("Modality") or "of no modality")
     if kind != "SEG":
         raise DataError(
             f"{path}: is {kind}, not a DICOM SEG; {_CONVERT.get(kind, 'give the labels as DICOM SEG, NIfTI, NRRD or PNG')}"
