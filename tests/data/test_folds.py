@@ -14,7 +14,7 @@ from sampeft.data import open_dataset
 from sampeft.data.case import Case, ImageFile
 from sampeft.data.folds import drawn, fold_of, hold_out, k_folds, read_splits
 from sampeft.data.pairing import group_cases, natural_key
-from sampeft.errors import DataError, UsageError
+from sampeft.errors import DataError, FormError, UsageError
 
 IDS = [f"p{i}" for i in range(1, 24)]
 
@@ -215,3 +215,24 @@ def test_one_case_cannot_be_divided_and_the_way_out_is_named() -> None:
         UsageError, match=r"cannot hold out 0\.15 of 1 case \(all files of a patient or .* --held_out 0"
     ):
         hold_out(["P01"], 0.15, 0)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+def test_lists_of_any_unicode_and_line_end_are_read(encoding: str, tmp_path: Path) -> None:
+    """N07: PowerShell writes UTF-16 with a byte order mark."""
+    mark = b"\xfe\xff" if encoding == "utf-16-be" else b""
+    for ends in ("\n", "\r\n", "\r"):
+        (tmp_path / "train.txt").write_bytes(mark + f"images/é1.png{ends}b2{ends}".encode(encoding))
+        cases = [Case(name, (ImageFile(name, Path(name)),)) for name in ("é1", "b2")]
+        assert read_splits({"train": tmp_path / "train.txt"}, cases) == {"train": ("é1", "b2")}
+
+
+def test_lists_that_are_no_text_or_empty_are_told(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_bytes("Müller".encode("latin-1"))
+    with pytest.raises(
+        FormError, match=r"train\.txt: the list of a split cannot be read: byte 2 is no UTF-8; save it as"
+    ):
+        read_splits({"train": tmp_path / "train.txt"}, [])
+    (tmp_path / "train.txt").write_text("\n \n")
+    with pytest.warns(UserWarning, match=r"train\.txt: the list of a split is empty"):
+        assert read_splits({"train": tmp_path / "train.txt"}, []) == {"train": ()}

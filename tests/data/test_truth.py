@@ -94,6 +94,22 @@ def test_what_an_odd_value_means_is_not_guessed(value: int, tmp_path: Path) -> N
         truth(*one_file(tmp_path, ids, FOUR))
 
 
+def test_a_negative_value_is_not_to_be_ignored_by_itself(tmp_path: Path) -> None:
+    """Ids are 0..65535, so that "ignore": -1 would be refused."""
+    values = np.array([[-1, 0, 1]], np.int16)
+    label = write_nifti(tmp_path / "l.nii.gz", values[..., None], np.eye(4))
+    file = ImageFile("a", write_nifti(tmp_path / "i.nii.gz", values[..., None], np.eye(4)), label)
+    for mapped, found in ({}, None), ({-1: 255}, [-100, 0, 1]):
+        labels = LabelSet(("background", "lesion"), (0, 1), ignore=255)
+        dataset = Dataset("d", tmp_path, labels, (Case("a", (file,)),), label_values=mapped)
+        if found is None:
+            with pytest.raises(DataError, match=r"--map=-1:255 and put .ignore.: 255 into dataset\.json") as told:
+                read_labels(file, dataset, read_volume(file.image))
+            assert '"ignore": -1' not in str(told.value)
+        else:
+            assert read_labels(file, dataset, read_volume(file.image)).array.ravel().tolist() == found
+
+
 def test_ids_are_channels_in_the_order_of_the_map_and_mappings_apply_once(tmp_path: Path) -> None:
     """Ids 0, 7, 300 are channels 0, 1, 2; a mapping that swaps 7 and 300 swaps, it does not chain."""
     labels = LabelSet(("background", "x", "y"), (0, 7, 300))

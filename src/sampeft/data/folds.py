@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -12,6 +13,7 @@ from sampeft.data.case import Case, Dataset
 from sampeft.data.pairing import natural_key
 from sampeft.errors import FormError, UsageError, counted
 from sampeft.io import file_stem
+from sampeft.strict_json import text_of
 
 _EXCLUSIVE = ("train", "val", "test")
 
@@ -157,9 +159,14 @@ def list_files(root: Path) -> dict[str, Path]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise FormError(f"{path}: the list of a split cannot be read ({error}); check its path") from None
+        found = [line.strip() for line in text_of(path).splitlines() if line.strip()]
+    except OSError as error:
+        raise FormError(f"{path}: the list of a split cannot be read ({error.strerror}); check its path") from None
+    except ValueError as error:
+        raise FormError(f"{path}: the list of a split cannot be read: {error}") from None
+    if not found:
+        warnings.warn(f"{path}: the list of a split is empty", stacklevel=3)
+    return found
 
 
 def _distinct(case_ids: Iterable[str]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from sampeft.data.case import Case, ImageFile
@@ -76,7 +76,7 @@ def pair_files(
             "DICOM series"
         )
     if not masks and labels.is_dir() and images != labels:
-        _refuse_other_labels(labels)
+        _refuse_other_labels(labels, pictures)
         if others := image_files(labels):
             raise NoDataError(
                 f"{labels}: none of its {counted(len(others), 'label')} ends in '{label_suffix}' (here is {others[0].name}); "
@@ -167,20 +167,45 @@ def _by_id(paths: Iterable[Path], suffix: str) -> dict[str, Path]:
     return dict(sorted(found.items(), key=lambda item: natural_key(item[0])))
 
 
-def _refuse_other_labels(labels: Path) -> None:
-    """Raises DataError for a folder of labels without any label file, but with what many programs write instead."""
+_OTHER_LABELS = {
+    (".json", ".geojson", ".xml", ".shp", ".gpkg", ".kml"): (
+        "drawings ({}), as LabelMe, COCO, CVAT and QGIS write them, instead of masks; draw them into one PNG per image whose "
+        "pixels hold the ids of the classes (labelme2voc, pycocotools' annToMask, gdal_rasterize)"
+    ),
+    (".txt",): (
+        "text ({}), as YOLO writes boxes and outlines, instead of masks; draw it into one PNG per image whose pixels hold the "
+        "ids of the classes"
+    ),
+    (".npy", ".npz", ".mat", ".h5", ".hdf5"): (
+        "arrays ({}), which say neither spacing nor place; save each as NIfTI on the grid of its image, or a flat one as PNG"
+    ),
+}
+"""What programs write instead of masks, by the endings of files."""
+
+
+def _refuse_other_labels(labels: Path, ids: Collection[str]) -> None:
+    """Raises DataError for a folder of labels without any label file, but with what many programs write instead.
+
+    ids: of the images.
+    """
     inside = sorted((p for p in labels.iterdir() if not p.name.startswith(".")), key=lambda p: natural_key(p.name))
-    if drawings := [p for p in inside if p.suffix.lower() in (".json", ".geojson", ".xml")]:
-        raise DataError(
-            f"{labels}: holds drawings ({drawings[0].name}), as LabelMe, COCO and CVAT write them, instead of masks; draw them "
-            "into one PNG per image whose pixels hold the ids of the classes (labelme2voc, pycocotools' annToMask)"
-        )
+    for endings, what in _OTHER_LABELS.items():
+        written = (p for p in inside if p.suffix.lower() in endings)
+        if found := [p for p in written if p.suffix.lower() != ".txt" or p.stem in ids]:  # others are notes
+            raise DataError(f"{labels}: holds {what.format(found[0].name)}")
     for folder in (p for p in inside if p.is_dir()):
         if masks := image_files(folder):
+            of_class = folder.name not in ids and file_stem(masks[0]) in ids
+            stem = file_stem(masks[0]) if of_class else folder.name
+            ending = masks[0].name.removeprefix(file_stem(masks[0]))
+            kinds = (
+                "a folder per class with one file per image"
+                if of_class
+                else "a folder per image with one file per class"
+            )
             raise DataError(
-                f"{labels}: holds a folder per image with one file per class ({folder.name}/{masks[0].name}, "
-                f"{len(masks)} files), instead of one label file per image; join them to {folder.name}.nii.gz, in which each "
-                "voxel holds the id of its class"
+                f"{labels}: holds {kinds} ({folder.name}/{masks[0].name}, {counted(len(masks), 'file')}), instead of one label "
+                f"file per image; join them to {stem}{ending}, in which each pixel holds the id of its class"
             )
 
 

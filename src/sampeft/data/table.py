@@ -12,6 +12,7 @@ from sampeft.data.case import ImageFile
 from sampeft.data.pairing import inside
 from sampeft.errors import FormError
 from sampeft.io import composed, file_stem
+from sampeft.strict_json import text_of
 
 NAME = "pairs.csv"
 COLUMNS = ("image", "label", "case", "split")
@@ -55,8 +56,8 @@ def read_pairs(path: Path, root: Path) -> tuple[list[ImageFile], dict[str, str],
 def _lines(path: Path) -> list[tuple[int, dict[str, str]]]:
     """Line number and values by column, of the lines that are not empty."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = text_of(path)
+    except (OSError, ValueError) as error:
         raise FormError(f"{path}: the table of pairs cannot be read ({error}); save it as a CSV in UTF-8") from None
     head = text.partition("\n")[0]
     reader = csv.reader(StringIO(text, newline=""), delimiter=";" if ";" in head and "," not in head else ",")

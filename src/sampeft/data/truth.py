@@ -307,6 +307,11 @@ def _unknown_ids(path: Path, unknown: list[tuple[int, int]], values: list[int], 
     what = f"label id {shown} is" if len(unknown) == 1 else f"label ids {shown}{more} are"
     first = unknown[0][0]
     meant = next((id for id in ids if id not in values and abs(id - first) == 1), "ID")
+    if first < 0:
+        return (
+            f"{path}: {what} not in the label map {{{known}}}; tell which class it is with --map={first}:ID, or, where it means "
+            f'that nothing is known, map it to an id of its own with --map={first}:255 and put "ignore": 255 into dataset.json'
+        )
     return (
         f"{path}: {what} not in the label map {{{known}}}; add to it what is a class, tell which class it is with "
         f'--map={first}:{meant}, or put "ignore": {first} into dataset.json where it means that nothing is known'

@@ -113,7 +113,9 @@ def only_file(folder: Path) -> Path:
     with reading(folder):
         found = [path for path in found if recognises(_head(path))]
     if len(found) != 1:
-        raise DataError(f"{folder}: holds {counted(len(found), 'DICOM file')}; labels are one DICOM SEG, give its file")
+        raise DataError(
+            f"{folder}: cannot be read as labels, it is a folder with {counted(len(found), 'DICOM file')}; give the label file"
+        )
     return found[0]
 
 

@@ -36,6 +36,8 @@ _APART = {
     "TemporalPositionIdentifier": "",
     "TemporalPositionIndex": "FrameContentSequence",
     "TriggerTime": "",
+    "DiffusionBValue": "MRDiffusionSequence",
+    "FlipAngle": "",
     "ImageType": "",
     "FrameType": "MRImageFrameTypeSequence",
     "ImageOrientationPatient": "PlaneOrientationSequence",
