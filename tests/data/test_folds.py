@@ -11,10 +11,11 @@ import pytest
 from fabricate import folder_dataset
 from sampeft.commands.train import split_cases
 from sampeft.data import open_dataset
-from sampeft.data.case import Case, ImageFile
+from sampeft.data.case import Case, Dataset, ImageFile
 from sampeft.data.folds import drawn, fold_of, hold_out, k_folds, read_splits
 from sampeft.data.pairing import group_cases, natural_key
 from sampeft.errors import DataError, FormError, UsageError
+from sampeft.labels import LabelSet
 
 IDS = [f"p{i}" for i in range(1, 24)]
 
@@ -234,5 +235,21 @@ def test_lists_that_are_no_text_or_empty_are_told(tmp_path: Path) -> None:
     ):
         read_splits({"train": tmp_path / "train.txt"}, [])
     (tmp_path / "train.txt").write_text("\n \n")
-    with pytest.warns(UserWarning, match=r"train\.txt: the list of a split is empty"):
+    with pytest.warns(UserWarning, match=r"train\.txt: the list of the split 'train' is empty"):
         assert read_splits({"train": tmp_path / "train.txt"}, []) == {"train": ()}
+
+
+def test_a_part_of_a_case_cannot_be_held_out_and_an_empty_validation_list_is_none(tmp_path: Path) -> None:
+    """N11, with other numbers: 1.5 of 4 cases; a val split that names nothing, beside three cases."""
+    cases = tuple(Case(name, (ImageFile(name, Path(name)),)) for name in "abcd")
+    labels = LabelSet(("background", "c"), (0, 1))
+    dataset = Dataset("d", tmp_path, labels, cases)
+    with pytest.raises(
+        UsageError, match=r"cannot hold out 1\.5 of 4 cases; give a share between 0 and 1 or a whole number"
+    ):
+        split_cases(dataset, "auto", 1.5, 0)
+    assert [len(part) for part in split_cases(dataset, "auto", 2.0, 0)] == [2, 2]
+    empty = replace(dataset, splits={"train": ("a", "b", "c"), "val": (), "test": ("d",)})
+    assert [len(part) for part in split_cases(empty, "auto", 0.15, 0)] == [2, 1]
+    with pytest.raises(UsageError, match="cannot make 2 folds of 1 case; they need two cases or more"):
+        k_folds(["a"], 2, 0)

@@ -390,5 +390,7 @@ def test_masks_of_one_class_each_and_nan_in_labels_are_told_with_the_way_out(tmp
     ids[:2] = np.nan
     ids[0, 0] = np.inf
     nib.save(nib.Nifti1Image(ids, np.eye(4)), tmp_path / "nan.nii.gz")
-    with pytest.raises(DataError, match=r"24 label values are NaN or infinite, as outside a field of view; .*\"ignore\": 255"):
+    with pytest.raises(
+        DataError, match=r"24 label values are NaN or infinite, as outside a field of view; .*\"ignore\": 255"
+    ):
         read_label_ids(tmp_path / "nan.nii.gz")

@@ -115,10 +115,10 @@ def split_cases(
     unlabelled = dataset.splits.get("unlabelled", ())
     cases = {case.id: case for case in (fold[0] if fold else dataset.split(name)) if case.id not in unlabelled}
     train, held = tuple(cases), list[Case]()
-    if held_out > 0 and split == "auto" and "val" in dataset.splits:
+    if held_out > 0 and split == "auto" and dataset.splits.get("val"):
         held = list(dataset.split("val"))
     elif held_out > 0:
-        train, ids = hold_out(sorted(cases), held_out if held_out < 1 else int(held_out), seed)
+        train, ids = hold_out(sorted(cases), held_out, seed)
         held = [cases[i] for i in ids]
     if count is not None:
         train = drawn(train, count, seed)

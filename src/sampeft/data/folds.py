@@ -45,7 +45,7 @@ def drawn(case_ids: Iterable[str], count: int, seed: int) -> tuple[str, ...]:
     than there are."""
     ids = _distinct(case_ids)
     if not 1 <= count <= len(ids):
-        raise UsageError(f"cannot train on {count} of {len(ids)} cases; give 1..{len(ids)}")
+        raise UsageError(f"cannot train on {count} of {counted(len(ids), 'case')}; give 1..{len(ids)}")
     kept = set(_shuffled(ids, seed)[:count])
     return tuple(i for i in ids if i in kept)
 
@@ -60,7 +60,8 @@ def k_folds(
     """
     ids = _distinct(case_ids)
     if not 2 <= k <= len(ids):
-        raise UsageError(f"cannot make {k} folds of {len(ids)} cases; choose 2..{len(ids)}")
+        choice = f"choose 2..{len(ids)}" if len(ids) > 1 else "they need two cases or more"
+        raise UsageError(f"cannot make {k} folds of {counted(len(ids), 'case')}; {choice}")
     order = _shuffled(ids, seed)
     parts = [set(order[fold::k]) for fold in range(k)] if presence is None else _stratified(order, k, presence)
     return tuple((tuple(i for i in ids if i not in part), tuple(i for i in ids if i in part)) for part in parts)
@@ -127,6 +128,8 @@ def read_splits(
     for split, names in lists.items():
         source = names if isinstance(names, Path) else f"{where}split '{split}'"
         given = _lines(names) if isinstance(names, Path) else names
+        if not given:
+            warnings.warn(f"{source}: the list of the split '{split}' is empty", stacklevel=2)
         listed = [file_stem(Path(name.replace("\\", "/"))) for name in given]
         listed = [name for name in listed if name not in excluded]
         if unknown := [name for name in listed if name not in owner]:
@@ -159,14 +162,11 @@ def list_files(root: Path) -> dict[str, Path]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        found = [line.strip() for line in text_of(path).splitlines() if line.strip()]
+        return [line.strip() for line in text_of(path).splitlines() if line.strip()]
     except OSError as error:
         raise FormError(f"{path}: the list of a split cannot be read ({error.strerror}); check its path") from None
     except ValueError as error:
         raise FormError(f"{path}: the list of a split cannot be read: {error}") from None
-    if not found:
-        warnings.warn(f"{path}: the list of a split is empty", stacklevel=3)
-    return found
 
 
 def _distinct(case_ids: Iterable[str]) -> list[str]:
