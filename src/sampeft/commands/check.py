@@ -55,11 +55,11 @@ def report_of(config: Config) -> tuple[Dataset, str, Intensity | None, CheckRepo
     """The data set, name and recipe of its intensity, None where no image can be read, and what is to be said of it."""
     dataset = open_dataset(config.data, config.layout, parse_map(config.map))
     name, recipe = config.intensity, None
-    with suppress(DataError), series_chosen(config.series):  # that no image can be read is told of each of them
-        name, recipe = chosen_intensity(config.intensity, config.bands, dataset.cases, dataset.modality)
-    jobs = sum(len(case.files) for case in dataset.cases)
-    with bar("checking", jobs) as shown, series_chosen(config.series):
-        report = check_dataset(dataset, progress=shown, side=config.side, recipe=recipe, leaks=True)
+    with series_chosen(config.series):
+        with suppress(DataError):  # that no image can be read is told of each of them
+            name, recipe = chosen_intensity(config.intensity, config.bands, dataset.cases, dataset.modality)
+        with bar("checking", sum(len(case.files) for case in dataset.cases)) as shown:
+            report = check_dataset(dataset, progress=shown, side=config.side, recipe=recipe, leaks=True)
     return dataset, name, recipe, report
 
 
