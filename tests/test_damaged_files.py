@@ -32,7 +32,7 @@ from sampeft.cli import main
 from sampeft.commands import train as train_module
 from sampeft.data import open_dataset
 from sampeft.data.check import check_dataset
-from sampeft.errors import DataError, FormError, SampeftError, WeightsError
+from sampeft.errors import DataError, FormError, SampeftError, UsageError, WeightsError
 from sampeft.labels import LabelSet
 from sampeft.peft import attach
 from sampeft.peft.run_files import DESCRIPTION, WEIGHTS, read_description
@@ -169,7 +169,7 @@ def test_a_changed_description_is_refused_or_told_or_changes_nothing(old: bool, 
         (lambda c: c.update(least_share=1.5), "least_share is 1.5; give 0 to 1"),
         (lambda c: c.update(trainable="many"), "trainable of the run is 'many'; give a whole number"),
         (lambda c: c.update(lest_share=0.1), "unknown option of the run 'lest_share'; did you mean 'least_share'"),
-        (lambda c: c["label_map"]["labels"].update(liver=2.5), "2.5 is no whole number"),
+        (lambda c: c["label_map"]["labels"].update(liver=2.5), "is 2.5; expected a whole number"),
         (lambda c: c.update(seed=None), "seed is missing"),
         (lambda c: c.update(versions={"sampeft": "9.0"}, method="new"), "written by sampeft 9.0, and this is"),
     ],
@@ -327,22 +327,47 @@ def test_a_changed_data_set_description_is_refused_or_told_or_changes_nothing(tm
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("ignore", 3.5, "3.5 is no whole number"),
-        ("ignore", True, "True is no whole number"),
+        ("ignore", 3.5, "ignore is 3.5; expected a whole number"),
+        ("ignore", True, "ignore is True; expected a whole number"),
+        ("pairs", {"c1": "c2"}, "pairs is .*; expected names of classes"),
+        ("colors", {"c1": [1, 2, 3]}, "colors has none for 'background'"),
         ("ignore", -1, "the ignore id must lie in 0..65535, got -1"),
-        ("ignore", "none", "invalid literal"),
-        ("labels", {"background": 0, "c1": 1.7}, "1.7 is no whole number"),
+        ("ignore", "none", "ignore is 'none'; expected a whole number of 0..65535"),
+        ("labels", {"background": 0, "c1": 1.7}, "the id of 'c1' is 1.7; expected a whole number"),
         ("labels", {"background": 0, "c1": 10**30}, "is too large"),
         ("colors", 0, "colors is 0; expected names and values"),
         ("mask_values", [], r"mask_values is \[\]; expected names and values"),
         ("splits", "train.txt", "splits is 'train.txt'; expected names and values"),
         ("exclude", 5, "exclude is 5; expected a list of names"),
         ("group_regex", 1, "group_regex is 1; expected a text"),
+        ("group_regex", "(", "group_regex '.' is no regular expression"),
+        ("group_regex", "c", "group_regex 'c' has no group"),
+        ("group_regex", "(zz)", "does not fit the file"),
+        ("images", "pictures", "images is 'pictures', and there is no such folder"),
+        ("masks", "../labels", "masks: the path '../labels' leads out of"),
+        ("splits", {"train": ["zz"]}, "split 'train': 1 of 1 name without an image .zz."),
+        ("splits", {"train": "../train.txt"}, "split 'train': the path '../train.txt' leads out of"),
+        ("exclude", ["zz"], "'exclude' names zz, of which there is no image"),
     ],
 )
 def test_what_a_data_set_description_may_not_say(key: str, value: Any, said: str, tmp_path: Path) -> None:
     root = folder_dataset(tmp_path / "data", cases=1, test_cases=0, described={"splits": None, key: value})
     with pytest.raises(FormError, match=rf"dataset\.json: .*{said}"):
+        open_dataset(root)
+    assert main(["check", str(root)]) == 2
+
+
+@pytest.mark.parametrize(
+    ("described", "said"),
+    [
+        ({"image_suffix": "_t1"}, "images: no image here; looked for <name>_t1 with"),
+        ({"mask_suffix": "_seg"}, "labels: none of its 4 labels ends in '_seg'"),
+        ({"exclude": ["P01_1", "P01_2", "P02_1", "P02_2"]}, "'exclude' names every image; leave one in"),
+    ],
+)
+def test_names_that_leave_nothing_of_a_data_set_are_told(described: dict[str, Any], said: str, tmp_path: Path) -> None:
+    root = folder_dataset(tmp_path / "data", cases=2, test_cases=0, described={"splits": None, **described})
+    with pytest.raises(UsageError, match=said):
         open_dataset(root)
     assert main(["check", str(root)]) == 2
 

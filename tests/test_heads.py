@@ -469,6 +469,22 @@ def test_each_picture_of_a_batch_leaves_out_its_own_and_of_equals_none() -> None
     assert found.tolist() == [[[1, 1, 0, 0]], [[0, 0, 0, 0]]]
 
 
+def test_padding_is_no_part_of_the_picture_of_which_a_class_must_fill_a_share() -> None:
+    """Squares of 4 x 4 whose upper half is the picture, one of its eight pixels of class 1: an eighth, not a sixteenth, where
+    the padding is drawn as class 0, and not nine sixteenths where it is drawn as class 1."""
+    drawn = torch.zeros(2, 4, 4, dtype=torch.int64)
+    drawn[:, 0, 0] = 1
+    drawn[1, 2:] = 1
+    logits = torch.nn.functional.one_hot(drawn, 2).movedim(-1, 1).float()
+    upper = [(0.5, 1.0)] * 2
+    assert torch.equal(without_small(logits, 0.12, upper), logits)
+    assert not without_small(logits, 0.13, upper).argmax(1)[:, :2].any()
+    assert without_small(logits, 0.13).argmax(1)[:, 0, 0].tolist() == [0, 1]
+    narrow = without_small(logits[:1].movedim(2, 3), 0.13, [(1.0, 0.5)])  # the same of columns
+    assert not narrow.argmax(1).any()
+    assert torch.equal(without_small(logits[:1].movedim(2, 3), 0.12, [(1.0, 0.5)]), logits[:1].movedim(2, 3))
+
+
 # --- prompts ----------------------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sampeft.data.flare22 import FLARE22_LABELS
-from sampeft.errors import DataError
+from sampeft.errors import DataError, FormError
 from sampeft.labels import LabelSet, default_color, pairs_by_name
 
 KIDNEYS = LabelSet(
@@ -84,8 +84,10 @@ def test_colours_are_distinct_and_background_is_black() -> None:
         ({"labels": {"background": 0, "a": 70000}}, r"0\.\.65535"),
         ({"labels": {"background": 0, "a": 1}, "ignore": 1}, "ignore id 1 is also"),
         ({"labels": {"background": 0, "a": 1}, "pairs": [["a", "b"]]}, r"\['b'\], not in the label map"),
-        ({"labels": {"background": 0, "a": "one"}}, "not a label map"),
-        ({"labels": ["background", "a"]}, "not a label map"),
+        ({"labels": {"background": 0, "a": "one"}}, "the id of 'a' is 'one'; expected a whole number of 0..65535"),
+        ({"labels": ["background", "a"]}, "expected names and ids"),
+        ({"labels": {"background": 0, "a": 1}, "pairs": "ab"}, "pairs is 'ab'; expected names of classes"),
+        ({"labels": {"background": 0, "a": 1}, "colors": [1]}, "colors is .1.; expected names and colours"),
         ([1, 2], "expected a JSON object"),
     ],
 )
@@ -109,3 +111,15 @@ def test_a_byte_order_mark_before_the_file_is_none_of_it(tmp_path: Path) -> None
     path = tmp_path / "labels.json"
     path.write_bytes(b"\xef\xbb\xbf" + b'{"labels": {"background": 0, "liver": 1}}\r\n')
     assert LabelSet.read(path).names == ("background", "liver")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "latin-1"])
+def test_files_in_utf_16_are_read_where_a_mark_says_so_and_others_told(encoding: str, tmp_path: Path) -> None:
+    """N07: PowerShell writes UTF-16 with a mark."""
+    path = tmp_path / "labels.json"
+    path.write_bytes('{"labels": {"background": 0, "Müller": 1}}'.encode(encoding))
+    if encoding == "utf-16":
+        assert LabelSet.read(path).names == ("background", "Müller")
+    else:
+        with pytest.raises(FormError, match=r"labels\.json: not valid JSON"):
+            LabelSet.read(path)

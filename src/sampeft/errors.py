@@ -38,6 +38,11 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, which ends a command as Ctrl-C does: what was begun is tidied up, what is whole stays. Exit code 143."""
 
 
+def counted(count: int, thing: str) -> str:
+    """`1 case`, `2 cases`."""
+    return f"{count} {thing}{'' if count == 1 else 's'}"
+
+
 def unforeseen(error: Exception) -> str:
     """What is said of an error that no reader or model should raise."""
     text = (str(error).splitlines() or [""])[0]

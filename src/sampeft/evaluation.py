@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from sampeft.data.cache import Preparation, PreparedVolume
 from sampeft.data.case import Case, Dataset, ImageFile
-from sampeft.data.check import read_labels
+from sampeft.data.truth import read_labels, read_truth
+from sampeft.data.values import warn
 from sampeft.errors import SampeftError, UsageError, unforeseen
 from sampeft.io import portable_name, read_label_ids, read_volume, write_map
 from sampeft.metrics.counts import Counts, count
@@ -219,8 +220,13 @@ def _score_map(dataset: Dataset, protocol: Protocol, case: Case) -> CaseScore | 
     try:
         for file in case.files:
             grid = read_label_ids(file.image)
+            if getattr(grid.header, "is_part", False) and file.label:  # of a DICOM SEG, without empty frames
+                grid = read_label_ids(file.label)
             prediction = read_labels(ImageFile(file.id, file.image, file.image), dataset, grid)
-            tallies.append(_tally(protocol, prediction, read_labels(file, dataset, grid), grid, dataset))
+            truth = read_truth(file, dataset, grid)
+            if truth.placed_by:
+                warn([f"{dataset.root}: true maps and predicted ones are placed by their {truth.placed_by}"])
+            tallies.append(_tally(protocol, prediction, truth.label, grid, dataset))
         return _joined(protocol, tallies, dataset)
     except (SampeftError, OSError):
         raise

@@ -155,23 +155,17 @@ class LabelSet:
         Raises FormError naming `source` when a value has the wrong form.
         """
         whole: dict[str, Any] = content if "labels" in content else {"labels": content}
+        ignore, colors, pairs = (whole.get(key) for key in ("ignore", "colors", "pairs"))
         try:
-            by_id = sorted((whole_number(i), str(name)) for name, i in whole["labels"].items())
-            ignore = whole.get("ignore")
+            by_id = sorted((_id(i, f"the id of '{name}'"), str(name)) for name, i in _ids_by_name(whole["labels"]))
             names = tuple(name for _, name in by_id)
-            colors = whole.get("colors") or {}
-            pairs = whole["pairs"] if "pairs" in whole else pairs_by_name(names)
             return cls(
                 names=names,
                 ids=tuple(i for i, _ in by_id),
-                ignore=None if ignore is None else whole_number(ignore),
-                pairs=tuple((str(right), str(left)) for right, left in pairs),
-                colors=tuple(_color(colors[name]) for name in names) if colors else (),
+                ignore=None if ignore is None else _id(ignore, "ignore"),
+                pairs=tuple(pairs_by_name(names)) if pairs is None else _pairs(pairs),
+                colors=_colors(colors, names) if colors else (),
             )
-        except (AttributeError, TypeError, ValueError, KeyError) as error:
-            raise FormError(
-                f'{source}: not a label map ({error}); expected {{"labels": {{"background": 0, "liver": 1, ...}}}}'
-            ) from None
         except DataError as error:
             raise FormError(f"{source}: {error}") from None
 
@@ -181,8 +175,41 @@ class LabelSet:
         return cls.from_json(read_object(path), path)
 
 
-def _color(value: Any) -> tuple[int, int, int]:
-    red, green, blue = map(whole_number, value)
+def _ids_by_name(value: Any) -> list[tuple[str, Any]]:
+    if not isinstance(value, dict):
+        raise DataError(f'labels is {value!r}; expected names and ids, {{"background": 0, "liver": 1}}')
+    return list(value.items())
+
+
+def _id(value: Any, what: str) -> int:
+    try:
+        return whole_number(value)
+    except (TypeError, ValueError):
+        raise DataError(f"{what} is {value!r}; expected a whole number of 0..65535") from None
+
+
+def _pairs(value: Any) -> tuple[tuple[str, str], ...]:
+    if not isinstance(value, list | tuple) or not all(
+        isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(name, str) for name in pair)
+        for pair in value
+    ):
+        raise DataError(f'pairs is {value!r}; expected names of classes, [["right kidney", "left kidney"]]')
+    return tuple((right, left) for right, left in value)
+
+
+def _colors(value: Any, names: Iterable[str]) -> tuple[tuple[int, int, int], ...]:
+    if not isinstance(value, dict):
+        raise DataError(f'colors is {value!r}; expected names and colours, {{"forest": [0, 255, 255]}}')
+    if missing := [name for name in names if name not in value]:
+        raise DataError(f"colors has none for '{missing[0]}'; give each class its own")
+    return tuple(_color(value[name], name) for name in names)
+
+
+def _color(value: Any, name: str) -> tuple[int, int, int]:
+    try:
+        red, green, blue = map(whole_number, value)
+    except (TypeError, ValueError):
+        raise DataError(f"colors has {value!r} for '{name}'; expected three numbers of 0..255") from None
     return red, green, blue
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import stat
@@ -10,6 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from sampeft.errors import FormError
+
+
+def text_of(path: Path) -> str:
+    """The text of a file in UTF-8, or in UTF-16 with a byte order mark, as PowerShell and Notepad write it; without the mark.
+
+    Raises OSError, and ValueError, which says what to do, for another encoding.
+    """
+    content = path.read_bytes()
+    encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"byte {error.start + 1} is no {encoding.removesuffix('-sig').upper()}; save it as UTF-8"
+        ) from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_object(path: Path, most_mib: int = 64) -> dict[str, Any]:
@@ -25,7 +42,7 @@ def read_object(path: Path, most_mib: int = 64) -> dict[str, Any]:
             raise FormError(
                 f"{path}: is {status.st_size >> 20} MiB large, and {most_mib} MiB are the most; is it the right file?"
             )
-        text = path.read_text(encoding="utf-8-sig")
+        text = text_of(path)
     except OSError as error:
         raise FormError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from None
     except ValueError as error:

@@ -88,7 +88,7 @@ def test_labels_that_cannot_be_read_count_for_no_class(tmp_path: Path) -> None:
         assert file.label
         file.label.write_bytes(b"no picture")
     told = [fault.problem for fault in check_dataset(dataset).faults if "in none of" in fault.problem]
-    assert told == ["class 'spare' is in none of 1 cases whose labels can be read, of 4"]
+    assert told == ["class 'spare' is in none of 1 case whose labels can be read, of 4"]
     for file in dataset.cases[0].files:
         assert file.label
         file.label.write_bytes(b"no picture")
@@ -120,7 +120,7 @@ def test_255_as_the_only_class_is_said_once(tmp_path: Path) -> None:
     mask = np.zeros((6, 8), np.uint8)
     mask[2:4, 3:6] = 255
     report = check_dataset(one_file(tmp_path, mask // 2 + 1, mask))
-    assert [(f.severity, f.problem) for f in report.faults] == [("warning", "1 masks hold 255, the first is a.png")]
+    assert [(f.severity, f.problem) for f in report.faults] == [("warning", "255 in 1 mask, the first is a.png")]
     assert report.classes[1].pixels == 6
 
 
@@ -203,7 +203,7 @@ def test_cases_without_labels_are_no_fault_where_the_layout_ships_them_so(tmp_pa
     flare22_nnunet_names(tmp_path)
     report = check_dataset(open_dataset(tmp_path))
     assert report.errors == ()
-    assert report.notes[-1].startswith("1 cases ship without labels")
+    assert report.notes[-1].startswith("only images were checked of 1 case that")
     assert report.files == 3
 
 

@@ -69,7 +69,7 @@ def test_strict_pairing_lists_what_has_no_partner(tmp_path: Path) -> None:
     """A truth without a prediction must not raise a score by being left out."""
     touch(tmp_path / "pred", "a.png")
     touch(tmp_path / "truth", "a.png", "b.png")
-    with pytest.raises(DataError, match=r"1 files without a partner, such as .*truth.b\.png"):
+    with pytest.raises(DataError, match=r"1 file without a partner, such as .*truth.b\.png"):
         pair_files(tmp_path / "pred", tmp_path / "truth")
     touch(tmp_path / "pred", "b.png")
     assert [file.id for file in pair_files(tmp_path / "pred", tmp_path / "truth")] == ["a", "b"]
@@ -116,7 +116,7 @@ def test_a_leak_in_the_shipped_lists_is_refused(tmp_path: Path) -> None:
     """D38."""
     fabricate.folder_dataset(tmp_path)
     (tmp_path / "test.txt").write_text("P03_1\nP03_2\nP04_1\nP04_2\n")
-    with pytest.raises(DataError, match=r"'train' and 'test' share 1 cases \(P03\)"):
+    with pytest.raises(DataError, match=r"'train' and 'test' share 1 case \(P03\)"):
         open_dataset(tmp_path)
 
 
@@ -139,7 +139,7 @@ def test_excluded_names_are_left_out_on_purpose_only(tmp_path: Path) -> None:
         ({"splits": {"train": 3}}, "split 'train' is 3; expected a list"),
         ({"mask_values": [255]}, "mask_values is"),
         ({"images": 5}, "images is 5"),
-        ({"images": "pictures"}, "pictures: cannot be listed"),
+        ({"images": "pictures"}, "images is 'pictures', and there is no such folder"),
         ({"group_regex": "("}, "no regular expression"),
         ({"labels": None}, r"labels\.json: cannot be read"),
     ],

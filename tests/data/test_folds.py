@@ -11,10 +11,11 @@ import pytest
 from fabricate import folder_dataset
 from sampeft.commands.train import split_cases
 from sampeft.data import open_dataset
-from sampeft.data.case import Case, ImageFile
+from sampeft.data.case import Case, Dataset, ImageFile
 from sampeft.data.folds import drawn, fold_of, hold_out, k_folds, read_splits
 from sampeft.data.pairing import group_cases, natural_key
-from sampeft.errors import DataError, UsageError
+from sampeft.errors import DataError, FormError, UsageError
+from sampeft.labels import LabelSet
 
 IDS = [f"p{i}" for i in range(1, 24)]
 
@@ -117,7 +118,7 @@ def test_given_lists_that_share_a_patient_are_refused(tmp_path: Path) -> None:
         "train": ("p02",),
         "test": ("p01",),
     }
-    with pytest.raises(DataError, match=r"'train' and 'test' share 1 cases \(p02\)"):
+    with pytest.raises(DataError, match=r"'train' and 'test' share 1 case \(p02\)"):
         read_splits({"train": ["p01", "p02"], "test": lists["test"]}, cases)
 
 
@@ -125,7 +126,7 @@ def test_a_list_never_divides_a_case_nor_names_what_is_not_there() -> None:
     cases = time_points()
     with pytest.raises(DataError, match="names 2 of the 60 files of case p01"):
         read_splits({"train": ["p01_t0_0", "p01_t0_1"]}, cases)
-    with pytest.raises(DataError, match=r"1 of 2 names belong to no image \(p03\)"):
+    with pytest.raises(DataError, match=r"1 of 2 names without an image \(p03\)"):
         read_splits({"train": ["p01", "p03"]}, cases)
 
 
@@ -215,3 +216,40 @@ def test_one_case_cannot_be_divided_and_the_way_out_is_named() -> None:
         UsageError, match=r"cannot hold out 0\.15 of 1 case \(all files of a patient or .* --held_out 0"
     ):
         hold_out(["P01"], 0.15, 0)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+def test_lists_of_any_unicode_and_line_end_are_read(encoding: str, tmp_path: Path) -> None:
+    """N07: PowerShell writes UTF-16 with a byte order mark."""
+    mark = b"\xfe\xff" if encoding == "utf-16-be" else b""
+    for ends in ("\n", "\r\n", "\r"):
+        (tmp_path / "train.txt").write_bytes(mark + f"images/é1.png{ends}b2{ends}".encode(encoding))
+        cases = [Case(name, (ImageFile(name, Path(name)),)) for name in ("é1", "b2")]
+        assert read_splits({"train": tmp_path / "train.txt"}, cases) == {"train": ("é1", "b2")}
+
+
+def test_lists_that_are_no_text_or_empty_are_told(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_bytes("Müller".encode("latin-1"))
+    with pytest.raises(
+        FormError, match=r"train\.txt: the list of a split cannot be read: byte 2 is no UTF-8; save it as"
+    ):
+        read_splits({"train": tmp_path / "train.txt"}, [])
+    (tmp_path / "train.txt").write_text("\n \n")
+    with pytest.warns(UserWarning, match=r"train\.txt: the list of the split 'train' is empty"):
+        assert read_splits({"train": tmp_path / "train.txt"}, []) == {"train": ()}
+
+
+def test_a_part_of_a_case_cannot_be_held_out_and_an_empty_validation_list_is_none(tmp_path: Path) -> None:
+    """N11, with other numbers: 1.5 of 4 cases; a val split that names nothing, beside three cases."""
+    cases = tuple(Case(name, (ImageFile(name, Path(name)),)) for name in "abcd")
+    labels = LabelSet(("background", "c"), (0, 1))
+    dataset = Dataset("d", tmp_path, labels, cases)
+    with pytest.raises(
+        UsageError, match=r"cannot hold out 1\.5 of 4 cases; give a share between 0 and 1 or a whole number"
+    ):
+        split_cases(dataset, "auto", 1.5, 0)
+    assert [len(part) for part in split_cases(dataset, "auto", 2.0, 0)] == [2, 2]
+    empty = replace(dataset, splits={"train": ("a", "b", "c"), "val": (), "test": ("d",)})
+    assert [len(part) for part in split_cases(empty, "auto", 0.15, 0)] == [2, 1]
+    with pytest.raises(UsageError, match="cannot make 2 folds of 1 case; they need two cases or more"):
+        k_folds(["a"], 2, 0)

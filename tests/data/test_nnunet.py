@@ -95,8 +95,8 @@ def test_a_case_in_both_parts_is_named(tmp_path: Path) -> None:
     [
         ({"file_ending": ".npy"}, "file_ending is '.npy'; readable are .nii.gz"),
         ({"file_ending": 3}, "file_ending is 3; expected a text"),
-        ({"labels": ["liver"]}, "label map"),
-        ({"labels": {"background": 0, "liver": "one"}}, "label map"),
+        ({"labels": ["liver"]}, r"labels is \['liver'\]; expected names and ids"),
+        ({"labels": {"background": 0, "liver": "one"}}, "the id of 'liver' is 'one'"),
         ({"channel_names": "CT"}, "channel_names is 'CT'"),
         ({"labels": {"background": 0, "liver": 3, "ignore": 3}}, "ignore id 3 is also"),
     ],

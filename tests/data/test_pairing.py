@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import unicodedata
 from pathlib import Path
 
@@ -100,8 +101,8 @@ def test_palette_masks_hold_ids_whatever_their_colours(tmp_path: Path) -> None:
         ({**COLORS, "blue": [0, 0, 255]}, "colors has 'blue', but no class has this name"),
         ({**COLORS, "green": [255, 0, 0]}, "for 'green'; expected three numbers of 0..255 that no other class has"),
         ({**COLORS, "ignore": [0, 0, 256]}, r"colors has \[0, 0, 256\] for 'ignore'"),
-        ({"red": [1, 2], "green": [0, 0, 0]}, "not a label map"),
-        ({"red": [1, 2, 3]}, "not a label map"),
+        ({"red": [1, 2], "green": [0, 0, 0]}, "colors has .1, 2. for 'red'; expected three numbers"),
+        ({"red": [1, 2, 3]}, "colors has none for 'green'; give each class its own"),
     ],
 )
 def test_a_wrong_table_of_colours(colors: object, message: str, tmp_path: Path) -> None:
@@ -291,6 +292,23 @@ def test_labels_as_other_programs_write_them_are_told_with_the_way_out(tmp_path:
     with pytest.raises(DataError, match=r"labels: holds drawings \(p1\.json\).*one PNG per image"):
         pair_files(tmp_path / "images", tmp_path / "labels", complete=False)
     (tmp_path / "labels/p1.json").unlink()
+    for name, said in (
+        ("p1.txt", r"holds text \(p1\.txt\), as YOLO writes boxes"),
+        ("p1.npy", r"holds arrays \(p1\.npy\), which say neither spacing nor place"),
+        ("roads.shp", r"holds drawings \(roads\.shp\)"),
+    ):
+        (tmp_path / "labels" / name).write_text("")
+        with pytest.raises(DataError, match=said):
+            pair_files(tmp_path / "images", tmp_path / "labels", complete=False)
+        (tmp_path / "labels" / name).unlink()
+    (tmp_path / "labels/readme.txt").write_text("to be drawn")
+    assert [file.label for file in pair_files(tmp_path / "images", tmp_path / "labels", complete=False)] == [None]
+    write_png(tmp_path / "labels/liver/p1.png", np.ones((4, 5), np.uint8))
+    with pytest.raises(
+        DataError, match=r"a folder per class with one file per image \(liver/p1\.png, 1 file\).*to p1\.png"
+    ):
+        pair_files(tmp_path / "images", tmp_path / "labels", complete=False)
+    shutil.rmtree(tmp_path / "labels/liver")
     for name in ("liver", "spleen"):
         write_nifti(tmp_path / f"labels/p1/{name}.nii.gz", np.ones((2, 2, 2), np.uint8))
     with pytest.raises(DataError, match=r"one file per class \(p1/liver\.nii\.gz, 2 files\).*join them to p1\.nii\.gz"):

@@ -31,7 +31,7 @@ def test_several_lists_of_one_split_are_not_chosen_from(tmp_path: Path) -> None:
 def test_a_list_that_names_a_missing_image_is_told(tmp_path: Path) -> None:
     sirst_v2(tmp_path)
     (tmp_path / "mixed" / "iraytek-96.png").unlink()
-    with pytest.raises(DataError, match=r"test_full\.txt: 1 of 1 names belong to no image \(iraytek-96\)"):
+    with pytest.raises(DataError, match=r"test_full\.txt: 1 of 1 name without an image \(iraytek-96\)"):
         open_dataset(tmp_path, "sirst")
 
 

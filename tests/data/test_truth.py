@@ -16,6 +16,7 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff
 
 from fabricate import CT_AFFINE, write_nifti, write_png
 from fabricate.maps import place, write_tiff
+from sampeft.cli import main
 from sampeft.data.case import Case, Dataset, ImageFile
 from sampeft.data.check import check_dataset
 from sampeft.data.truth import on_image_grid, read_labels, read_truth
@@ -91,6 +92,22 @@ def test_what_an_odd_value_means_is_not_guessed(value: int, tmp_path: Path) -> N
         DataError, match=rf'class it is with --map={value}:ID, or put "ignore": {value} into dataset.json'
     ):
         truth(*one_file(tmp_path, ids, FOUR))
+
+
+def test_a_negative_value_is_not_to_be_ignored_by_itself(tmp_path: Path) -> None:
+    """Ids are 0..65535, so that "ignore": -1 would be refused."""
+    values = np.array([[-1, 0, 1]], np.int16)
+    label = write_nifti(tmp_path / "l.nii.gz", values[..., None], np.eye(4))
+    file = ImageFile("a", write_nifti(tmp_path / "i.nii.gz", values[..., None], np.eye(4)), label)
+    for mapped, found in ({}, None), ({-1: 255}, [-100, 0, 1]):
+        labels = LabelSet(("background", "lesion"), (0, 1), ignore=255)
+        dataset = Dataset("d", tmp_path, labels, (Case("a", (file,)),), label_values=mapped)
+        if found is None:
+            with pytest.raises(DataError, match=r"--map=-1:255 and put .ignore.: 255 into dataset\.json") as told:
+                read_labels(file, dataset, read_volume(file.image))
+            assert '"ignore": -1' not in str(told.value)
+        else:
+            assert read_labels(file, dataset, read_volume(file.image)).array.ravel().tolist() == found
 
 
 def test_ids_are_channels_in_the_order_of_the_map_and_mappings_apply_once(tmp_path: Path) -> None:
@@ -266,7 +283,7 @@ def on_map(
     file = ImageFile("a", image, placed(tmp_path / "labels" / "a.tif", label, transform, crs, **other))
     dataset = Dataset("map", tmp_path, ONE, (Case("a", (file,)),))
     read = read_truth(file, dataset, read_volume(image))
-    assert read.unplaced is (transform is None)
+    assert read.placed_by.split(" ")[0] == ("size" if transform is None else "transform" if crs is None else "")
     return read.label.array[..., 0]
 
 
@@ -301,9 +318,30 @@ def test_other_coordinate_systems_are_refused_with_both(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"EPSG:4326, its image a\.tif in EPSG:32633"):
         on_map(tmp_path, house(), NORTH_UP, DEGREES)
     with pytest.raises(
-        DataError, match=r"up to 10\.00 m away"
-    ):  # a system that only one states does not hide the place
+        DataError, match=r"up to 10\.00 m away from that of a\.tif \(the label states no coordinate system\)"
+    ):
         on_map(tmp_path, house(), moved(columns=5), None)
+
+
+@pytest.mark.parametrize("lacking", ["images", "labels"])
+def test_a_coordinate_system_that_only_one_states_is_told_once(
+    lacking: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """By check, and by an evaluation of maps."""
+    systems = {"images": UTM33, "labels": UTM33, lacking: None}
+    for name in "abc":
+        for folder, crs in systems.items():
+            array = house() if folder == "labels" else np.stack([house() * 9] * 3)
+            placed(tmp_path / folder / f"{name}.tif", array, crs=crs)
+        placed(tmp_path / "pred" / f"{name}.tif", house(), crs=systems["images"])
+    (tmp_path / "dataset.json").write_text('{"labels": {"background": 0, "house": 1}}')
+    told = "placed by their transform alone, since image or label states no coordinate system"
+    assert main(["check", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.count(f"{told}: 3 labels, the first is a.tif") == 1
+    described = str(tmp_path / "dataset.json")
+    words = ["--truth", str(tmp_path / "labels"), "--labels", described, "--out", str(tmp_path / "e")]
+    assert main(["evaluate", "--pred", str(tmp_path / "pred"), *words]) == 0
+    assert (caplog.text.count(told), "| house | 1.000" in capsys.readouterr().out) == (1, True)
 
 
 @pytest.mark.parametrize("flips", [(0,), (1,), (0, 1)], ids=["south up", "east first", "both"])
@@ -393,7 +431,7 @@ def test_ids_go_by_the_names_in_the_files_own_header(
     assert (found.by_name, found.foreign) == (by_name, "")
     if by_name:
         (fault,) = check_dataset(dataset).faults
-        assert fault.problem == "1 labels give other ids to the classes, the first is a.seg.nrrd"
+        assert fault.problem == "other ids for the classes in 1 label, the first is a.seg.nrrd"
 
 
 def test_names_that_fit_no_order_are_refused_and_foreign_ones_told(tmp_path: Path) -> None:

@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 from test_dicom import FRAME_OF_REFERENCE, SERIES, STUDY, write_enhanced, write_series
 
+from sampeft.cli import main
+from sampeft.data.case import Case, Dataset, ImageFile
+from sampeft.data.truth import read_labels
 from sampeft.errors import DataError
-from sampeft.io import dicom, dicom_seg
+from sampeft.io import dicom, dicom_seg, read_volume, write_labels
 from sampeft.labels import LabelSet
 from sampeft.volume import IGNORE, Volume
 
@@ -20,6 +23,7 @@ pydicom = pytest.importorskip("pydicom", reason="needs pip install 'sampeft[dico
 hd = pytest.importorskip("highdicom", reason="needs pip install 'sampeft[dicom]'")
 
 LABELS = LabelSet(("background", "Leber", "Milz", "Niere größer"), (0, 1, 7, 200))
+LIVER = LabelSet(("background", "Leber"), (0, 1))
 POSITIONS = (5, -2.5, 2.5, 0)
 
 
@@ -216,3 +220,151 @@ def test_real_labels_come_back_at_the_same_places(real_data: Path) -> None:
         "organ 7": 1254,
         "organ 11": 74102,
     }
+
+
+# --- as labels
+
+
+def made(folder: Path, masks: dict[str, np.ndarray], kind: str = "BINARY", rows: slice = slice(None)) -> bytes:
+    """A SEG of the series in a folder by highdicom itself. masks: name of each segment -> (slices, rows, columns), shares for
+    FRACTIONAL; of the slices so many as they have."""
+    sources = sorted(map(pydicom.dcmread, folder.iterdir()), key=lambda d: d.ImagePositionPatient[2])[rows]
+    tissue = pydicom.sr.codedict.codes.SCT.Tissue
+    described = [
+        hd.seg.SegmentDescription(n, name, tissue, tissue, hd.seg.SegmentAlgorithmTypeValues.MANUAL)
+        for n, name in enumerate(masks, start=1)
+    ]
+    pixels = np.stack([*masks.values()], axis=-1).astype(np.float32 if kind == "FRACTIONAL" else np.uint8)
+    if kind == "LABELMAP":
+        pixels = (pixels * np.arange(1, len(masks) + 1, dtype=np.uint8)).max(axis=-1)
+    kinds: dict[str, Any] = {"FRACTIONAL": {"fractional_type": "PROBABILITY"}}
+    uids = {"series_instance_uid": "1.2.3.8", "sop_instance_uid": "1.2.3.9"}
+    numbers = {"series_number": 9, "instance_number": 1, "device_serial_number": "1", "software_versions": "1"}
+    maker = {"manufacturer": "made", "manufacturer_model_name": "made"}
+    seg = hd.seg.Segmentation(sources, pixels, kind, described, **uids, **numbers, **maker, **kinds.get(kind, {}))
+    buffer = BytesIO()
+    seg.save_as(buffer)
+    return buffer.getvalue()
+
+
+def truth_of(folder: Path, content: bytes, names: dict[str, int], **known: Any) -> np.ndarray:
+    label = folder.parent / "label.dcm"
+    label.write_bytes(content)
+    labels = LabelSet(tuple(names), tuple(names.values()))
+    file = ImageFile("a", folder, label)
+    dataset = Dataset("d", folder, labels, (Case("a", (file,)),), **known)
+    return read_labels(file, dataset, read_volume(folder)).array
+
+
+NAMES = {"background": 0, "Leber": 1, "Milz": 2, "Niere größer": 3}
+
+
+@pytest.mark.parametrize("positions", [POSITIONS, (8,)])
+def test_what_is_written_of_a_series_is_read_as_its_labels(positions: Any, tmp_path: Path) -> None:
+    """Frames without a class are not in the file; numbers go by names, whatever ids the label map has."""
+    folder = write_series(tmp_path / "a", positions)
+    volume = dicom.image(folder)
+    channels = np.zeros(volume.grid, np.uint8)
+    channels[1:3, 2, -1] = 1
+    channels[3, 0, 0] = 3
+    content = dicom_seg.encode(channels, LABELS, volume)
+    np.testing.assert_array_equal(truth_of(folder, content, NAMES), channels)
+    gapped = {"background": 0, "Niere größer": 1, "Leber": 7, "Milz": 200}  # ids of the file in another order
+    np.testing.assert_array_equal(truth_of(folder, content, gapped), np.array([0, 2, 3, 1])[channels])
+
+
+@pytest.mark.parametrize("kind", ["BINARY", "FRACTIONAL", "LABELMAP"])
+def test_segments_of_every_kind_lie_by_their_position(kind: str, tmp_path: Path) -> None:
+    """Of slices at 0, 2 ... 8 mm those from 2 to 6 are segmented, and in the middle one of them there is nothing. Slices,
+    rows and columns are told apart by numbers that differ."""
+    folder = write_series(tmp_path / "a", (0, 2, 4, 6, 8))
+    masks = {name: np.zeros((3, 3, 4)) for name in ("Leber", "Milz")}
+    masks["Leber"][0, 1, 2] = masks["Leber"][2, 0, 3] = masks["Milz"][2, 2, 0] = 1
+    if kind == "FRACTIONAL":
+        masks["Leber"][0, 1, 2], masks["Leber"][0, 2, 2] = 0.51, 0.49
+    expected = np.zeros((4, 3, 5), np.int16)
+    expected[2, 1, 1] = expected[3, 0, 3] = 1
+    expected[0, 2, 3] = 2
+    np.testing.assert_array_equal(truth_of(folder, made(folder, masks, kind, slice(1, 4)), NAMES), expected)
+
+
+@pytest.mark.filterwarnings("ignore:.*gantry tilt")
+def test_frames_of_a_tilted_stack_are_refused(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "a", [(0, -0.2679 * k, 1.0 * k) for k in range(4)])
+    mask = np.zeros((4, 3, 4))
+    mask[[0, 3], 1, 1] = 1
+    with pytest.raises(DataError, match=r"label\.dcm: its frames are no even stack .*NIfTI"):
+        truth_of(folder, made(folder, {"Leber": mask}), NAMES)
+    mask[3] = 0  # one slice lies where it lies
+    assert np.argwhere(truth_of(folder, made(folder, {"Leber": mask}), NAMES)).tolist() == [[1, 1, 0]]
+
+
+def test_segments_that_overlap_or_lie_elsewhere_are_refused(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "a", (0, 2, 4))
+    masks = {name: np.zeros((3, 3, 4)) for name in ("Leber", "Milz")}
+    masks["Leber"][1, :, 2], masks["Milz"][1, 1:, 2] = 1, 1
+    with pytest.raises(DataError, match=r"label\.dcm: its segments 1 'Leber' and 2 'Milz' overlap in 2 voxels"):
+        truth_of(folder, made(folder, masks), NAMES)
+    del masks["Milz"]
+    for name, positions in (("beyond", (0, 2, 4, 6)), ("beside", [(50.0, 0.0, 2.0 * k) for k in range(3)])):
+        other = write_series(tmp_path / name, positions)
+        mask = {"Leber": np.ones((len(positions), 3, 4))}
+        with pytest.raises(DataError, match=r"label\.dcm: is a volume of size|label\.dcm: its grid is up to"):
+            truth_of(folder, made(other, mask), NAMES)
+    shifted = write_series(tmp_path / "shifted", [(0.0, 0.5, 2.0 * k) for k in range(3)])
+    with pytest.raises(DataError, match=r"its grid is up to 0\.50 mm away from that of a"):
+        truth_of(folder, made(shifted, {"Leber": np.ones((3, 3, 4))}), NAMES)
+
+
+def test_names_of_segments_are_checked_and_a_label_map_without_background_gives_no_class_to_the_rest(
+    tmp_path: Path,
+) -> None:
+    folder = write_series(tmp_path / "a", (0, 2, 4))
+    mask = np.zeros((3, 3, 4))
+    mask[1, 1, 1] = 1
+    with pytest.raises(DataError, match=r"the file names its ids \{1: Milz, 2: Darm\}, the label map"):
+        truth_of(folder, made(folder, {"Milz": mask, "Darm": 1 - mask}), NAMES)
+    with pytest.raises(DataError, match=r"label id 0 \(35 voxels\) is not in the label map"):
+        truth_of(folder, made(folder, {"Leber": mask}), {"Milz": 0, "Leber": 1})
+
+
+def test_other_dicom_is_no_label_and_says_what_to_do(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "a", (0, 2))
+    with pytest.raises(DataError, match=r"is CT, not a DICOM SEG; give the labels as DICOM SEG, NIfTI"):
+        truth_of(folder, next(folder.iterdir()).read_bytes(), NAMES)
+    outlines = pydicom.dcmread(next(folder.iterdir()))
+    outlines.Modality = "RTSTRUCT"
+    buffer = BytesIO()
+    outlines.save_as(buffer)
+    with pytest.raises(DataError, match=r"is RTSTRUCT, not a DICOM SEG; draw its outlines into voxels"):
+        truth_of(folder, buffer.getvalue(), NAMES)
+    content = made(folder, {"Leber": np.ones((2, 3, 4))})
+    with pytest.raises(DataError, match=r"label\.dcm: damaged or unusual DICOM"):
+        truth_of(folder, content[: len(content) // 3], NAMES)
+
+
+def test_a_folder_of_series_with_a_folder_of_segs_is_a_data_set_and_maps_are_scored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Labels as a file, and as a folder with the file; of 4 true voxels 3 are predicted, DSC 6 / 7, also as a SEG."""
+    mask = np.zeros((3, 3, 4))
+    mask[1, 1, :] = 1
+    for name in ("a", "b"):
+        folder = write_series(tmp_path / "images" / name, (0, 2, 4))
+        label = tmp_path / "labels" / (f"{name}.dcm" if name == "a" else f"{name}/seg.dcm")
+        label.parent.mkdir(parents=True, exist_ok=True)
+        label.write_bytes(made(folder, {"Leber": mask}))
+        volume = dicom.image(folder)
+        channels = np.zeros(volume.grid, np.uint8)
+        channels[:3, 1, 1] = 1
+        (tmp_path / "pred").mkdir(exist_ok=True)
+        (tmp_path / f"pred/{name}.dcm").write_bytes(dicom_seg.encode(channels, LABELS, volume))
+        write_labels(tmp_path / f"truth/{name}.nii.gz", (mask.transpose(2, 1, 0) > 0).astype(np.uint8), LIVER, volume)
+    (tmp_path / "dataset.json").write_text('{"labels": {"background": 0, "Leber": 1}}')
+    assert main(["check", str(tmp_path)]) == 0
+    assert "| 1 | Leber | 8 | 2 of 2 |" in capsys.readouterr().out
+    words = ["--labels", str(tmp_path / "dataset.json"), "--out", str(tmp_path / "e")]
+    assert main(["evaluate", "--pred", str(tmp_path / "pred"), "--truth", str(tmp_path / "truth"), *words]) == 0
+    assert "| Leber | 0.857" in capsys.readouterr().out
+    assert main(["evaluate", "--pred", str(tmp_path / "pred"), "--truth", str(tmp_path / "labels"), *words]) == 0
+    assert "| Leber | 0.857" in capsys.readouterr().out

@@ -57,7 +57,9 @@ def test_a_folder_of_dicom_is_one_image_and_a_folder_of_pictures_is_not(tmp_path
     write_png(tmp_path / "pictures" / "a.png", np.zeros((3, 4), np.uint8))
     (tmp_path / "empty").mkdir()
     assert [is_series(tmp_path / name) for name in ("series", "pictures", "empty")] == [True, False, False]
-    with pytest.raises(DataError, match="IM0001: is DICOM, which is read as an image only; save the labels as NIfTI"):
+    with pytest.raises(
+        DataError, match="IM0001: is of no modality, not a DICOM SEG; give the labels as DICOM SEG, NIfTI"
+    ):
         read_label_ids(tmp_path / "series" / "IM0001")
 
 

@@ -376,15 +376,21 @@ def test_simpleitk_sees_the_same_geometry(tmp_path: Path) -> None:
 
 
 def test_masks_of_one_class_each_and_nan_in_labels_are_told_with_the_way_out(tmp_path: Path) -> None:
-    """N09: two masks along the last axis; NaN outside the field of view, in 24 of 60 voxels."""
+    """N09: two masks along the last axis; NaN, or infinity, outside the field of view, in 24 of 60 voxels."""
     masks = np.zeros((5, 4, 3, 2), np.uint8)
     nib.save(nib.Nifti1Image(masks, np.eye(4)), tmp_path / "onehot.nii.gz")
     with pytest.raises(
         DataError, match=r"is 4-D with shape \(5, 4, 3, 2\).*each of the 2 holds the mask of one class, join"
     ):
         read_label_ids(tmp_path / "onehot.nii.gz")
+    nib.save(nib.Nifti1Image(np.moveaxis(masks, -1, 0), np.eye(4)), tmp_path / "first.nii.gz")
+    with pytest.raises(DataError, match=r"\(2, 5, 4, 3\).*each of the 2 holds .*masks\.any\(0\), masks\.argmax\(0\)"):
+        read_label_ids(tmp_path / "first.nii.gz")
     ids = np.ones((5, 4, 3))
     ids[:2] = np.nan
+    ids[0, 0] = np.inf
     nib.save(nib.Nifti1Image(ids, np.eye(4)), tmp_path / "nan.nii.gz")
-    with pytest.raises(DataError, match=r"24 label values are NaN, as outside a field of view; .*\"ignore\": 255"):
+    with pytest.raises(
+        DataError, match=r"24 label values are NaN or infinite, as outside a field of view; .*\"ignore\": 255"
+    ):
         read_label_ids(tmp_path / "nan.nii.gz")

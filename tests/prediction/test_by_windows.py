@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fabricate import write_png
 from fabricate.maps import place, write_tiff
@@ -125,6 +126,23 @@ def test_a_map_that_does_not_fit_into_memory_is_told_before_it_begins(
     with pytest.raises(UsageError, match=r"a\.png: the refiner components needs the whole map of 40 x 40 pixels"):
         predict_raster(replace(segmenter(network), refiner=SPECKS), path, tmp_path / "out", TILES)
     assert network.seen == 0
+
+
+def test_a_class_fills_a_share_of_a_flat_window_and_scores_say_which(tmp_path: Path) -> None:
+    """4 of the 4 x 16 pixels of the only window are bright: 6 % of them, 1.6 % of the square that the network sees."""
+    array = np.full((4, 16, 3), 20, np.uint8)
+    array[:2, :2] = 220
+    image = write_png(tmp_path / "images" / "a.png", array)
+    label = write_png(tmp_path / "labels" / "a.png", true_ids(array[..., 0]))
+    case = Case("a", (ImageFile("a", image, label),))
+    dataset = Dataset("made", tmp_path, LABELS, (case,), {})
+    named = {"pixels": SIDE, "backbone": "made", "method": "made", "options": {}}
+    for share, found in ((0.05, 4), (0.07, 0)):
+        model = segmenter(**named, least_share=share)
+        files = predict_raster(model, image, tmp_path / str(share), TILES)
+        assert (np.asarray(Image.open(files.map)) == 9).sum() == found
+        assert evaluate_segmenter(model, dataset, [case], "test")[0].meta["least_share"] == share
+    assert "least_share" not in evaluate_segmenter(segmenter(**named), dataset, [case], "test")[0].meta
 
 
 @pytest.fixture

@@ -70,6 +70,18 @@ def test_slices_are_streamed_in_batches() -> None:
     assert model.largest == 4
 
 
+def test_a_class_of_a_wide_picture_fills_a_share_of_the_picture_not_of_the_square() -> None:
+    """4 of 4 x 16 pixels: 6 % of the picture, 1.6 % of the square that the network sees."""
+    array = np.full((4, 16, 1), 20, dtype=np.uint8)
+    array[:2, :2] = 90
+    prepared = PreparedVolume.of(Volume(array, None, Path("x.png")), WINDOW)
+    model = Threshold()
+    for share, found in ((0.05, 4), (0.07, 0)):
+        model.least_share = share  # type: ignore[assignment]
+        ((_, channels_HW),) = predict_slices(model, prepared)
+        assert channels_HW.sum() == found
+
+
 @pytest.mark.parametrize("shape", [(7, 5, 1), (64, 64, 1), (3, 200, 1)])
 def test_tiny_and_odd_pictures_keep_their_shape(shape: tuple[int, int, int]) -> None:
     volume = Volume(np.full(shape, 90, dtype=np.uint8), None, Path("x.png"))

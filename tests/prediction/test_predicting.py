@@ -34,6 +34,7 @@ from sampeft.labels import LabelSet
 from sampeft.prediction import cases
 from sampeft.prediction.array_volume import volume_of
 from sampeft.prediction.batch_size import BatchSize, memory_in_words
+from sampeft.prediction.cases import Job, key_of
 from sampeft.prediction.inference import Segmenter
 from sampeft.prediction.reading import Reader
 from sampeft.prediction.slice_maps import Said
@@ -117,6 +118,18 @@ def test_the_record_says_what_became_of_each_case(run: Path, tmp_path: Path) -> 
         "3,bright,230,159,0",
         "200,brightest,86,180,233",
     ]
+
+
+def test_the_record_names_the_least_share_of_a_run_that_has_one(run: Path, tmp_path: Path) -> None:
+    """Maps by another share are other maps."""
+    found = {}
+    for share in (0.0, 0.05, 0.1):
+        described = segmenter().description | {"least_share": share}
+        job = Job(tmp_path)
+        found[share] = job.settings(replace(segmenter(), description=described), [run])
+    assert [settings.get("least_share") for settings in found.values()] == [None, 0.05, 0.1]
+    assert len({key_of(settings) for settings in found.values()}) == 3
+    assert key_of(found[0.0]) == key_of(Job(tmp_path).settings(segmenter(), [run]))
 
 
 def test_a_second_run_leaves_finished_cases_and_makes_what_is_missing(

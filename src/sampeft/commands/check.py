@@ -14,8 +14,9 @@ from sampeft.data.case import Dataset
 from sampeft.data.check import CheckReport, Fault, check_dataset
 from sampeft.data.intensity import Intensity
 from sampeft.data.recipe import chosen_intensity
-from sampeft.errors import DataError
+from sampeft.errors import DataError, counted
 from sampeft.io import write_atomically
+from sampeft.io.dicom_series import series_chosen
 from sampeft.options import check_paths
 from sampeft.progress import bar
 
@@ -29,6 +30,11 @@ def check_names(config: Config) -> None:
 def run(config: Config) -> int:
     check_names(config)
     check_paths(config)
+    with series_chosen(config.series):
+        return _check(config)
+
+
+def _check(config: Config) -> int:
     dataset, name, recipe, report = report_of(config)
     intensity = f"{name}: {recipe}" if recipe else None
     content = {"data": dataset.name, "intensity": intensity, **report.to_json()}
@@ -49,17 +55,21 @@ def report_of(config: Config) -> tuple[Dataset, str, Intensity | None, CheckRepo
     """The data set, name and recipe of its intensity, None where no image can be read, and what is to be said of it."""
     dataset = open_dataset(config.data, config.layout, parse_map(config.map))
     name, recipe = config.intensity, None
-    with suppress(DataError):  # that no image can be read is told of each of them
-        name, recipe = chosen_intensity(config.intensity, config.bands, dataset.cases, dataset.modality)
-    with bar("checking", sum(len(case.files) for case in dataset.cases)) as shown:
-        report = check_dataset(dataset, progress=shown, side=config.side, recipe=recipe, leaks=True)
+    with series_chosen(config.series):
+        with suppress(DataError):  # that no image can be read is told of each of them
+            name, recipe = chosen_intensity(config.intensity, config.bands, dataset.cases, dataset.modality)
+        with bar("checking", sum(len(case.files) for case in dataset.cases)) as shown:
+            report = check_dataset(dataset, progress=shown, side=config.side, recipe=recipe, leaks=True)
     return dataset, name, recipe, report
 
 
 def text(dataset: Dataset, report: CheckReport, intensity: str) -> str:
     """The findings for people."""
     found = report.summary
-    counts = [f"{report.cases} cases in {report.files} files", *(f"{name} {n}" for name, n in report.splits.items())]
+    counts = [
+        f"{counted(report.cases, 'case')} in {counted(report.files, 'file')}",
+        *(f"{name} {n}" for name, n in report.splits.items()),
+    ]
     lines = [f"{dataset.name}  {dataset.root}", f"cases      {', '.join(counts)}"]
     if found:
         sizes = " x ".join(f"{_span(found['size'][axis])}" for axis in ("slices", "rows", "columns"))

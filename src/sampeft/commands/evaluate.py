@@ -22,6 +22,7 @@ from sampeft.data.pairing import pair_files
 from sampeft.errors import UsageError
 from sampeft.evaluation import Array, Look, Predictor, score_cases, score_maps
 from sampeft.io import write_atomically
+from sampeft.io.dicom_series import series_chosen
 from sampeft.io.plain import plain_json
 from sampeft.io.windows import glance, opened
 from sampeft.labels import LabelSet
@@ -80,12 +81,20 @@ def checked_cases(dataset: Dataset, split: str, recipe: Intensity | None = None)
     if not cases:
         raise UsageError(f"{dataset.root}: split '{split}' has no cases; splits: {', '.join(dataset.splits) or 'none'}")
     with bar("checking", len(cases)) as shown:
-        check_dataset(dataset, cases, shown, recipe=recipe).raise_on_errors()
+        report = check_dataset(dataset, cases, shown, recipe=recipe)
+    report.raise_on_errors()
+    for note in report.notes:
+        say(f"note      {note}")
     return cases
 
 
 def evaluate_run(config: Config, protocol: Protocol = PROTOCOLS["default"]) -> Evaluation:
     """Score a trained run and write the results, the report among them."""
+    with series_chosen(config.series):
+        return _evaluate_run(config, protocol)
+
+
+def _evaluate_run(config: Config, protocol: Protocol) -> Evaluation:
     assert config.run is not None
     assert config.data is not None
     refiner = chosen(config.run, config.refine, config.refine_options)
@@ -207,6 +216,8 @@ def evaluate_segmenter(
         meta["ensemble"] = runs
     if segmenter.views > 1:
         meta["views"] = segmenter.views
+    if segmenter.least_share:
+        meta["least_share"] = segmenter.least_share
     if segmenter.refiner:
         meta["refiner"] = {"name": segmenter.refiner.name, **asdict(segmenter.refiner)}
     started = time.monotonic()
@@ -347,7 +358,7 @@ def evaluate_maps(
     processes: int = 1,
 ) -> Evaluation:
     """Score label maps against true ones of the same names and grids; each file is a case."""
-    if pred == truth:
+    if pred.resolve() == truth.resolve():
         raise UsageError(f"{pred}: is given as --pred and as --truth; give the folder of the predicted maps as --pred")
     cases = tuple(Case(file.id, (file,)) for file in pair_files(pred, truth))
     dataset = Dataset(pred.name, truth, labels, cases)

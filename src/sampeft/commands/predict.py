@@ -17,6 +17,7 @@ from sampeft.data.pairing import image_files, natural_key, series_folders
 from sampeft.engines import check_engine
 from sampeft.errors import UsageError
 from sampeft.io import IMAGE_SUFFIXES, is_series
+from sampeft.io.dicom_series import series_chosen
 from sampeft.io.fetched import is_dangling
 from sampeft.one_writer import one_writer
 from sampeft.peft.run_files import DESCRIPTION
@@ -77,7 +78,7 @@ def run(config: Config) -> int:
     rasters = RasterOptions(
         *(config.tile, config.overlap, config.gsd, config.vector, config.min_area, config.simplify, config.volumes)
     )
-    with one_writer(config.out):
+    with one_writer(config.out), series_chosen(config.series):
         return _predict(config, runs, files, rasters)
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from sampeft.commands.evaluate import cut_of, evaluate_segmenter
-from sampeft.commands.reproduction import Place, Row, counted, scored_before, trained, write_json
+from sampeft.commands.reproduction import Place, Row, scored_before, trained, write_json
 from sampeft.commands.train import say
-from sampeft.errors import UsageError
+from sampeft.errors import UsageError, counted
 from sampeft.io import write_atomically
 from sampeft.metrics.measures import MEASURES
 from sampeft.metrics.scores import Evaluation

@@ -29,7 +29,7 @@ from sampeft.data.cache import Preparation
 from sampeft.data.case import Case, Dataset
 from sampeft.data.folds import fold_of
 from sampeft.data.recipe import chosen_intensity
-from sampeft.errors import UsageError, WeightsError
+from sampeft.errors import UsageError, WeightsError, counted
 from sampeft.evaluation import Look, score_cases, telling_slice
 from sampeft.labels import BACKGROUND, LabelSet
 from sampeft.metrics.protocols import PROTOCOLS as SCORING
@@ -175,11 +175,6 @@ class Place:
         if RANDOM in (self.weights, *(self.second_weights for row in rows if row.second)):
             parts.append("RANDOM WEIGHTS: nothing pretrained is used")
         return "; ".join(parts)
-
-
-def counted(count: int, thing: str) -> str:
-    """`1 seed`, `2 seeds`."""
-    return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
 def minutes_text(minutes: float) -> str:

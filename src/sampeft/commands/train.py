@@ -27,9 +27,10 @@ from sampeft.data.scale import Scale
 from sampeft.data.slices import PLANES
 from sampeft.denoise import DENOISERS, Denoise
 from sampeft.denoise.dncnn import FILE as DENOISER
-from sampeft.errors import UsageError, unknown_name
+from sampeft.errors import UsageError, counted, unknown_name
 from sampeft.heads import HEADS
 from sampeft.io import sha256, write_atomically
+from sampeft.io.dicom_series import series_chosen
 from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
 from sampeft.one_writer import one_writer
@@ -55,7 +56,8 @@ def run(config: Config) -> int:
 
         if config.resume:
             raise UsageError("--resume goes on with the training of a model; a denoiser's is started anew")
-        denoiser = train_denoiser(config)
+        with series_chosen(config.series):
+            denoiser = train_denoiser(config)
         if config.json:
             print(json.dumps({"out": str(config.out), **asdict(denoiser)}))
         return 130 if denoiser.stopped else 0
@@ -113,10 +115,10 @@ def split_cases(
     unlabelled = dataset.splits.get("unlabelled", ())
     cases = {case.id: case for case in (fold[0] if fold else dataset.split(name)) if case.id not in unlabelled}
     train, held = tuple(cases), list[Case]()
-    if held_out > 0 and split == "auto" and "val" in dataset.splits:
+    if held_out > 0 and split == "auto" and dataset.splits.get("val"):
         held = list(dataset.split("val"))
     elif held_out > 0:
-        train, ids = hold_out(sorted(cases), held_out if held_out < 1 else int(held_out), seed)
+        train, ids = hold_out(sorted(cases), held_out, seed)
         held = [cases[i] for i in ids]
     if count is not None:
         train = drawn(train, count, seed)
@@ -152,7 +154,7 @@ def train(config: Config, dataset: Dataset | None = None) -> Result:
         raise UsageError("a denoiser is trained by `sampeft.commands.train_denoiser.train_denoiser`, not by `train`")
     check_names(config)
     writable_cache("slices")  # what is wrong with it is told at once
-    with one_writer(config.out):
+    with one_writer(config.out), series_chosen(config.series):
         return _train(config, dataset)
 
 
@@ -164,7 +166,9 @@ def _train(config: Config, dataset: Dataset | None) -> Result:
 
     dataset = dataset or open_dataset(config.data, config.layout, parse_map(config.map))
     cases, held_out = split_cases(dataset, config.split, config.held_out, config.training.seed, config.cases)
-    say(f"data      {dataset.name}: {len(cases)} cases to train on, {len(held_out)} held out ({_names(held_out)})")
+    say(
+        f"data      {dataset.name}: {counted(len(cases), 'case')} to train on, {len(held_out)} held out ({_names(held_out)})"
+    )
     if resumed:
         resumed.refuse_others(known_settings(config, dataset, cases, held_out))
         if resumed.position.finished:

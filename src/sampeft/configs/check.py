@@ -22,6 +22,8 @@ class Config:
         map: label ids to change on reading, such as --map=4:3,255:1.
         intensity: recipe that brings pixel values to 0..1; auto: by the first image.
         bands: bands of a multi-band image to look at, counted from 1, such as 3,2,1; nothing: grey or colour as it is.
+        series: which of several series, echoes or stacks of DICOM images to read: the number, or attributes and their values,
+            such as SeriesDescription=T2*,EchoTime=30; nothing: there may be one only.
         json: print the findings as one JSON object on stdout.
     """
 
@@ -32,6 +34,7 @@ class Config:
     map: str | None = None
     intensity: str = "auto"
     bands: str | None = None
+    series: str | None = None
     json: bool = False
 
     def __post_init__(self) -> None:

@@ -24,6 +24,8 @@ class Config:
         split: split of the data set to score; fold2of5: the cases inside that fold.
         layout: layout of the data set; nothing: recognised by its files.
         map: label ids to change on reading, such as --map=4:3.
+        series: which of several series, echoes or stacks of DICOM images to read: the number, or attributes and their values,
+            such as SeriesDescription=T2*,EchoTime=30; nothing: there may be one only.
         pred: folder of label maps made by anything, instead of a run.
         truth: folder of the true label maps that go with --pred.
         labels: label map (labels.json or dataset.json) for --pred and --truth.
@@ -49,6 +51,7 @@ class Config:
     split: str = "test"
     layout: str | None = None
     map: str | None = None
+    series: str | None = None
     pred: Path | None = field(default=None, metadata=READ)
     truth: Path | None = field(default=None, metadata=READ)
     labels: Path | None = field(default=None, metadata=READ)

@@ -28,6 +28,8 @@ class Config:
     Args:
         out: folder for the label maps, predictions.json (what became of each case), cases.csv (the same as a table, those to
             look at first at the top), and classes.csv (id, name and colour of each class).
+        series: which of several series, echoes or stacks of DICOM images to read: the number, or attributes and their values,
+            such as SeriesDescription=T2*,EchoTime=30; nothing: there may be one only.
         weights: file of the backbone's weights; nothing: found by name.
         last: use the last model of the run instead of its best.
         batch: slices at a time, or auto: by the free memory; lower it when memory is short.
@@ -59,6 +61,7 @@ class Config:
     run: Path
     inputs: list[Path]
     out: Path
+    series: str | None = None
     weights: str | None = None
     last: bool = False
     batch: Batch = number("auto", 1, MAX_BATCH)

@@ -39,6 +39,8 @@ class Config:
         map: label ids to change on reading, such as --map=4:3,255:1.
         intensity: recipe that brings pixel values to 0..1; auto: by the first image. `sampeft info` lists recipes.
         bands: bands of a multi-band image to look at, counted from 1, such as 4,3,2; nothing: grey or colour as it is.
+        series: which of several series, echoes or stacks of DICOM images to read: the number, or attributes and their values,
+            such as SeriesDescription=T2*,EchoTime=30; nothing: there may be one only.
         context: what the three input channels of a grey slice hold: the slice repeated, or its neighbours as well.
         context_mm: distance of these neighbours in millimetres; nothing: the next slices.
         side: pixels of the side of the square network input; nothing: the backbone's default.
@@ -74,6 +76,7 @@ class Config:
     map: str | None = None
     intensity: str = "auto"
     bands: str | None = None
+    series: str | None = None
     context: Literal["repeat", "neighbours"] = "repeat"
     context_mm: float | None = number(None, 0, 1000, above=True)
     side: int | None = number(None, 1, MAX_SIDE)

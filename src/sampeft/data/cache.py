@@ -16,11 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from sampeft.data.case import Case, Dataset, ImageFile
+from sampeft.data.pairing import holds_dicom
 from sampeft.data.prepared import Preparation as Preparation
 from sampeft.data.prepared import PreparedVolume as PreparedVolume
 from sampeft.data.truth import read_labels
 from sampeft.errors import DataError
 from sampeft.io import geotiff, read_volume, sha256
+from sampeft.io.beside import side_files
+from sampeft.io.dicom_series import chosen_series
 from sampeft.io.fetched import check_fetched
 from sampeft.io.windows import looks_like_picture
 from sampeft.store import check_files, make_entry, open_entry, seal, writable_cache
@@ -81,21 +84,27 @@ def fingerprint(cases: Sequence[Case]) -> str:
 
 def digest_of(path: Path) -> str:
     """Of a file; of all files of a series' folder; of a header and the file of pixels beside it; of a raster and the files
-    beside it that describe it. Raises DataError for a link to nothing."""
+    beside it that describe it. Of DICOM with the series that is chosen. Raises DataError for a link to nothing."""
     check_fetched(path)
     if path.is_dir():
         parts = sorted(p for p in path.iterdir() if p.is_file())
     elif path.suffix.lower() in _TWO_FILES:
         parts = sorted(p for p in path.parent.iterdir() if p.is_file() and p.name.startswith(f"{path.stem}."))
     elif looks_like_picture(path) and geotiff.is_described_beside(path):
-        parts = [path, *geotiff.side_files(path)]
+        parts = [path, *side_files(path)]
     else:
         parts = [path]
     digests = []
     for part in parts:
         stat = part.stat()
         digests.append(_digest_once(part, stat.st_size, stat.st_mtime_ns))
-    return digests[0] if parts == [path] else hashlib.sha256(json.dumps(digests).encode()).hexdigest()
+    if (choice := chosen_series()) and holds_dicom(path):
+        digests.append(choice.text)
+    return (
+        digests[0]
+        if parts == [path] and len(digests) == 1
+        else hashlib.sha256(json.dumps(digests).encode()).hexdigest()
+    )
 
 
 @cache

@@ -14,29 +14,17 @@ import numpy.typing as npt
 
 from sampeft.data.case import Case, Dataset, ImageFile
 from sampeft.data.facts import FileFacts, notes, seen_in, summary, usual_plane
+from sampeft.data.faults import Fault as Fault
+from sampeft.data.faults import class_faults, lonely_labels, look_alikes, odd_files, same_pixels
 from sampeft.data.intensity import NO_NUMBERS, Intensity, choose, count_no_numbers, select_bands
-from sampeft.data.pairing import image_files
 from sampeft.data.truth import GRID_TOLERANCE_VOXELS as GRID_TOLERANCE_VOXELS
 from sampeft.data.truth import count_channels, read_truth
 from sampeft.data.truth import on_image_grid as on_image_grid
 from sampeft.data.truth import read_labels as read_labels
 from sampeft.data.values import Seen, is_constant
-from sampeft.errors import DataError, unforeseen
+from sampeft.errors import DataError, counted, unforeseen
 from sampeft.io import read_volume
 from sampeft.volume import IGNORE, LabelVolume, Volume
-
-
-@dataclass(frozen=True)
-class Fault:
-    """What is wrong with a file and how to mend it. severity: `error` stops a training, `warning` does not."""
-
-    file: Path
-    problem: str
-    fix: str
-    severity: str = "error"
-
-    def __str__(self) -> str:
-        return f"{self.file}: {self.problem}; {self.fix}"
 
 
 @dataclass(frozen=True)
@@ -119,7 +107,7 @@ class CheckReport:
 class _Found:
     """What the check of one file came to.
 
-    counts: pixels per class and (last) ignored. is_counted: whether its truth was read. display, unplaced, by_name, foreign: as
+    counts: pixels per class and (last) ignored. is_counted: whether its truth was read. display, placed_by, by_name, foreign: as
     of `Truth`. print: what `leaks` compares.
     """
 
@@ -127,7 +115,7 @@ class _Found:
     counts: npt.NDArray[np.int64]
     is_counted: bool = False
     display: bool = False
-    unplaced: bool = False
+    placed_by: str = ""
     by_name: bool = False
     foreign: str = ""
     facts: FileFacts | None = None
@@ -157,7 +145,7 @@ def check_dataset(
     facts: list[FileFacts] = []
     uncounted: set[str] = set()  # cases with a truth that could not be read, or without one
     displayed: list[Path] = []
-    unplaced: list[Path] = []
+    placed: dict[str, list[Path]] = {}
     by_name: list[Path] = []
     foreign: list[tuple[Path, str]] = []
     prints: dict[str, npt.NDArray[np.float32]] = {}
@@ -173,33 +161,35 @@ def check_dataset(
             facts += [found.facts] if found.facts else []
             prints |= {} if found.print is None else {file.id: found.print}
             displayed += [file.label] if found.display and file.label else []
-            unplaced += [file.label] if found.unplaced and file.label else []
+            if found.placed_by and file.label:
+                placed.setdefault(found.placed_by, []).append(file.label)
             by_name += [file.label] if found.by_name and file.label else []
             foreign += [(file.label, found.foreign)] if found.foreign and file.label else []
             if progress:
                 progress(done + 1, len(jobs))
     if displayed:
         name = dataset.labels.names[dataset.labels.foreground[0]]
-        problem = f"{len(displayed)} masks hold 255, the first is {displayed[0].name}"
+        problem = f"255 in {counted(len(displayed), 'mask')}, the first is {displayed[0].name}"
         faults.append(Fault(dataset.root, problem, f"it is read as the only class, '{name}'", "warning"))
     if by_name:
-        problem = f"{len(by_name)} labels give other ids to the classes, the first is {by_name[0].name}"
+        problem = f"other ids for the classes in {counted(len(by_name), 'label')}, the first is {by_name[0].name}"
         fix = "they are read by the names or colours in the files; --map decides otherwise"
         faults.append(Fault(dataset.root, problem, fix, "warning"))
     if foreign:
         path, lists = foreign[0]
-        problem = f"{len(foreign)} labels name classes that the label map does not have: {lists}"
+        problem = f"names of classes that the label map does not have, in {counted(len(foreign), 'label')}: {lists}"
         faults.append(Fault(path, problem, "their ids are taken as they are; correct the names or the ids", "warning"))
-    faults += _lonely_labels(dataset)
-    faults += _class_faults(
+    faults += lonely_labels(dataset)
+    faults += class_faults(
         dataset, {case: count for case, count in counts.items() if case not in uncounted}, len(counts)
     )
     splits = {
         name: [i for i in dict.fromkeys(ids) if i in counts] for name, ids in dataset.splits.items() if name in _SIDES
     }
-    faults += _same_pixels(dataset, facts, splits)
+    faults += same_pixels(dataset, facts, splits)
+    faults += odd_files(facts)
     if leaks:
-        faults += _look_alikes(dataset, prints)
+        faults += look_alikes(dataset, prints)
     present = {i: count[:-1] > 0 for i, count in counts.items()}
     table = np.stack([*counts.values(), np.zeros(len(dataset.labels) + 1, dtype=np.int64)])
     classes = tuple(
@@ -213,13 +203,14 @@ def check_dataset(
         for c, (name, id) in enumerate(zip(dataset.labels.names, dataset.labels.ids, strict=True))
     )
     told = notes(facts, dataset.labels, dataset.modality)
-    if unplaced:
-        told.append(
-            f"{len(unplaced)} labels and their images lie on each other by their size alone, since one of the two states no "
-            f"place on the map; the first is {unplaced[0].name}"
-        )
+    told += [
+        f"placed by their {by}: {counted(len(labels), 'label')}, the first is {labels[0].name}"
+        for by, labels in placed.items()
+    ]
     if without := sum(case.id in unlabelled for case in chosen):
-        told.append(f"{without} cases ship without labels (split 'unlabelled'); only their images were checked")
+        told.append(
+            f"only images were checked of {counted(without, 'case')} that the layout ships without labels (split 'unlabelled')"
+        )
     return CheckReport(
         root=dataset.root,
         cases=len(chosen),
@@ -261,7 +252,7 @@ def _check_file(
             nothing = np.full(image.grid, IGNORE, dtype=np.int16)
             found.facts = FileFacts.of(file, image, nothing, classes)
             return found
-        label, found.display, found.unplaced, found.by_name, found.foreign = read_truth(file, dataset, image)
+        label, found.display, found.placed_by, found.by_name, found.foreign = read_truth(file, dataset, image)
         found.is_counted = True
         found.counts[:-1] = count_channels(label.array, classes)
         found.counts[-1] = label.array.size - found.counts[:-1].sum()
@@ -309,84 +300,6 @@ def _lost(
         )
         for k in sorted(missing)
     ]
-
-
-def _same_pixels(dataset: Dataset, facts: Sequence[FileFacts], splits: dict[str, list[str]]) -> list[Fault]:
-    """A warning for each group of files with equal images."""
-    groups: dict[str, list[ImageFile]] = {}
-    for one in facts:
-        groups.setdefault(one.digest, []).append(one.file)
-    owner = {file.id: case.id for case in dataset.cases for file in case.files}
-    found = []
-    for files in groups.values():
-        if len(files) > 1:
-            sides = [name for name, ids in splits.items() if any(owner[file.id] in ids for file in files)]
-            others = ", ".join(file.image.name for file in files[1:4]) + (", ..." if len(files) > 4 else "")
-            problem = f"has the same pixels as {others}"
-            fix = "keep one of them"
-            if len(sides) > 1:
-                problem += f", in the splits {' and '.join(sides)}"
-                fix += ", or put them on one side: scores would not be those of unseen images"
-            found.append(Fault(files[0].image, problem, fix, "warning"))
-    return found
-
-
-def _look_alikes(dataset: Dataset, prints: dict[str, npt.NDArray[np.float32]]) -> list[Fault]:
-    """A warning for each two files of different splits that look alike."""
-    from sampeft.data.leaks import near_duplicates
-
-    return [
-        Fault(
-            one.image,
-            f"looks like {other.image.name} of another split (likeness {likeness:.3f})",
-            "look at both; if they show the same scene or patient, put them on one side of the split",
-            "warning",
-        )
-        for one, other, likeness in near_duplicates(dataset, prints=prints)
-    ]
-
-
-def _lonely_labels(dataset: Dataset) -> list[Fault]:
-    files = [file for case in dataset.cases for file in case.files]
-    used = {file.image for file in files} | {file.label for file in files}
-    folders = sorted({file.label.parent for file in files if file.label})
-    return [
-        Fault(path, "belongs to no image of the data set", "add its image or remove the label", "warning")
-        for folder in folders
-        for path in image_files(folder)
-        if path not in used
-    ]
-
-
-def _class_faults(dataset: Dataset, counts: dict[str, npt.NDArray[np.int64]], cases: int) -> list[Fault]:
-    """Warnings for classes that nothing teaches: in no case at all, or in test cases but in no training case.
-
-    counts: of the cases whose truth was read, out of so many; of the others nothing is known.
-    """
-    if not counts:
-        return []
-
-    def seen(ids: Sequence[str]) -> npt.NDArray[np.bool_]:
-        total: npt.NDArray[np.int64] = sum((counts[i][:-1] for i in ids), np.zeros(len(dataset.labels), np.int64))
-        return total > 0
-
-    faults = []
-    everywhere = seen(list(counts))
-    train = [i for i in dataset.splits.get("train", ()) if i in counts]
-    for channel in dataset.labels.foreground:
-        name = dataset.labels.names[channel]
-        if not everywhere[channel]:
-            problem = f"class '{name}' is in none of {len(counts)} cases"
-            problem += f" whose labels can be read, of {cases}" if len(counts) < cases else ""
-            fix = "it cannot be learned or scored; add cases that have it or remove it from the label map"
-            faults.append(Fault(dataset.root, problem, fix, "warning"))
-            continue
-        for split in ("val", "test"):
-            others = [i for i in dataset.splits.get(split, ()) if i in counts]
-            if train and others and seen(others)[channel] and not seen(train)[channel]:
-                problem = f"class '{name}' is in the {split} cases but in no training case"
-                faults.append(Fault(dataset.root, problem, "move a case that has it to the training split", "warning"))
-    return faults
 
 
 def _fault(error: DataError, file: ImageFile) -> Fault:

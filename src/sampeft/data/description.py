@@ -40,6 +40,13 @@ class Description:
             raise FormError(f"{self.path}: {key} is {value!r}; expected a text")
         return value if value is not None else default
 
+    def folder(self, root: Path, key: str, usual: str) -> Path:
+        """The folder below the root that is named, which has to be there, or the usual one."""
+        path = inside(root, self.text(key, usual), f"{self.path}: {key}")
+        if self.content.get(key) is not None and not path.is_dir():
+            raise FormError(f"{self.path}: {key} is '{self.content[key]}', and there is no such folder; correct it")
+        return path
+
     def object_of(self, key: str) -> dict[str, Any]:
         """Names and values; empty where there are none."""
         value = self.content.get(key)

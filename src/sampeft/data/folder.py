@@ -7,10 +7,10 @@ from pathlib import Path
 from sampeft.data.case import Dataset
 from sampeft.data.description import Description
 from sampeft.data.folds import list_files, read_splits
-from sampeft.data.pairing import cases_of, group_cases, inside, pair_files
+from sampeft.data.pairing import cases_of, group_cases, pair_files
 from sampeft.data.table import NAME as PAIRS
 from sampeft.data.table import read_pairs
-from sampeft.errors import DataError
+from sampeft.errors import FormError
 from sampeft.io import composed
 from sampeft.labels import LabelSet
 
@@ -34,8 +34,8 @@ def read(root: Path) -> Dataset:
     value in files to id), group_regex (its first group is the case), splits (name to list file, or to names), exclude
     (names left out on purpose).
     A file pairs.csv (image,label[,case][,split], paths below the root) lists the pairs instead of two folders.
-    Raises DataError for a missing folder, an unpaired name, a wrong key, a path that leads out of the root, or a split
-    that shares cases.
+    Raises FormError or NoDataError for a missing folder, an unpaired name, a wrong key, a path that leads out of the root, or
+    a split that shares cases.
     """
     described = root / "dataset.json"
     description = Description.read(described) if described.is_file() else Description(described, {})
@@ -48,17 +48,18 @@ def read(root: Path) -> Dataset:
     description.warn_of_misspelt(_KEYS)
     groups: dict[str, str] = {}
     lists: dict[str, Path | tuple[str, ...]] = dict(description.splits(root))
-    if (root / PAIRS).is_file():
+    by_table = (root / PAIRS).is_file()
+    if by_table:
         if doubled := [key for key in (*_LISTING, "splits") if key in description.content]:
-            raise DataError(
+            raise FormError(
                 f"{described}: has {', '.join(doubled)}, but {PAIRS} lists the pairs; remove one of the two"
             )
         files, groups, given = read_pairs(root / PAIRS, root)
         lists.update(given)
     else:
         files = pair_files(
-            inside(root, description.text("images", "images"), f"{described}: images"),
-            inside(root, description.text("masks", "labels"), f"{described}: masks"),
+            description.folder(root, "images", "images"),
+            description.folder(root, "masks", "labels"),
             image_suffix=description.text("image_suffix"),
             label_suffix=description.text("mask_suffix"),
             complete=False,
@@ -66,8 +67,10 @@ def read(root: Path) -> Dataset:
     left_out = description.content.get("exclude")
     excluded = frozenset(map(composed, description.names("exclude", () if left_out is None else left_out)))
     if unknown := sorted(excluded - {file.id for file in files}):
-        raise DataError(f"{described}: 'exclude' names {', '.join(unknown[:5])}, of which there is no image; remove it")
+        raise FormError(f"{described}: 'exclude' names {', '.join(unknown[:5])}, of which there is no image; remove it")
     files = [file for file in files if file.id not in excluded]
+    if not files:
+        raise FormError(f"{described}: 'exclude' names every image; leave one in")
     pattern = description.text("group_regex") or None
     cases = cases_of(files, groups) if groups else group_cases(files, pattern, described)
     return Dataset(
@@ -75,7 +78,7 @@ def read(root: Path) -> Dataset:
         root=root,
         labels=labels,
         cases=cases,
-        splits=read_splits(lists or list_files(root), cases, excluded),
+        splits=read_splits(lists or list_files(root), cases, excluded, root / PAIRS if by_table else described),
         label_values=description.values("mask_values"),
         modality=description.text("modality"),
         label_colors=source.colors(labels),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -10,8 +11,9 @@ from random import Random
 
 from sampeft.data.case import Case, Dataset
 from sampeft.data.pairing import natural_key
-from sampeft.errors import DataError, UsageError
+from sampeft.errors import FormError, UsageError, counted
 from sampeft.io import file_stem
+from sampeft.strict_json import text_of
 
 _EXCLUSIVE = ("train", "val", "test")
 
@@ -27,7 +29,7 @@ def hold_out(case_ids: Iterable[str], fraction_or_count: float, seed: int) -> tu
     if fraction_or_count <= 0 or count != int(count) or count >= len(ids):
         if len(ids) < 2:
             raise UsageError(
-                f"cannot hold out {fraction_or_count:g} of {len(ids)} case{'s' * (not ids)} (all files of a patient or scene are "
+                f"cannot hold out {fraction_or_count:g} of {counted(len(ids), 'case')} (all files of a patient or scene are "
                 "one case); train without by --held_out 0, or add cases"
             )
         raise UsageError(
@@ -43,7 +45,7 @@ def drawn(case_ids: Iterable[str], count: int, seed: int) -> tuple[str, ...]:
     than there are."""
     ids = _distinct(case_ids)
     if not 1 <= count <= len(ids):
-        raise UsageError(f"cannot train on {count} of {len(ids)} cases; give 1..{len(ids)}")
+        raise UsageError(f"cannot train on {count} of {counted(len(ids), 'case')}; give 1..{len(ids)}")
     kept = set(_shuffled(ids, seed)[:count])
     return tuple(i for i in ids if i in kept)
 
@@ -58,7 +60,8 @@ def k_folds(
     """
     ids = _distinct(case_ids)
     if not 2 <= k <= len(ids):
-        raise UsageError(f"cannot make {k} folds of {len(ids)} cases; choose 2..{len(ids)}")
+        choice = f"choose 2..{len(ids)}" if len(ids) > 1 else "they need two cases or more"
+        raise UsageError(f"cannot make {k} folds of {counted(len(ids), 'case')}; {choice}")
     order = _shuffled(ids, seed)
     parts = [set(order[fold::k]) for fold in range(k)] if presence is None else _stratified(order, k, presence)
     return tuple((tuple(i for i in ids if i not in part), tuple(i for i in ids if i in part)) for part in parts)
@@ -109,38 +112,45 @@ def fold_of(
 
 
 def read_splits(
-    lists: Mapping[str, Path | Sequence[str]], cases: Sequence[Case], excluded: frozenset[str] = frozenset()
+    lists: Mapping[str, Path | Sequence[str]],
+    cases: Sequence[Case],
+    excluded: frozenset[str] = frozenset(),
+    described: Path | None = None,
 ) -> dict[str, tuple[str, ...]]:
     """Split name -> case ids, from text files with one file stem or case id a line, or from such names.
 
-    excluded: stems that were left out on purpose. Raises DataError for a name without an image, for a list with a
-    part of a case's files, and when train, val and test share a case.
+    excluded: stems that were left out on purpose. described: the file that holds the names, for messages. Raises FormError
+    for a name without an image, for a list with a part of a case's files, and when train, val and test share a case.
     """
     owner = {file.id: case for case in cases for file in case.files} | {case.id: case for case in cases}
     splits: dict[str, tuple[str, ...]] = {}
+    where = f"{described}: " if described else ""
     for split, names in lists.items():
-        source = names if isinstance(names, Path) else f"split '{split}'"
+        source = names if isinstance(names, Path) else f"{where}split '{split}'"
         given = _lines(names) if isinstance(names, Path) else names
+        if not given:
+            warnings.warn(f"{source}: the list of the split '{split}' is empty", stacklevel=2)
         listed = [file_stem(Path(name.replace("\\", "/"))) for name in given]
         listed = [name for name in listed if name not in excluded]
         if unknown := [name for name in listed if name not in owner]:
-            raise DataError(
-                f"{source}: {len(unknown)} of {len(listed)} names belong to no image ({', '.join(unknown[:5])}); "
+            raise FormError(
+                f"{source}: {len(unknown)} of {counted(len(listed), 'name')} without an image ({', '.join(unknown[:5])}); "
                 "correct the list or add the images"
             )
         splits[split] = tuple(dict.fromkeys(owner[name].id for name in listed))
         for case in (owner[name] for name in splits[split]):
             named = {file.id for file in case.files} & set(listed)
             if case.id not in listed and len(named) < len(case.files):
-                raise DataError(
+                raise FormError(
                     f"{source}: names {len(named)} of the {len(case.files)} files of case {case.id}; a case is never "
                     "divided, name all of them"
                 )
     for one, other in combinations([name for name in _EXCLUSIVE if name in splits], 2):
         if leak := sorted(set(splits[one]) & set(splits[other]), key=natural_key):
-            raise DataError(
-                f"splits '{one}' and '{other}' share {len(leak)} cases ({', '.join(leak[:10])}), so scores would not "
-                "be those of unseen cases; put each case on one side"
+            shared = f"{counted(len(leak), 'case')} ({', '.join(leak[:10])})"
+            raise FormError(
+                f"{'' if isinstance(lists[one], Path) else where}splits '{one}' and '{other}' share {shared}, so scores would "
+                "not be those of unseen cases; put each case on one side"
             )
     return splits
 
@@ -152,9 +162,11 @@ def list_files(root: Path) -> dict[str, Path]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: the list of a split cannot be read ({error}); check its path") from None
+        return [line.strip() for line in text_of(path).splitlines() if line.strip()]
+    except OSError as error:
+        raise FormError(f"{path}: the list of a split cannot be read ({error.strerror}); check its path") from None
+    except ValueError as error:
+        raise FormError(f"{path}: the list of a split cannot be read: {error}") from None
 
 
 def _distinct(case_ids: Iterable[str]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from sampeft.errors import DataError, UsageError, unknown_name
+from sampeft.errors import DataError, UsageError, counted, unknown_name
 from sampeft.volume import Volume
 
 Array = npt.NDArray[Any]
@@ -138,7 +138,7 @@ def select_bands(volume: Volume, bands: Sequence[int] | None) -> Array:
         )
     if max(bands) > count:
         raise DataError(
-            f"{volume.path}: has {count} band{'s' * (count > 1)}, but the recipe looks at bands "
+            f"{volume.path}: has {counted(count, 'band')}, but the recipe looks at bands "
             f"{','.join(map(str, bands))}; give an image with these bands, or train with others (--bands)"
         )
     if array.ndim == 3:

@@ -11,6 +11,7 @@ from sampeft.data.pairing import group_cases, image_files, pair_files
 from sampeft.errors import DataError
 from sampeft.io import file_stem
 from sampeft.labels import LabelSet
+from sampeft.strict_json import text_of
 
 LOOKS_FOR = "images/ and masks/ with lists in idx_427/, img_idx/ or 50_50/, IRSTD1k_Img/ and IRSTD1k_Label/"
 SIRST_LABELS = LabelSet(("background", "target"), (0, 1))
@@ -90,7 +91,7 @@ def _lists(root: Path) -> dict[str, Path]:
 
 def _fits(path: Path, known: set[str]) -> bool:
     """Whether a list names images that are there alone; a second one need not go with a copy of a part of the set."""
-    return {file_stem(Path(line)) for line in path.read_text(encoding="utf-8-sig").split()} <= known
+    return {file_stem(Path(line)) for line in text_of(path).split()} <= known
 
 
 def _list(folder: Path, split: str) -> Path | None:

@@ -101,6 +101,12 @@ class Frame:
         scale = self.side / max(height, width)
         return max(1, round(height * scale)), max(1, round(width * scale))
 
+    @property
+    def filled(self) -> tuple[float, float]:
+        """Share of the square's rows and columns that show the box."""
+        height, width = self.inner_size
+        return height / self.side, width / self.side
+
     def image(self, slice_CHW: torch.Tensor) -> torch.Tensor:
         """(C, H, W) float -> (C, side, side), antialiased; the padding is 0."""
         top, left, bottom, right = self.box

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from sampeft.data.case import ImageFile
 from sampeft.data.pairing import inside
-from sampeft.errors import DataError
+from sampeft.errors import FormError
 from sampeft.io import composed, file_stem
+from sampeft.strict_json import text_of
 
 NAME = "pairs.csv"
 COLUMNS = ("image", "label", "case", "split")
@@ -22,7 +23,7 @@ def read_pairs(path: Path, root: Path) -> tuple[list[ImageFile], dict[str, str],
 
     Paths are relative to the root and lead to files below it, an image also to the folder of a DICOM series; an empty
     label is none, an empty split none. An id is the image's stem, or, where two have the same, its path with `_` for `/`.
-    Raises DataError, with the number of the line, for anything else.
+    Raises FormError, with the number of the line, for anything else.
     """
     files, cases, split_of = [], {}, {}
     lines = _lines(path)
@@ -37,9 +38,9 @@ def read_pairs(path: Path, root: Path) -> tuple[list[ImageFile], dict[str, str],
         if stems[id] > 1:
             id = composed("_".join((*Path(os.path.relpath(image, root)).parts[:-1], id)))
         if id in seen:
-            raise DataError(f"{where}: the image '{row['image']}' has the name of that in line {seen[id]}; keep one")
+            raise FormError(f"{where}: the image '{row['image']}' has the name of that in line {seen[id]}; keep one")
         if by_case and not row.get("case"):
-            raise DataError(f"{where}: has no case, while other lines have one; fill the column or leave it out")
+            raise FormError(f"{where}: has no case, while other lines have one; fill the column or leave it out")
         seen[id] = number
         files.append(ImageFile(id, image, label))
         cases[id] = composed(row.get("case") or id)
@@ -55,9 +56,9 @@ def read_pairs(path: Path, root: Path) -> tuple[list[ImageFile], dict[str, str],
 def _lines(path: Path) -> list[tuple[int, dict[str, str]]]:
     """Line number and values by column, of the lines that are not empty."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: the table of pairs cannot be read ({error}); save it as a CSV in UTF-8") from None
+        text = text_of(path)
+    except (OSError, ValueError) as error:
+        raise FormError(f"{path}: the table of pairs cannot be read ({error}); save it as a CSV in UTF-8") from None
     head = text.partition("\n")[0]
     reader = csv.reader(StringIO(text, newline=""), delimiter=";" if ";" in head and "," not in head else ",")
     rows: list[tuple[int, dict[str, str]]] = []
@@ -68,23 +69,23 @@ def _lines(path: Path) -> list[tuple[int, dict[str, str]]]:
             if not columns:
                 columns = [cell.lower() for cell in cells]
                 if {"image", "label"} - {*columns} or len({*columns}) < len(columns):
-                    raise DataError(f"{path}: line 1: has the columns {cells}; expected {', '.join(COLUMNS)}")
+                    raise FormError(f"{path}: line 1: has the columns {cells}; expected {', '.join(COLUMNS)}")
             elif any(cells):
                 if len(cells) != len(columns) or not cells[columns.index("image")]:
-                    raise DataError(
+                    raise FormError(
                         f"{path}: line {reader.line_num}: {len(cells)} values for the columns {', '.join(columns)}, "
                         "the first two of which are needed; correct the line"
                     )
                 rows.append((reader.line_num, dict(zip(columns, cells, strict=True))))
     except csv.Error as error:
-        raise DataError(f"{path}: line {reader.line_num}: not CSV ({error}); correct the line") from None
+        raise FormError(f"{path}: line {reader.line_num}: not CSV ({error}); correct the line") from None
     if not rows:
-        raise DataError(f"{path}: names no image; expected lines such as images/a.png,labels/a.png")
+        raise FormError(f"{path}: names no image; expected lines such as images/a.png,labels/a.png")
     return rows
 
 
 def _existing(root: Path, text: str, where: str, *, folders: bool = False) -> Path:
     path = inside(root, text, where)
     if not (path.is_file() or (folders and path.is_dir())):
-        raise DataError(f"{where}: there is no file '{text}' below {root}; correct the path or add the file")
+        raise FormError(f"{where}: there is no file '{text}' below {root}; correct the path or add the file")
     return path

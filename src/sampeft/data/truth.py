@@ -25,13 +25,14 @@ GRID_TOLERANCE_VOXELS = 0.1
 
 
 class Truth(NamedTuple):
-    """label: on the image's grid. display: whether 255 was read as the only class. unplaced: whether one of the two states a
-    place on the map and the other none, so that they are taken to lie on each other. by_name: whether ids went by the names or
+    """label: on the image's grid. display: whether 255 was read as the only class. placed_by: what alone
+    tells that the two lie on each other where only one of them states its place or coordinate system, in words, else empty.
+    by_name: whether ids went by the names or
     colours in the file, which are not those of the label map. foreign: names of ids in the file that no class has."""
 
     label: LabelVolume
     display: bool
-    unplaced: bool
+    placed_by: str
     by_name: bool
     foreign: str
 
@@ -58,6 +59,8 @@ def read_truth(file: ImageFile, dataset: Dataset, image: Volume) -> Truth:
     if (nodata := _stated_nodata(raw)) is not None:
         table.setdefault(nodata, IGNORE)
     values, counts = _values(ids)
+    if getattr(raw.header, "is_part", False) and not dataset.labels.has_background and 0 not in dataset.label_values:
+        table = {value: channel for value, channel in table.items() if value != 0 or channel == IGNORE}
     renamed, foreign = _by_name(raw, values, dataset)
     table |= renamed
     foreground = dataset.labels.foreground
@@ -76,8 +79,8 @@ def read_truth(file: ImageFile, dataset: Dataset, image: Volume) -> Truth:
         channels = lookup[ids - lowest if lowest else ids]
     if (missing := not_measured(image)) is not None:
         channels[missing] = IGNORE
-    unplaced = (_placed(raw) is None) != (_placed(image) is None)
-    return Truth(LabelVolume(channels, image.affine, file.label), display, unplaced, by_color or bool(renamed), foreign)
+    named = by_color or bool(renamed)
+    return Truth(LabelVolume(channels, image.affine, file.label), display, _placed_by(raw, image), named, foreign)
 
 
 def on_image_grid(label: Volume, image: Volume) -> npt.NDArray[Any]:
@@ -106,19 +109,23 @@ def on_image_grid(label: Volume, image: Volume) -> npt.NDArray[Any]:
     to_image = np.linalg.inv(image_affine) @ label_affine
     turn = io_orientation(to_image)
     turned = apply_orientation(label.array, turn)
-    if turned.shape != image.grid:
-        raise DataError(_sizes_differ(label, image))
     # Maps an index of the turned array to the index in the image; the identity when the grids agree.
     index = to_image @ inv_ornt_aff(turn, label.grid)
+    if getattr(label.header, "is_part", False):
+        turned, index = _in_whole(turned, index, image.grid)
+    if turned.shape != image.grid:
+        raise DataError(_sizes_differ(label, image))
     corners = np.array([(*corner, 1) for corner in product(*((0, n - 1) for n in image.grid))]).T
     off = (index - np.eye(4)) @ corners
     if np.abs(off[:3]).max() >= GRID_TOLERANCE_VOXELS:
         distance = np.linalg.norm((image_affine @ off)[:3], axis=0).max()
         unit, wrong = (_map_unit(ours or theirs), "place") if image.is_raster else ("mm", "affine")
+        lacking = "label" if ours and not theirs else "image" if theirs and not ours else ""
+        more = f" (the {lacking} states no coordinate system)" if lacking else ""
         raise DataError(
             f"{label.path}: its grid is up to {f'{distance:.2f}' if distance >= 0.01 else f'{distance:.3g}'} {unit} away from "
-            f"that of {image.path.name}; resample the label to the image with nearest neighbour, or correct the {wrong} that "
-            "is wrong"
+            f"that of {image.path.name}{more}; resample the label to the image with nearest neighbour, or correct the {wrong} "
+            "that is wrong"
         )
     return turned if (turn == [[0, 1], [1, 1], [2, 1]]).all() else np.ascontiguousarray(turned)
 
@@ -131,10 +138,40 @@ def _placed(volume: Volume) -> npt.NDArray[np.float64] | None:
         return volume.affine
     a, b, c, d, e, f = tuple(transform)[:6]  # (x, y) of the upper left corner of (column, row)
     if not np.isfinite([a, b, c, d, e, f]).all() or a * e == b * d:
-        raise DataError(f"{volume.path}: its transform to the map is none ({a:g}, {b:g}, {c:g}, {d:g}, {e:g}, {f:g})")
+        raise DataError(
+            f"{volume.path}: its transform to the map is none ({a:g}, {b:g}, {c:g}, {d:g}, {e:g}, {f:g}); correct it, or the "
+            "world file beside it"
+        )
     return np.array(
         [[b, a, 0, c + (a + b) / 2], [e, d, 0, f + (d + e) / 2], [0, 0, 1, 0], [0, 0, 0, 1]], dtype=np.float64
     )
+
+
+def _in_whole(
+    part: npt.NDArray[Any], index: npt.NDArray[np.float64], grid: tuple[int, ...]
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
+    """A part of an image's grid as the whole of it, 0 elsewhere, and its map to the index in the image; as it was where it does
+    not lie inside."""
+    index = index.copy()
+    for axis in np.flatnonzero(np.equal(part.shape, 1)):
+        index[:, axis] = np.eye(4)[axis]  # of one slice the step to the next is not known
+    start = np.rint(index[:3, 3]).astype(int)
+    stop = start + part.shape
+    if (start < 0).any() or (stop > grid).any():
+        return part, index
+    whole = np.zeros(grid, part.dtype)
+    whole[tuple(map(slice, start, stop))] = part
+    back = np.eye(4)
+    back[:3, 3] = -start
+    return whole, index @ back
+
+
+def _placed_by(label: Volume, image: Volume) -> str:
+    placed = [_placed(volume) is not None for volume in (label, image)]
+    if placed[0] != placed[1]:
+        return "size alone, since image or label states no place on the map"
+    known = [bool(getattr(volume.header, "crs", None)) for volume in (label, image)]
+    return "transform alone, since image or label states no coordinate system" if known[0] != known[1] else ""
 
 
 def _stated_nodata(label: Volume) -> int | None:
@@ -270,6 +307,11 @@ def _unknown_ids(path: Path, unknown: list[tuple[int, int]], values: list[int], 
     what = f"label id {shown} is" if len(unknown) == 1 else f"label ids {shown}{more} are"
     first = unknown[0][0]
     meant = next((id for id in ids if id not in values and abs(id - first) == 1), "ID")
+    if first < 0:
+        return (
+            f"{path}: {what} not in the label map {{{known}}}; tell which class it is with --map={first}:ID, or, where it means "
+            f'that nothing is known, map it to an id of its own with --map={first}:255 and put "ignore": 255 into dataset.json'
+        )
     return (
         f"{path}: {what} not in the label map {{{known}}}; add to it what is a class, tell which class it is with "
         f'--map={first}:{meant}, or put "ignore": {first} into dataset.json where it means that nothing is known'

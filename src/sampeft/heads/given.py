@@ -35,14 +35,26 @@ class Output(NamedTuple):
         return self.logits_BKHW - F.softplus(-self.presence_BK.float())[:, :, None, None]
 
 
-def without_small(logits_BKHW: torch.Tensor, least_share: float) -> torch.Tensor:
+def without_small(
+    logits_BKHW: torch.Tensor, least_share: float, filled: Sequence[tuple[float, float]] | None = None
+) -> torch.Tensor:
     """Logits in which classes that would fill less than a share of their picture are `ABSENT`, so that the next likeliest takes
-    their place; the largest stays."""
+    their place; the largest stays.
+
+    filled: per picture the share of the square's rows and columns that show it, from the top left; the rest is padding, which
+    does not count. None: all of them.
+    """
     if not least_share:
         return logits_BKHW
-    classes_K = torch.arange(logits_BKHW.shape[1], device=logits_BKHW.device)
+    classes, *size = logits_BKHW.shape[1:]
+    classes_K = torch.arange(classes, device=logits_BKHW.device)
     is_drawn_BKHW = logits_BKHW.argmax(dim=1, keepdim=True) == classes_K[:, None, None]
-    share_BK = is_drawn_BKHW.float().mean(dim=(2, 3))
+    if filled is None:
+        share_BK = is_drawn_BKHW.float().mean(dim=(2, 3))
+    else:
+        inner = [[max(1, round(n * share)) for n, share in zip(size, shares, strict=True)] for shares in filled]
+        parts = [drawn_KHW[:, :h, :w] for drawn_KHW, (h, w) in zip(is_drawn_BKHW, inner, strict=True)]
+        share_BK = torch.stack([part_Khw.float().mean(dim=(1, 2)) for part_Khw in parts])
     is_small_BK = (share_BK < least_share) & (share_BK < share_BK.amax(dim=1, keepdim=True))
     return logits_BKHW.masked_fill(is_small_BK[:, :, None, None], ABSENT)
 

@@ -90,13 +90,16 @@ def read_label_ids(path: Path) -> Volume:
     """Read a label file: array (I, J, K) or (H, W, 1) of integer ids exactly as stored.
 
     Fractions within 1e-3 of whole numbers are rounded; a palette PNG gives its indices, grey PNG its values, a 1-bit
-    PNG 0 and 1. Raises DataError for anything else, naming values and counts.
+    PNG 0 and 1, a DICOM SEG, also as the only DICOM file of a folder, the numbers of its segments (`dicom_seg.ids`). Raises
+    DataError for anything else, naming values and counts.
     """
-    path = nifti.header_of(path)
+    path = nifti.header_of(dicom.only_file(path) if path.is_dir() else path)
     content = _content(path)
     known = _format(content, path)
     if known is None:
-        raise DataError(f"{path}: is DICOM, which is read as an image only; save the labels as NIfTI, NRRD or PNG")
+        from sampeft.io import dicom_seg
+
+        return dicom_seg.ids(content, path)
     volume = known.ids(content, path)
     return geotiff.placed(volume) if known is raster else volume
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sampeft.errors import DataError
+from sampeft.errors import DataError, counted
 from sampeft.io import dicom_stack
 from sampeft.io.dicom_stack import Plane, reading
 from sampeft.io.fetched import check_fetched
@@ -53,7 +53,8 @@ def recognises(content: bytes) -> bool:
 
 
 def image(path: Path) -> Volume:
-    """The image of one file, or of the one series in a folder (its sub-folders are not searched).
+    """The image of one file, or of the one series in a folder (its sub-folders are not searched), or the one that was chosen of
+    several (`dicom_series`).
 
     array: (columns, rows, slices), and a last axis of 3 for colour; slices in order of position along their normal,
     never of file name. int16 where all values are whole and fit, else float32; colour keeps its unsigned type.
@@ -63,15 +64,17 @@ def image(path: Path) -> Volume:
     A single image without position (X-ray, ultrasound, photograph) is a raster: affine None, array (rows, columns, 1)
     or (rows, columns, 1, 3), uint8 where stored so.
     A gantry tilt stays in the affine as shear. Skipped files, dropped duplicates and a tilt give one warning each.
-    Raises DataError for several series, missing or uneven slices, damage, and compression without a decoder.
+    Raises DataError for several series of which none is chosen, missing or uneven slices, damage, and compression without a
+    decoder.
     """
     found = _folder(path) if path.is_dir() else [(path, _header_of(path))]
+    planes = dicom_stack.chosen_planes(found, path)
     with reading(path):
-        is_raster = len(found) == 1 and not dicom_stack.has_position(found[0][1])
+        is_raster = len({plane.path for plane in planes}) == 1 and not dicom_stack.has_position(planes[0].dataset)
     if is_raster:
-        return _raster(*found[0])
+        return _raster(planes[0].path, planes[0].dataset)
     with reading(path):
-        planes = dicom_stack.sorted_along_normal(dicom_stack.one_series(found, path))
+        planes = dicom_stack.sorted_along_normal(dicom_stack.one_series(planes, path))
     planes = _without_duplicates(planes, path)
     with reading(path):
         affine, tilt_degrees = dicom_stack.affine(planes, path)
@@ -102,6 +105,25 @@ def _folder(folder: Path) -> list[tuple[Path, Any]]:
     return found
 
 
+def only_file(folder: Path) -> Path:
+    """The only DICOM file of a folder. Raises DataError unless there is one."""
+    found = [p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith(".")]
+    for path in found:
+        check_fetched(path)
+    with reading(folder):
+        found = [path for path in found if recognises(_head(path))]
+    if len(found) != 1:
+        raise DataError(
+            f"{folder}: cannot be read as labels, it is a folder with {counted(len(found), 'DICOM file')}; give the label file"
+        )
+    return found[0]
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_HEAD)
+
+
 def _header_of(path: Path) -> Any:
     dataset = _header(path)
     if dataset is None:
@@ -111,8 +133,8 @@ def _header_of(path: Path) -> Any:
 
 def _header(path: Path) -> Any | None:
     """The header of a DICOM image; None for other files and for DICOM without a picture."""
-    with reading(path), path.open("rb") as file:
-        head = file.read(_HEAD)
+    with reading(path):
+        head = _head(path)
     if not recognises(head):
         return None
     try:

@@ -1,9 +1,11 @@
-"""Class channels on the grid of a DICOM series in; bytes of a DICOM SEG that opens with this series out."""
+"""Class channels on the grid of a DICOM series in; bytes of a DICOM SEG that opens with this series out; and back."""
 
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,81 @@ _PATIENT_AND_STUDY = (
     "StudyDate", "StudyTime", "StudyID", "StudyDescription", "AccessionNumber", "ReferringPhysicianName",
 )  # fmt: skip
 _LONGEST_NAME = 64  # of DICOM's type LO
+
+
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_WHOLE = 0.5  # share of a voxel from which a fractional segment has it
+
+
+@dataclass(frozen=True)
+class SegmentNames:
+    """What a SEG says of its voxels: the Volume's `header`. class_names: segment number -> label. is_part: frames without any
+    segment may be missing, so that the grid is a part of the image's."""
+
+    class_names: dict[int, str]
+    is_part: bool = True
+
+
+def ids(content: bytes, path: Path) -> Volume:
+    """Segment numbers, 0 where there is none, of a BINARY, FRACTIONAL (from a half on) or LABELMAP segmentation; (frames, rows,
+    columns) from the first to the last frame that is there, each by its position. `SegmentNames` is the header.
+
+    Raises DataError where it is no SEG or no even stack, where segments overlap, and without highdicom.
+    """
+    import pydicom
+
+    with reading(path):
+        dataset = pydicom.dcmread(BytesIO(content), force=True)
+        kind = str(dataset.get("Modality") or "of no modality")
+    if kind != "SEG":
+        raise DataError(
+            f"{path}: is {kind}, not a DICOM SEG; {_CONVERT.get(kind, 'give the labels as DICOM SEG, NIfTI, NRRD or PNG')}"
+        )
+    try:
+        import highdicom as hd
+    except ImportError:
+        raise DataError(f"{path}: is a DICOM SEG, which needs highdicom; {INSTALL}") from None
+    with reading(path):
+        seg = hd.seg.segread(BytesIO(content))
+        names = {n: str(seg.get_segment_description(n).segment_label) for n in seg.segment_numbers}
+        numbers = sorted(names)
+        if seg.get_volume_geometry(allow_missing_positions=True) is None:
+            raise DataError(
+                f"{path}: its frames are no even stack at right angles (a gantry tilt, or uneven steps), which are not placed; "
+                "give the labels as NIfTI (predict writes it with --nifti)"
+            )
+        if seg.segmentation_type == hd.seg.SegmentationTypeValues.LABELMAP:
+            volume = seg.get_volume(combine_segments=True)
+            array = np.asarray(volume.array)
+        else:
+            volume, array = _joined(seg, numbers, names, path)
+    return Volume(array, _LPS_TO_RAS @ volume.affine, path, SegmentNames(names))
+
+
+_CONVERT = {
+    "RTSTRUCT": "draw its outlines into voxels, such as with 3D Slicer or dcmrtstruct2nii, and give NIfTI",
+    "PR": "it holds a way to show images; give the labels as DICOM SEG or NIfTI",
+}
+
+
+def _joined(seg: Any, numbers: list[int], names: dict[int, str], path: Path) -> tuple[Any, npt.NDArray[np.uint16]]:
+    """The segments as one map, and the volume of the last. One after another, since all together are large."""
+    array: npt.NDArray[np.uint16] | None = None
+    volume = None
+    for number in numbers:
+        volume = seg.get_volume(segment_numbers=[number])
+        has_it = np.asarray(volume.array)[..., 0] >= _WHOLE
+        array = np.zeros(has_it.shape, np.uint16) if array is None else array
+        if (both := array[has_it]).any():
+            other = int(both[both > 0][0])
+            raise DataError(
+                f"{path}: its segments {other} '{names[other]}' and {number} '{names[number]}' overlap in "
+                f"{int((both == other).sum())} voxels, and here each voxel has one class; export it without overlaps, or as "
+                "NIfTI with the order that you want"
+            )
+        array[has_it] = number
+    assert array is not None, "a SEG has segments"
+    return volume, array
 
 
 def encode(channels_IJK: npt.NDArray[Any], labels: LabelSet, like: Volume) -> bytes:

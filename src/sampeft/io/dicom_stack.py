@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sampeft.errors import DataError, SampeftError
+from sampeft.errors import DataError, SampeftError, counted
+from sampeft.io.dicom_series import NUMBER, VARIABLE, chosen_series
 
 Vector = npt.NDArray[np.float64]
 
@@ -24,6 +26,8 @@ UNEVEN = 0.1
 
 _SAME_PLACE = 0.01  # of a pixel
 _APART = {
+    NUMBER: "",
+    "SeriesDescription": "",
     "StackID": "FrameContentSequence",
     "AcquisitionNumber": "",
     "EchoNumbers": "",
@@ -32,10 +36,15 @@ _APART = {
     "TemporalPositionIdentifier": "",
     "TemporalPositionIndex": "FrameContentSequence",
     "TriggerTime": "",
+    "DiffusionBValue": "MRDiffusionSequence",
+    "FlipAngle": "",
     "ImageType": "",
     "FrameType": "MRImageFrameTypeSequence",
+    "ImageOrientationPatient": "PlaneOrientationSequence",
+    "SeriesInstanceUID": "",
 }
-"""Attributes that tell images at one place apart, and the functional group that has them in multi-frame files."""
+"""Attributes that tell series, stacks or images at one place apart, and the functional group that has them in multi-frame
+files."""
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -146,26 +155,40 @@ def has_position(dataset: Any) -> bool:
     return bool(dataset.get("ImagePositionPatient") or dataset.get("PerFrameFunctionalGroupsSequence"))
 
 
-def one_series(found: Sequence[tuple[Path, Any]], source: Path) -> list[Plane]:
+def chosen_planes(found: Sequence[tuple[Path, Any]], source: Path) -> list[Plane]:
+    """The slices of all files, or those of the series that the user chose.
+
+    Raises DataError where that is not among them, UsageError where what was chosen is no attribute of DICOM.
+    """
+    planes = []
+    for path, dataset in found:
+        with reading(path):
+            frames, stored = int(dataset.get("NumberOfFrames") or 1), path.stat().st_size
+        if frames > stored:  # each frame has a group in the header, or pixels
+            raise DataError(
+                f"{path}: its header promises {frames} frames, the file has {stored} bytes; it is damaged, copy it again"
+            )
+        planes += [Plane(path, dataset, frame) for frame in range(frames)]
+    if (choice := chosen_series()) is None:
+        return planes
+    choice.check_keywords()
+    with reading(source):
+        kept = [plane for plane in planes if choice.takes(partial(_apart, plane))]
+    if not kept:
+        groups = _groups(planes)
+        listed = _listed(groups, _telling(groups))
+        raise DataError(
+            f"{source}: holds no image with --series {shlex.quote(choice.text)}, but {listed}; choose of these"
+        )
+    return kept
+
+
+def one_series(planes: Sequence[Plane], source: Path) -> list[Plane]:
     """The slices of the only series: equal series, frame of reference, size, orientation and pixel spacing.
 
     Raises DataError that lists the candidates when there are several, and for images without position.
     """
-    groups: list[list[Plane]] = []
-    for path, dataset in found:
-        with reading(path):
-            frames, stored = int(dataset.get("NumberOfFrames") or 1), path.stat().st_size
-            if frames > stored:  # each frame has a group in the header, or pixels
-                raise DataError(
-                    f"{path}: its header promises {frames} frames, the file has {stored} bytes; it is damaged, copy it again"
-                )
-            planes = [Plane(path, dataset, frame) for frame in range(frames)]
-            for plane in planes:
-                same = next((group for group in groups if _belong_together(group[0], plane)), None)
-                if same is None:
-                    groups.append([plane])
-                else:
-                    same.append(plane)
+    groups = _groups(planes)
     if len(groups) > 1:
         raise _several(groups, source)
     if not has_position(groups[0][0].dataset):
@@ -173,6 +196,18 @@ def one_series(found: Sequence[tuple[Path, Any]], source: Path) -> list[Plane]:
             f"{source}: its {len(groups[0])} images have no ImagePositionPatient, so they are no volume; give one file at a time"
         )
     return groups[0]
+
+
+def _groups(planes: Sequence[Plane]) -> list[list[Plane]]:
+    groups: list[list[Plane]] = []
+    for plane in planes:
+        with reading(plane.path):
+            same = next((group for group in groups if _belong_together(group[0], plane)), None)
+        if same is None:
+            groups.append([plane])
+        else:
+            same.append(plane)
+    return groups
 
 
 def _belong_together(a: Plane, b: Plane) -> bool:
@@ -189,32 +224,48 @@ def _belong_together(a: Plane, b: Plane) -> bool:
 
 
 def _several(groups: Sequence[Sequence[Plane]], source: Path, by: str = "") -> DataError:
-    """The error that lists candidates and, if an attribute does, what tells them apart; nothing that identifies a patient is in
-    it."""
+    """The error that lists candidates and how to choose one; nothing that identifies a patient is in it. by: what tells them
+    apart, if that is known."""
+    by = by or _telling(groups)
+    listed = _listed(groups, by)
+    return DataError(f"{source}: holds {len(groups)} series or stacks: {listed}; {_way_out(groups, by)}")
+
+
+def _listed(groups: Sequence[Sequence[Plane]], by: str) -> str:
+    """Number, description and size of each, and its value of the attribute."""
     lines = []
-    by = by or next((keyword for keyword in _APART if _tells_apart(keyword, groups)), "")
     for group in groups:
         first = group[0]
         columns, rows = first.size
-        apart = f", {by} {_apart(first, by)}" if by else ""
-        count = f"{len(group)} slice{'s' * (len(group) > 1)} of {columns}x{rows}"
-        uid = str(first.dataset.get("SeriesInstanceUID") or "without UID")[-12:]
-        lines.append(f"...{uid} '{first.dataset.get('SeriesDescription') or ''}' {count}{apart}, as {first.path.name}")
-    return DataError(
-        f"{source}: holds {len(groups)} series or stacks: {'; '.join(lines)}; {_way_out([p for g in groups for p in g])}"
-    )
+        apart = f", {by} {_apart(first, by)}" if by not in ("", NUMBER, "SeriesDescription") else ""
+        named = f"series {_apart(first, NUMBER) or 'without number'} '{_apart(first, 'SeriesDescription')}'"
+        lines.append(f"{named} {counted(len(group), 'slice')} of {columns}x{rows}{apart}, as {first.path.name}")
+    return "; ".join(lines)
 
 
-def _way_out(planes: Sequence[Plane]) -> str:
+def _way_out(groups: Sequence[Sequence[Plane]], by: str) -> str:
     """How to get at one of several series or stacks."""
-    if len({plane.path for plane in planes}) == 1:
+    if value := next((value for group in groups if (value := _apart(group[0], by))), "") if by else "":
+        choice = chosen_series()
+        wanted = f"{choice.text},{by}={value}" if choice else value if by == NUMBER else f"{by}={value}"
+        return f"choose one, such as --series {shlex.quote(wanted)} (or {VARIABLE} in the environment)"
+    if len({plane.path for group in groups for plane in group}) == 1:
         return "split it into NIfTI files with dcm2niix (dcm2niix -z y FILE), one for each, and give one of them"
     return "copy the files of one to a folder of its own and give that, or give one of its files for that slice alone"
 
 
 def _apart(plane: Plane, keyword: str) -> str:
-    sequence = _APART[keyword]
-    return str(plane.value(keyword, sequence) if sequence else plane.dataset.get(keyword))
+    """Text of an attribute; empty where there is none, several values with backslashes between them, as DICOM has them."""
+    sequence = _APART.get(keyword)
+    value = plane.value(keyword, sequence) if sequence else plane.dataset.get(keyword)
+    if value is None:
+        return ""
+    return str(value) if isinstance(value, str) or not isinstance(value, Sequence) else "\\".join(map(str, value))
+
+
+def _telling(groups: Sequence[Sequence[Plane]]) -> str:
+    """The first attribute that tells them apart, empty without one."""
+    return next((keyword for keyword in _APART if _tells_apart(keyword, groups)), "")
 
 
 def _tells_apart(keyword: str, groups: Sequence[Sequence[Plane]]) -> bool:
@@ -246,7 +297,7 @@ def overlapping(planes: Sequence[Plane], source: Path) -> DataError:
     double = next(b for a, b in pairwise(planes) if share_a_place(a, b))
     return DataError(
         f"{source}: {len(planes)} slices, several with different pixels at one position (as {double.path.name} at "
-        f"{double.position_mm.tolist()} mm); {_way_out(planes)}"
+        f"{double.position_mm.tolist()} mm); {_way_out([planes], '')}"
     )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sampeft.errors import DataError
+from sampeft.io.beside import side_files, warn_of_unread, warn_once
 from sampeft.io.nifti import whole_numbers
 from sampeft.io.raster import warn_of_jpeg
 from sampeft.io.sizes import check_promise
@@ -97,22 +98,9 @@ def is_described_beside(path: Path) -> bool:
         return masked or any(value is not None for value in known) or set(raster.scales) != {1} or any(raster.offsets)
 
 
-def side_files(path: Path) -> list[Path]:
-    """World files, GDAL's own descriptions, and masks."""
-    ending = path.suffix[1:]
-    world = [ending[:1] + ending[-1:] + "w", ending + "w", "wld"]
-    names = [path.stem + "." + kind for kind in world if ending] + [path.name + ".aux.xml", path.name + ".msk"]
-    return [beside for name in names for beside in (path.with_name(name), _upper(path, name)) if beside.is_file()]
-
-
-def _upper(path: Path, name: str) -> Path:
-    """The same name with its ending in capital letters."""
-    stem, _, ending = name.rpartition(".")
-    return path.with_name(f"{stem}.{ending.upper()}")
-
-
 def open_file(path: Path) -> Any:
-    """The rasterio data set of a file with what lies beside it: the one way to open a raster. Close it.
+    """The rasterio data set of a file with what lies beside it: the one way to open a raster. Close it. Warns of such files that
+    are not honoured.
 
     Raises DataError for a damaged file, one of several pages, and without rasterio.
     """
@@ -123,6 +111,7 @@ def open_file(path: Path) -> Any:
     if len(raster.subdatasets) > 1:
         raster.close()
         raise DataError(f"{path}: holds {len(raster.subdatasets)} pages; save each as a file of its own")
+    warn_of_unread(raster, path)
     return raster
 
 
@@ -147,7 +136,7 @@ def _crs_beside(path: Path) -> Any:
     try:
         return rasterio.crs.CRS.from_wkt(beside.read_text(encoding="utf-8-sig"), morph_from_esri_dialect=True)
     except (rasterio.errors.CRSError, OSError, UnicodeDecodeError):
-        warnings.warn(f"{path}: {beside.name} beside it holds no coordinate system that can be read", stacklevel=2)
+        warn_once(f"{path}: {beside.name} beside it holds no coordinate system that can be read; write it again as WKT")
         return None
 
 

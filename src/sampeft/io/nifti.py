@@ -105,18 +105,18 @@ def whole_numbers(values: npt.NDArray[Any], path: Path) -> npt.NDArray[np.int32]
     rounded: npt.NDArray[Any] = np.rint(values)
     with np.errstate(invalid="ignore"):  # inf - inf
         off = ~(np.abs(values - rounded) <= ID_TOLERANCE)
-    if nowhere := int(np.isnan(values).sum()):
+    if nowhere := int((~np.isfinite(values)).sum()):
         raise DataError(
-            f"{path}: {nowhere} label values are NaN, as outside a field of view; write an id of its own there, such as 255, and "
-            'put "ignore": 255 into dataset.json, or the id of the background'
+            f"{path}: {nowhere} label values are NaN or infinite, as outside a field of view; write an id of its own there, such "
+            'as 255, and put "ignore": 255 into dataset.json, or the id of the background'
         )
     if off.any():
         found, counts = np.unique(values[off], return_counts=True)
         shown = ", ".join(f"{v:.6g} ({n} voxels)" for v, n in zip(found[:5], counts[:5], strict=True))
         more = f" and {len(found) - 5} other values" if len(found) > 5 else ""
         raise DataError(
-            f"{path}: label values {shown}{more} are not whole numbers, as after an interpolation; make the labels "
-            "again with nearest-neighbour resampling"
+            f"{path}: label values {shown}{more} are not whole numbers, as after an interpolation or of probabilities; make the "
+            "labels again with nearest-neighbour resampling, or give the most probable class"
         )
     if np.abs(rounded).max(initial=0) > np.iinfo(np.int32).max:
         raise DataError(f"{path}: label values reach {np.abs(rounded).max():g}; ids are 0..65535")
@@ -253,9 +253,10 @@ def _values(file: Any, path: Path, dtype: np.dtype[Any] | None) -> npt.NDArray[A
     if len(shape) > 3:
         what = f"{path}: is {len(shape)}-D with shape {shape}, a volume has 3 axes"
         if dtype is None:
+            axis = 0 if shape[0] < shape[-1] else -1  # classes are fewer than voxels
             raise DataError(
-                f"{what}; if each of the {shape[-1]} holds the mask of one class, join them to one volume whose voxels hold the "
-                "ids of their classes: numpy.where(masks.any(-1), masks.argmax(-1) + 1, 0)"
+                f"{what}; if each of the {shape[axis]} holds the mask of one class, join them to one volume whose voxels hold "
+                f"the ids of their classes: numpy.where(masks.any({axis}), masks.argmax({axis}) + 1, 0)"
             )
         raise DataError(f"{what}; save each volume of the series as a file of its own")
     stored = file.get_data_dtype()

@@ -221,7 +221,7 @@ class _Look:
             images = map(torch.stack, zip(*known, strict=True))
             found = [self.network(view.moved(of_view)) for view, of_view in zip(self.shown, images, strict=True)]
             mean_BKhw, disagreement_Bhw = mean_of_views(found, self.shown)
-            logits_BKhw = without_small(mean_BKhw, self.least_share)
+            logits_BKhw = without_small(mean_BKhw, self.least_share, [self.frame.filled] * len(known))
             said = iter(
                 zip(logits_BKhw, [None] * len(known) if disagreement_Bhw is None else disagreement_Bhw, strict=True)
             )

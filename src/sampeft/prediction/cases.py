@@ -53,7 +53,9 @@ class Job:
         """
         refiner = segmenter.refiner
         digests = [sha256(tensors_file(folder)) for folder in folders]
+        fitted = {"least_share": segmenter.least_share} if segmenter.least_share else {}
         return {
+            **fitted,
             "adapter_sha256": digests[0] if len(digests) == 1 else digests,
             "weights_sha256": segmenter.description["weights_sha256"],
             "engine": segmenter.engine.name if segmenter.engine else "torch",

@@ -89,7 +89,7 @@ def said_of(
                 with size.measured(network, len(group)):
                     found.append(network(images_B3HW.to(next(network.parameters()).device)).float().cpu())
             mean_BKhw, disagreement_Bhw = mean_of_views(found, shown)
-            logits_BKhw = without_small(mean_BKhw, share)
+            logits_BKhw = without_small(mean_BKhw, share, [prepared.frame.filled for prepared, _ in group])
         for i, (prepared, s) in enumerate(group):
             yield Said(prepared, s, logits_BKhw[i], None if disagreement_Bhw is None else disagreement_Bhw[i])
 

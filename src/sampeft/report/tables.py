@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Sequence
 
+from sampeft.errors import counted
 from sampeft.metrics.landcover import land_cover
 from sampeft.metrics.measures import MEASURES
 from sampeft.metrics.scores import ClassScore, Evaluation
@@ -80,7 +81,7 @@ def legend(evaluations: dict[str, Evaluation], metric: str = "dsc") -> list[str]
     averaged = sorted({e.headline_name for e in evaluations.values()})
     lines = [
         f"{metric_name(metric)} per case, pooled over all slices of the case, then the mean over cases; "
-        f"{' or '.join(map(str, cases))} cases.",
+        f"{' or '.join(map(str, [*cases[:-1], counted(cases[-1], 'case')]))}.",
         f"In brackets: {METHOD}.",
         f"{FOREGROUND}: mean over the foreground classes of the mean over cases; background is not in it."
         if averaged == [FOREGROUND]

@@ -67,7 +67,8 @@ def _counts(
             with torch.inference_mode():
                 images_B3HW = torch.stack([prepared.image(s) for s in places]).to(device)
                 logits_BKhw = model(images_B3HW).float().cpu()
-                by_share = [without_small(logits_BKhw, share) for share in shares]
+                filled = [prepared.frame.filled] * len(places)
+                by_share = [without_small(logits_BKhw, share, filled) for share in shares]
             for s, of_shares in zip(places, zip(*by_share, strict=True), strict=True):
                 counted: list[tuple[torch.Tensor, Counts]] = []  # most shares leave out the same
                 for i, logits_Khw in enumerate(of_shares):

@@ -1,0 +1,93 @@
+"""A raster in; the files beside it that place or mask it, and what in them is not honoured, out."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+from xml.parsers import expat
+
+_SAME_PLACE = 0.1  # of a pixel
+
+
+def side_files(path: Path) -> list[Path]:
+    """World files, GDAL's own descriptions, and masks."""
+    names = [path.name + ".aux.xml", path.name + ".msk"]
+    return [*world_files(path), *_there(path, names)]
+
+
+def world_files(path: Path) -> list[Path]:
+    ending = path.suffix[1:]
+    kinds = [ending[:1] + ending[-1:] + "w", ending + "w", "wld"] if ending else []
+    return _there(path, [f"{path.stem}.{kind}" for kind in kinds])
+
+
+def warn_of_unread(raster: Any, path: Path) -> None:
+    """Warn, once, of each file beside an open raster that GDAL makes nothing of, or that says another place than what counts.
+
+    raster: rasterio's, opened with these files.
+    """
+    for world in world_files(path)[:1]:
+        if (stated := _transform(world)) is None:
+            warn_once(
+                f"{path}: {world.name} beside it is no world file of six numbers, and is not read; write it again"
+            )
+        elif _far(stated, tuple(raster.transform)[:6], (raster.width, raster.height)):
+            warn_once(
+                f"{path}: {world.name} beside it says another place than the file or its .aux.xml, which count; remove the one "
+                "that is wrong"
+            )
+    for described in _there(path, [path.name + ".aux.xml"]):
+        if fault := _xml_fault(described):
+            warn_once(f"{path}: {described.name} beside it is no XML ({fault}), and is not read; write it again")
+    if not any("per_dataset" in {flag.name for flag in flags} for flags in raster.mask_flag_enums):
+        for mask in _there(path, [path.name + ".msk"]):
+            warn_once(f"{path}: {mask.name} beside it holds no mask that can be read; write it again")
+
+
+@cache
+def warn_once(text: str) -> None:
+    """A warning, the first time only: a raster is opened several times."""
+    warnings.warn(text, stacklevel=3)
+
+
+def _there(path: Path, names: Sequence[str]) -> list[Path]:
+    """Those that there are, also with their ending in capital letters."""
+    return [beside for name in names for beside in (path.with_name(name), _upper(path, name)) if beside.is_file()]
+
+
+def _upper(path: Path, name: str) -> Path:
+    stem, _, ending = name.rpartition(".")
+    return path.with_name(f"{stem}.{ending.upper()}")
+
+
+def _xml_fault(path: Path) -> str:
+    """What is wrong with it; empty for well-formed XML."""
+    try:
+        expat.ParserCreate().Parse(path.read_bytes(), True)
+    except (expat.ExpatError, OSError) as error:
+        return str(error)
+    return ""
+
+
+def _transform(world: Path) -> tuple[float, ...] | None:
+    """(a, b, c, d, e, f) of a world file, whose place is that of the first pixel's middle; None where it holds none."""
+    try:
+        a, d, b, e, x, y = (float(word.replace(",", ".")) for word in world.read_text(encoding="utf-8").split()[:6])
+    except (OSError, ValueError):
+        return None
+    usable = all(map(math.isfinite, (a, b, d, e, x, y))) and a * e != b * d
+    return (a, b, x - (a + b) / 2, d, e, y - (d + e) / 2) if usable else None
+
+
+def _far(one: Sequence[float], other: Sequence[float], size: tuple[int, int]) -> bool:
+    """Whether a corner of a raster (columns, rows) lies more than `_SAME_PLACE` of a pixel elsewhere by the other transform."""
+    pixel = min(math.hypot(one[0], one[3]), math.hypot(one[1], one[4]))
+    (a, b, c, d, e, f) = (x - y for x, y in zip(one, other, strict=True))
+    corners = [(column, row) for column in (0, size[0]) for row in (0, size[1])]
+    return any(
+        math.hypot(a * column + b * row + c, d * column + e * row + f) > _SAME_PLACE * pixel for column, row in corners
+    )
