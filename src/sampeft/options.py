@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
@@ -22,6 +22,7 @@ MAX_TILE = 65_536  # pixels of a window's side
 MAX_BATCH = 4096  # slices at a time
 MAX_VIEWS = 32  # of a slice
 MAX_MINUTES = 525_600  # a year
+_SLIP = 100_000
 
 Batch = int | Literal["auto"]
 """Slices at a time, or by the free memory."""
@@ -47,6 +48,29 @@ class Range:
             return f"above {low}" if self.above else f"{low} or more"
         return f"{'above ' if self.above else ''}{low} to {'below ' if self.below else ''}{high}"
 
+    @property
+    def usual(self) -> Range:
+        """Without an upper end that only guards against slips of the keyboard, for help."""
+        return self if self.high < _SLIP else replace(self, high=math.inf)
+
+
+@dataclass(frozen=True)
+class ShareOrCount(Range):
+    """A share of all cases, or a number of them: 0.2, 3, but not 1.5."""
+
+    low: float = 0
+    high: float = 1_000_000
+
+    def __contains__(self, value: float) -> bool:
+        return super().__contains__(value) and (value < 1 or value == int(value))
+
+    def __str__(self) -> str:
+        return "a share of 0 to below 1, or a whole number of cases"
+
+    @property
+    def usual(self) -> Range:
+        return self
+
 
 def short(value: float) -> str:
     """A number in few digits: 0.25, 525600, inf; whole numbers of any length."""
@@ -59,6 +83,11 @@ def number(default: Any = MISSING, low: float = -math.inf, high: float = math.in
     """The field of a dataclass for a number, or numbers, of a `Range`; without a default one must be given. ends: its `above`
     and `below`."""
     return field(**_default(default), metadata={_RANGE: Range(low, high, **ends)})
+
+
+def share_or_count(default: float) -> Any:
+    """The field of a dataclass for how many cases, as a share below 1 or as a number."""
+    return field(default=default, metadata={_RANGE: ShareOrCount()})
 
 
 def range_of(option: Any) -> Range | None:

@@ -15,9 +15,9 @@ class Config:
     """What to compare.
 
     Args:
-        out: folder for the table and the figures.
-        metrics: metrics joined by commas, such as dsc,hd95_mm; nothing: DSC, and NSD where all have it.
-        names: what to call the evaluations, in their order, joined by commas; nothing: the model of each.
+        out: folder for the tables and figures.
+        metrics: metrics joined by commas, such as dsc,hd95_mm. Default: DSC, and NSD where every evaluation has it.
+        names: names for the evaluations, in their order, joined by commas. Default: the model of each.
         json: print comparison.json on stdout instead of the table.
     """
 

@@ -16,10 +16,10 @@ class Config:
 
     Args:
         out: folder for everything that is made.
-        data: phantom (synthetic abdominal CT, made on the spot) or the folder of a labelled data set.
+        data: phantom (synthetic abdominal CT, made on the spot), or the folder of a labelled data set.
         minutes: minutes of training; scoring and the comparison come on top.
-        side: pixels of the side of the square network input; small, so that a laptop without a GPU is done in minutes.
-        seed: seed of the phantom and of the training.
+        side: side of the square network input, in pixels; small, so that a laptop without a GPU is done in minutes.
+        seed: random seed of the phantom and of the training.
         json: print the result as one JSON object on stdout.
     """
 

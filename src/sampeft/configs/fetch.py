@@ -10,14 +10,15 @@ POSITIONAL = {"name": {"nargs": "?", "help": "data set or weights; --list shows 
 
 @dataclass(frozen=True)
 class Config:
-    """What to fetch.
+    """What to download.
 
     Args:
-        name: data set or weights; nothing with --list.
-        out: folder to put it in; nothing: this folder for data, SAMPEFT_WEIGHTS (if a folder) or the cache for weights.
-        list: print the table of what there is, as Markdown.
-        yes: do not ask whether the licence is agreed to.
-        json: print one JSON object on stdout.
+        name: data set or weights; left out with --list.
+        out: folder to put it in. Default: the current folder for data; SAMPEFT_WEIGHTS, if it is a folder, or the
+            cache for weights.
+        list: print a table of all data sets and weights, as Markdown.
+        yes: agree to the licence without being asked.
+        json: print the result as one JSON object on stdout.
     """
 
     name: str | None = None
