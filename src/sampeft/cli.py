@@ -119,9 +119,9 @@ def usage() -> str:
         for name, what in COMMANDS.items()
     ]
     return (
-        "sampeft: turn a Segment Anything model into an automatic segmenter for your own classes\n\n"
+        "sampeft turns a Segment Anything model into a segmenter for your own classes\n\n"
         "usage: sampeft COMMAND [options]\n\n"
-        "`sampeft COMMAND --help` lists the options of a command; --config FILE.yaml reads them.\n\n"
+        "sampeft COMMAND --help lists the options; --config FILE.yaml reads them.\n\n"
         + "\n".join(lines)
         + "\n\nResearch software, not a medical device."
     )
