@@ -16,7 +16,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter
 
 from sampeft.errors import UsageError
 from sampeft.options import Range, range_of, short
-from sampeft.strict_yaml import refuse_ambiguous_yaml, refuse_nothing
+from sampeft.strict_yaml import refuse_ambiguous_yaml, refuse_nothing, refuse_unreadable
 
 OTHERS = {
     "amp": "training.precision",
@@ -107,12 +107,21 @@ class Parser(ArgumentParser):  # type: ignore[misc]  # untyped, as below
 
     def read(self, argv: Sequence[str]) -> Any:
         refuse_ambiguous_yaml()
+        self._refuse_unreadable_files(argv)
         words = _with_plain_flags(self._with_negative_values(argv), self.config)
         values = self.parse_args(_with_lists_gathered(words, self.config))
         values.pop("config", None)
         refuse_nothing(values, self.config)
         instantiate = getattr(self, "instantiate", None) or self.instantiate_classes  # as it was called before 4.49
         return self.config(**vars(instantiate(values)))
+
+    def _refuse_unreadable_files(self, argv: Sequence[str]) -> None:
+        """Raises UsageError for a YAML file with options that is none; a missing one is told of by `error`."""
+        takes_file = {name for a in self._actions if a.metavar == "FILE" for name in a.option_strings}
+        for word, following in zip(argv, [*argv, ""][1:], strict=True):
+            name, equals, value = word.partition("=")
+            if name in takes_file and (path := Path(value if equals else following)).exists():
+                refuse_unreadable(path)
 
     def _with_negative_values(self, argv: Sequence[str]) -> list[str]:
         """`--map -1:0` means `--map=-1:0`; argparse alone takes what begins with - for an option."""
@@ -167,7 +176,8 @@ class Parser(ArgumentParser):  # type: ignore[misc]  # untyped, as below
         given = said.partition("=")[0]
         lists = f"`{self.prog} --help` lists the options"
         if not given.startswith("-"):
-            return f"'{given}' is one argument too many; {lists}"
+            data = f"did you mean --data {given}? " * any(a.dest == "data" and a.option_strings for a in self._actions)
+            return f"'{given}' is one argument too many; {data}{lists}"
         if re.match(r"-\d", said):
             return f"'{said}' begins with -, which reads as an option; give it with an equals sign, as in --map={said}"
         name = given.lstrip("-").replace("-", "_")
@@ -232,7 +242,7 @@ def in_words(kind: Any, allowed: Range | None) -> str:
     if numbers:
         several = any(get_origin(one) in (tuple, list) for one in alternatives(kind))
         what = "a whole number" if numbers[0] is int else "a number"
-        parts.append(f"{'a list such as [1,2], each ' * several}{what}{f', {allowed}' if allowed else ''}")
+        parts.append(f"{'a list such as [1,2], each ' * several}{what}{f', {allowed.usual}' if allowed else ''}")
     if bool in alternatives(kind):
         parts.append("true or false")
     if words:

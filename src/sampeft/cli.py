@@ -52,6 +52,21 @@ _LIBRARIES = (
 )
 
 
+_FOLDER = "a folder is needed here; give another path"
+_WRITABLE = "give a path that you may read and write"
+_WRONG_PATH: dict[int | None, str] = {
+    errno.EEXIST: _FOLDER,
+    errno.ENOTDIR: _FOLDER,
+    errno.EISDIR: "a file is needed here; give another path",
+    errno.ENOENT: "it cannot be made there, either; give another path",
+    errno.ENAMETOOLONG: "give a shorter path",
+    errno.EACCES: _WRITABLE,
+    errno.EPERM: _WRITABLE,
+    errno.EROFS: _WRITABLE,
+}
+"""What is wrong with a path that a user gave -> what to give instead."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if arguments is None else arguments)
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
@@ -82,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         reason = error.strerror or str(error)
         print(f"sampeft {name}: error: {error.filename or 'file'}: {reason}{_hint(error)}", file=sys.stderr)
-        return 1
+        return 2 if error.errno in _WRONG_PATH else 1
 
 
 @contextmanager
@@ -108,7 +123,7 @@ def _hint(error: OSError) -> str:
     cache, path = cache_folder(), Path(str(error.filename or ""))
     if path.is_absolute() and (path.is_relative_to(cache) or cache.is_relative_to(path)):
         return "; set SAMPEFT_CACHE to a folder that can be written"
-    return ""
+    return f"; {_WRONG_PATH[error.errno]}" if error.errno in _WRONG_PATH else ""
 
 
 def usage() -> str:

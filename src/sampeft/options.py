@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from numbers import Integral, Real
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from sampeft.errors import UsageError, unknown_name
 
-_RANGE, _READ = "range", "read"
+_RANGE, _READ, _WRITTEN = "range", "read", "written"
 READ = {_READ: True}
 """Metadata of the field of a dataclass for a path, or paths, to read: what is there already."""
+WRITTEN = {_WRITTEN: True}
+"""Metadata of the field of a dataclass for a folder to write to, which is made if need be."""
 MOST = 2.0**53
 """No number goes beyond it, whatever its range: whole numbers are then no longer told apart by floats."""
 MAX_SEED = 2**32 - 1  # as NumPy takes them
@@ -97,14 +101,25 @@ def range_of(option: Any) -> Range | None:
 
 
 def check_paths(options: Any) -> None:
-    """Raises UsageError for the first path to read that is not there; a link whose content was not fetched is there."""
+    """Raises UsageError for the first path to read that is not there, or folder to write to that cannot be written; a link
+    whose content was not fetched is there."""
     for option in fields(options):
         value = getattr(options, option.name)
+        if option.metadata.get(_WRITTEN) and value is not None:
+            _check_folder(value, option.name)
         if not option.metadata.get(_READ) or value is None:
             continue
         for path in value if isinstance(value, list) else (value,):
             if not (path.exists() or path.is_symlink()):
                 raise UsageError(f"{path}: no such file or folder; it was given as {option.name}")
+
+
+def _check_folder(folder: Path, name: str) -> None:
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise UsageError(f"{there}: is a file, but {name} is a folder to write to; give another --{name}")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"{there}: you may not write there; give another --{name}")
 
 
 def _default(value: Any) -> dict[str, Any]:

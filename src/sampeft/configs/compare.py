@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sampeft.options import READ
+from sampeft.options import READ, WRITTEN
 
 POSITIONAL = {"evaluations": {"type": Path, "nargs": "+", "help": "folders that `sampeft evaluate` or `oracle` wrote"}}
 
@@ -22,7 +22,7 @@ class Config:
     """
 
     evaluations: list[Path] = field(metadata=READ)
-    out: Path
+    out: Path = field(metadata=WRITTEN)
     metrics: list[str] | str | None = None
     names: list[str] | str | None = None
     json: bool = False

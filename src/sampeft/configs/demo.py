@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from sampeft.options import MAX_MINUTES, MAX_SEED, MAX_SIDE, check_ranges, number
+from sampeft.options import MAX_MINUTES, MAX_SEED, MAX_SIDE, WRITTEN, check_ranges, number
 
 PHANTOM = "phantom"
 
@@ -23,7 +23,7 @@ class Config:
         json: print the result as one JSON object on stdout.
     """
 
-    out: Path = Path("sampeft-demo")
+    out: Path = field(default=Path("sampeft-demo"), metadata=WRITTEN)
     data: str = PHANTOM
     minutes: float = number(3.0, 0, MAX_MINUTES, above=True)
     side: int = number(112, 1, MAX_SIDE)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sampeft.options import MAX_VIEWS, READ, check_ranges, number
+from sampeft.options import MAX_VIEWS, READ, WRITTEN, check_ranges, number
 
 POSITIONAL = {
     "run": {"type": Path, "nargs": "?", "help": "folder of a trained run; or give --pred and --truth"},
@@ -46,7 +46,7 @@ class Config:
     """
 
     run: Path | None = field(metadata=READ)
-    out: Path
+    out: Path = field(metadata=WRITTEN)
     others: list[Path] = field(default_factory=list, metadata=READ)
     data: Path | None = field(default=None, metadata=READ)
     split: str = "test"

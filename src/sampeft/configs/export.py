@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from sampeft.options import READ
+from sampeft.options import READ, WRITTEN
 
 POSITIONAL = {"run": {"type": Path, "help": "folder of a trained run"}}
 
@@ -29,7 +29,7 @@ class Config:
     """
 
     run: Path = field(metadata=READ)
-    out: Path
+    out: Path = field(metadata=WRITTEN)
     format: Literal["onnx", "openvino", "merged"] = "onnx"
     precision: Literal["f32", "int8"] = "f32"
     images: str | list[str] | None = None

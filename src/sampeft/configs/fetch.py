@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from sampeft.options import WRITTEN
 
 POSITIONAL = {"name": {"nargs": "?", "help": "data set or weights; --list shows them"}}
 
@@ -22,7 +24,7 @@ class Config:
     """
 
     name: str | None = None
-    out: Path | None = None
+    out: Path | None = field(default=None, metadata=WRITTEN)
     list: bool = False
     yes: bool = False
     json: bool = False

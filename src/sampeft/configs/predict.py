@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from sampeft.options import MAX_BATCH, MAX_VIEWS, Batch, check_ranges, check_tile, number
+from sampeft.options import MAX_BATCH, MAX_VIEWS, WRITTEN, Batch, check_ranges, check_tile, number
 
 POSITIONAL = {
     "run": {
@@ -65,7 +65,7 @@ class Config:
 
     run: Path
     inputs: list[Path]
-    out: Path
+    out: Path = field(metadata=WRITTEN)
     force: bool = False
     volumes: bool = False
     probabilities: bool = False

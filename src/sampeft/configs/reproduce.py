@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sampeft.configs.oracle import Masks
 from sampeft.denoise.settings import Denoising
-from sampeft.options import MAX_MINUTES, MAX_SIDE, READ, check_ranges, number, share_or_count
+from sampeft.options import MAX_MINUTES, MAX_SIDE, READ, WRITTEN, check_ranges, number, share_or_count
 from sampeft.training.settings import Training
 
 WHAT = (
@@ -55,7 +55,7 @@ class Config:
 
     what: str
     data_root: Path = Path("data")
-    out: Path | None = None
+    out: Path | None = field(default=None, metadata=WRITTEN)
     data: Path | None = field(default=None, metadata=READ)
     of: str = "flare22"
     budget: float | None = number(None, 0, MAX_MINUTES, above=True)

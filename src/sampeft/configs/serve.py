@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sampeft.options import MAX_BATCH, MAX_MINUTES, READ, Batch, check_ranges, number
+from sampeft.options import MAX_BATCH, MAX_MINUTES, READ, WRITTEN, Batch, check_ranges, number
 
 POSITIONAL = {"runs": {"type": Path, "nargs": "*", "help": "folders of trained runs"}}
 
@@ -34,7 +34,7 @@ class Config:
 
     runs: list[Path] = field(metadata=READ)
     data: Path | None = field(default=None, metadata=READ)
-    corrections: Path | None = None
+    corrections: Path | None = field(default=None, metadata=WRITTEN)
     evals: list[Path] = field(default_factory=list, metadata=READ)
     layout: str | None = None
     port: int = number(8765, 0, 65_535)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from sampeft.data.case import Case, ImageFile
-from sampeft.errors import DataError
+from sampeft.errors import DataError, NoDataError
 from sampeft.io import IMAGE_SUFFIXES, composed, file_stem
 from sampeft.io.fetched import is_dangling
 
@@ -24,7 +24,7 @@ def image_files(folder: Path) -> list[Path]:
     try:
         found = [p for p in folder.iterdir() if p.name.lower().endswith(IMAGE_SUFFIXES) and not p.name.startswith(".")]
     except OSError as error:
-        raise DataError(f"{folder}: cannot be listed ({error.strerror}); check the path") from None
+        raise NoDataError(f"{folder}: cannot be listed ({error.strerror}); check the path") from None
     return sorted((p for p in found if p.is_file() or is_dangling(p)), key=lambda p: natural_key(p.name))
 
 
@@ -71,7 +71,7 @@ def pair_files(
         pictures = {id: path for id, path in pictures.items() if path not in masks.values()}
     if not pictures:
         ending = f"<name>{image_suffix}" if image_suffix else "<name>"
-        raise DataError(
+        raise NoDataError(
             f"{images}: no image here; looked for {ending} with {', '.join(IMAGE_SUFFIXES)}, and for sub-folders with a "
             "DICOM series"
         )
