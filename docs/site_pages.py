@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import io
 import json
-import os
 import re
 import textwrap
+from argparse import Action
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 GOLDEN = Path(__file__).resolve().parents[1] / "tests/golden/params.json"
 """Counts for SAM ViT-B with 13 classes and a background at side 1024; a test holds the program to them."""
 
-_ENTRY = re.compile(r"^  (\S.*?)(?:  +(.*))?$")
-_TYPE = re.compile(r"\s*\((required, )?type: (.*?)(?:, default: (.*))?\)$")
-_CLASS = re.compile(r"<class '(?:\w+\.)*(\w+)'>")
 _KNOWN = re.compile(r"^([a-z_]+(?:, [a-z_]+)*): ", re.MULTILINE)
 
 
@@ -29,66 +24,6 @@ MORE_NOTES = {
     "sha256": "of the weights, which it fills in itself.",
 }
 """Fields that their class mentions beside another and not in a note of their own."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One line of a command's help. names: as on the command line. default: text, empty where there is none."""
-
-    names: str
-    help: str
-    type: str
-    default: str
-    required: bool
-
-
-def help_of(command: str) -> str:
-    """What `sampeft COMMAND --help` prints, a line an option."""
-    from sampeft.cli import main
-
-    text = io.StringIO()
-    columns = os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = "10000"
-    try:
-        with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
-            main([command, "--help"])
-    finally:
-        os.environ.pop("COLUMNS")
-        if columns is not None:
-            os.environ["COLUMNS"] = columns
-    return text.getvalue()
-
-
-def entries_of(help_text: str) -> dict[str, list[Entry]]:
-    """Heading of a group -> its options, from the text of --help."""
-    groups: dict[str, list[Entry]] = {}
-    heading, lines = "", iter(help_text.splitlines())
-    pending = ""
-    for line in lines:
-        if re.match(r"^\S.*:$", line):
-            heading, pending = line.rstrip(":"), ""
-        elif heading and line.startswith("  "):
-            if line.startswith("    "):
-                names, text = pending, line.strip()
-            else:
-                found = _ENTRY.match(line)
-                assert found is not None
-                names, text = found[1], found[2] or ""
-                if not text:
-                    pending = names
-                    continue
-            groups.setdefault(heading, []).append(_entry(names, text))
-    return groups
-
-
-def _entry(names: str, text: str) -> Entry:
-    flags = " ".join(re.findall(r"(?<!\S)--?[\w.]+\+?", names)) or names
-    found = _TYPE.search(text)
-    if not found:
-        return Entry(flags, text, "", "", False)
-    default = found[3] or ""
-    kind = _CLASS.sub(r"\1", found[2])
-    return Entry(flags, text[: found.start()], kind, "" if default in ("null", "{}") else default, bool(found[1]))
 
 
 def notes_of(kind: type[Any]) -> dict[str, str]:
@@ -132,31 +67,40 @@ def _code(text: str) -> str:
     return f"`{text}`" if text else ""
 
 
+_ALL = ("help", "config", "print_config")
+"""Options of every command."""
+
+
+def _called(action: Action) -> str:
+    return (
+        f"{action.option_strings[-1]} {action.metavar or ''}".strip() if action.option_strings else action.dest.upper()
+    )
+
+
+def _told(action: Action) -> str:
+    return (action.help or "").replace("%%", "%")
+
+
 def commands_page() -> str:
-    from sampeft.cli import COMMANDS
+    from sampeft.cli import COMMANDS, parser_of
 
     page = [
         "# Commands\n\nMade from each command's own `--help`. Every command takes `--config FILE.yaml` with any of its "
         "options, and `--json` where it is listed. A yes-or-no option may be given without a value.\n"
     ]
     page.append(table(["command", "what it does"], [[f"[`{c}`](#{c})", what] for c, what in COMMANDS.items()]))
-    for command in COMMANDS:
-        text = help_of(command)
-        first = text.split("\n\n")[1].strip() if "\n\n" in text else ""
-        page.append(f"\n## {command}\n\n{first}\n")
-        positional = entries_of(text).pop("positional arguments", [])
-        usage = " ".join(e.names.upper() for e in positional)
+    for command, about in COMMANDS.items():
+        parser = parser_of(command)
+        positional = [action for action in parser._actions if not action.option_strings]
+        usage = " ".join(action.dest.upper() for action in positional)
+        page.append(f"\n## {command}\n\n{about}\n")
         page.append(f"```text\nsampeft {command} {usage}{' ' * bool(usage)}[options]\n```\n")
-        rows: list[list[object]] = []
-        for heading, entries in entries_of(text).items():
-            for entry in entries:
-                name = entry.names.split(" ")[0].lstrip("-")
-                if heading == "options" or name in ("training", "training.augmentation", "denoising", "masks"):
-                    continue
-                about = entry.help
-                shown = entry.names.replace(f" --{name}+", "")
-                rows.append([_code(shown), about + " **required**" * entry.required, cell(entry.default)])
-        page.append(table(["option", "", "default"], rows))
+        for group in parser._action_groups:
+            rows = [
+                [_code(_called(action)), _told(action)] for action in group._group_actions if action.dest not in _ALL
+            ]
+            if rows:
+                page.append(f"{group.title}\n\n{table(['option', ''], rows)}")
     return "\n".join(page)
 
 

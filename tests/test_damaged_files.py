@@ -429,8 +429,8 @@ def test_recipes_that_could_mean_two_things_or_everything_end_at_once(tmp_path: 
         ("training: {lr: .nan}", "training.lr is nan; give above 0"),
         ("training: {patience: null}", "training.patience has no value; give one or leave it out"),
         ("training: {augmentation: []}", "training.augmentation is []; give names and values"),
-        ("held_out: -1", "held_out is -1; give 0 to 1000000"),
-        ("held_out: .nan", "held_out is nan; give 0 to 1000000"),
+        ("held_out: -1", "held_out is -1; give a share of 0 to below 1, or a whole number of cases"),
+        ("held_out: .nan", "held_out is nan; give a share of 0 to below 1, or a whole number of cases"),
         ("training: {seed: 4294967296}", "training.seed is 4294967296; give 0 to 4294967295"),
         ("plane: axail", "unknown slice plane 'axail'; did you mean 'axial'"),
     ):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import torch
 
-from fabricate.backbones import architectures, make_tiny, presence_bias, stirred
+from fabricate.backbones import make_tiny, presence_bias, stirred
 from sampeft import engines
-from sampeft.backbones import BACKBONES, NONE
+from sampeft.backbones import NONE
 from sampeft.engines import ENGINES, TorchEngine, engine_for, onnx, openvino
 from sampeft.engines.graph import CLASSES, INPUT, LOGITS, ClassMap, Identity
 from sampeft.engines.kept import Kept
@@ -29,24 +29,21 @@ LABELS = LabelSet(("background", "liver", "spleen"), (0, 1, 2))
 
 
 @pytest.fixture(scope="module")
-def make() -> Iterator[Callable[..., SemanticSam]]:
+def make(tiny_backbones: None) -> Callable[..., SemanticSam]:
     """Makes tiny models whose classes differ."""
-    with pytest.MonkeyPatch.context() as patch:
-        for spec in architectures().values():
-            patch.setitem(BACKBONES, spec.name, spec)
 
-        def made(architecture: str, head: str = "mask") -> SemanticSam:
-            name = architecture if architecture == NONE else f"tiny {architecture}"
-            model = make_tiny(name, LABELS, head)
-            if head != "mask":
-                stirred(model)
-            if model.head.tokens is not None:
-                with torch.no_grad():
-                    shape = model.head.tokens.shape
-                    model.head.tokens.add_(torch.randn(shape, generator=torch.Generator().manual_seed(3)))
-            return model
+    def made(architecture: str, head: str = "mask") -> SemanticSam:
+        name = architecture if architecture == NONE else f"tiny {architecture}"
+        model = make_tiny(name, LABELS, head)
+        if head != "mask":
+            stirred(model)
+        if model.head.tokens is not None:
+            with torch.no_grad():
+                shape = model.head.tokens.shape
+                model.head.tokens.add_(torch.randn(shape, generator=torch.Generator().manual_seed(3)))
+        return model
 
-        yield made
+    return made
 
 
 class Shifted(TorchEngine):

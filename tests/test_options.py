@@ -17,10 +17,10 @@ import pytest
 
 from sampeft import options
 from sampeft.arguments import OTHERS, described, numeric
-from sampeft.cli import COMMANDS, main, parser_of
+from sampeft.cli import COMMANDS, main, parser_of, usage
 from sampeft.data.augment import Augmentation
 from sampeft.errors import UsageError
-from sampeft.options import Range, check_ranges, number, options_by_name, short
+from sampeft.options import Range, ShareOrCount, check_ranges, number, options_by_name, short
 from sampeft.peft import METHODS
 from sampeft.training.settings import Training
 
@@ -128,6 +128,32 @@ def test_every_option_is_described_and_every_number_has_a_range(command: str) ->
         assert " ".join((action.help or "").split())[:40] in shown, action.dest
 
 
+@pytest.mark.parametrize("columns", [80, 120])
+def test_help_fits_the_window_and_breaks_no_name(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for command in COMMANDS:
+        assert max(map(len, parser_of(command).format_help().splitlines())) < columns, command
+    assert max(map(len, usage().splitlines())) < columns
+    assert "lite-medsam)" in parser_of("train").format_help()
+
+
+def test_help_says_what_an_option_does_that_is_not_given() -> None:
+    told = " ".join(parser_of("train").format_help().split())
+    assert "Default:" not in told
+    assert "in pixels (1 to 8192; default: the backbone's own)" in told
+    assert "(a share of 0 to below 1, or a whole number of cases; default: 0.15)" in told
+    assert "augmentation (0 or more; default: 0)" in told  # not up to 4294967295, which a mistake is told
+    asked = parser_of("sweep").format_help()
+    assert asked.index("--out ") < asked.index("--set ") < asked.index("--backbone ")  # needed, its own, those of train
+
+
+@pytest.mark.parametrize(
+    ("value", "allowed"), [(0, True), (0.99, True), (1, True), (7, True), (1.5, False), (-1, False)]
+)
+def test_held_out_is_a_share_or_a_whole_number(value: float, allowed: bool) -> None:
+    assert (value in ShareOrCount()) == allowed
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_imports_nothing_heavy(command: str) -> None:
     script = (
@@ -170,7 +196,12 @@ def test_help_imports_nothing_heavy(command: str) -> None:
         ("sweep", ["--folds", "1"], "--folds is 1; give 2 to 1000"),
         ("train", ["--map"], "one that begins with - is given as --map=VALUE"),
         ("train", ["--training.seed", "-1"], "training.seed is -1; give 0 to 4294967295"),
-        ("train", ["--held_out", "inf"], "--held_out is 'inf'; give a number, 0 to 1000000"),
+        ("train", ["--held_out", "1.5"], "--held_out is 1.5; give a share of 0 to below 1, or a whole number of cases"),
+        (
+            "train",
+            ["--held_out", "inf"],
+            "--held_out is 'inf'; give a number, a share of 0 to below 1, or a whole number of cases",
+        ),
     ],
 )
 def test_what_no_command_can_do_is_one_line_before_any_data_are_read(
@@ -269,10 +300,15 @@ def test_a_value_may_begin_with_a_minus(words: list[str]) -> None:
 
 def test_every_option_that_a_message_names_exists() -> None:
     """In the texts of the source, but for options of the programs that it calls."""
-    known = {name for command in COMMANDS for name, _, _ in described(parser_of(command).config)} | {"help", "config"}
+    known = {name for command in COMMANDS for name, _, _ in described(parser_of(command).config)} | {
+        "help",
+        "config",
+        "print_config",
+    }
     free = ("options.", "head_options.", "refine_options.", "denoise_options.")
     foreign = {
         "like",
+        "upgrade",
         "colorinterp",
         "use_fsdp",
         "use_deepspeed",
@@ -280,7 +316,7 @@ def test_every_option_that_a_message_names_exists() -> None:
         "detail",
         "levels",
         "training",
-    }  # of rio, accelerate, an old one, predict.py of an export
+    }  # of rio, pip, accelerate, an old one, predict.py of an export
     strange = []
     for path in sorted(Path(options.__file__).parent.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -61,5 +61,5 @@ def test_fetch_names_the_variable(
     unwritable: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("SAMPEFT_WEIGHTS", raising=False)
-    assert main(["fetch", "lite-medsam"]) == 1
+    assert main(["fetch", "lite-medsam"]) == 2
     assert capsys.readouterr().err.rstrip().endswith("set SAMPEFT_CACHE to a folder that can be written")

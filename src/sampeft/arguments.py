@@ -8,13 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from shutil import get_terminal_size
+from textwrap import wrap
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter
 
 from sampeft.errors import UsageError
 from sampeft.options import Range, range_of, short
-from sampeft.strict_yaml import refuse_ambiguous_yaml, refuse_nothing
+from sampeft.strict_yaml import refuse_ambiguous_yaml, refuse_nothing, refuse_unreadable
 
 OTHERS = {
     "amp": "training.precision",
@@ -78,6 +80,7 @@ _INSTEAD = {
 
 _OWN = {"help": "show this help and exit", "print_config": "print the options as YAML, for --config, and exit"}
 _NUMBERS = {int: "N", float: "X"}
+_WIDTH = 112  # columns of a help page at most; longer lines are hard to read
 
 
 class Parser(ArgumentParser):  # type: ignore[misc]  # untyped, as below
@@ -97,15 +100,28 @@ class Parser(ArgumentParser):  # type: ignore[misc]  # untyped, as below
         known = {name: (kind, allowed) for name, kind, allowed in described(config)}
         for action in self._actions:
             _in_plain_words(action, *known.get(action.dest, (None, None)))
+        own = vars(config)["__annotations__"]
+        for group in self._action_groups:
+            group._group_actions.sort(key=lambda action: (not action.required, action.dest not in own))
+            group.title = group.title and group.title[:1].upper() + group.title[1:]
 
     def read(self, argv: Sequence[str]) -> Any:
         refuse_ambiguous_yaml()
+        self._refuse_unreadable_files(argv)
         words = _with_plain_flags(self._with_negative_values(argv), self.config)
         values = self.parse_args(_with_lists_gathered(words, self.config))
         values.pop("config", None)
         refuse_nothing(values, self.config)
         instantiate = getattr(self, "instantiate", None) or self.instantiate_classes  # as it was called before 4.49
         return self.config(**vars(instantiate(values)))
+
+    def _refuse_unreadable_files(self, argv: Sequence[str]) -> None:
+        """Raises UsageError for a YAML file with options that is none; a missing one is told of by `error`."""
+        takes_file = {name for a in self._actions if a.metavar == "FILE" for name in a.option_strings}
+        for word, following in zip(argv, [*argv, ""][1:], strict=True):
+            name, equals, value = word.partition("=")
+            if name in takes_file and (path := Path(value if equals else following)).exists():
+                refuse_unreadable(path)
 
     def _with_negative_values(self, argv: Sequence[str]) -> list[str]:
         """`--map -1:0` means `--map=-1:0`; argparse alone takes what begins with - for an option."""
@@ -160,7 +176,8 @@ class Parser(ArgumentParser):  # type: ignore[misc]  # untyped, as below
         given = said.partition("=")[0]
         lists = f"`{self.prog} --help` lists the options"
         if not given.startswith("-"):
-            return f"'{given}' is one argument too many; {lists}"
+            data = f"did you mean --data {given}? " * any(a.dest == "data" and a.option_strings for a in self._actions)
+            return f"'{given}' is one argument too many; {data}{lists}"
         if re.match(r"-\d", said):
             return f"'{said}' begins with -, which reads as an option; give it with an equals sign, as in --map={said}"
         name = given.lstrip("-").replace("-", "_")
@@ -225,7 +242,7 @@ def in_words(kind: Any, allowed: Range | None) -> str:
     if numbers:
         several = any(get_origin(one) in (tuple, list) for one in alternatives(kind))
         what = "a whole number" if numbers[0] is int else "a number"
-        parts.append(f"{'a list such as [1,2], each ' * several}{what}{f', {allowed}' if allowed else ''}")
+        parts.append(f"{'a list such as [1,2], each ' * several}{what}{f', {allowed.usual}' if allowed else ''}")
     if bool in alternatives(kind):
         parts.append("true or false")
     if words:
@@ -234,7 +251,8 @@ def in_words(kind: Any, allowed: Range | None) -> str:
 
 
 def _in_plain_words(action: Action, kind: Any, allowed: Range | None) -> None:
-    """Help and metavar of an option: text, then its range and default in brackets."""
+    """Help and metavar of an option: text, then its range and default in brackets. What stands for a value that is not given
+    is the end of its description: ` Default: the backbone's own.`"""
     if action.dest in _OWN:
         action.help, action.metavar = _OWN[action.dest], ""
         return
@@ -242,13 +260,14 @@ def _in_plain_words(action: Action, kind: Any, allowed: Range | None) -> None:
         if action.option_strings and action.dest != "config":  # a whole group, such as --training
             action.help, action.metavar = "YAML file with the options of this group", "FILE"
         return
-    text = (action.help or "").removesuffix(".")
+    text, _, unset = " ".join((action.help or "").split()).removesuffix(".").partition(" Default: ")
     notes = ["required"] if action.required and action.option_strings else []
-    notes += [str(allowed)] if allowed and numeric(kind) else []
-    if action.option_strings and (default := _as_typed(action.default)):
+    notes += [str(allowed.usual)] if allowed and numeric(kind) else []
+    if action.option_strings and (default := unset or _as_typed(action.default)):
         notes.append(f"default: {default}")
-    if action.option_strings and any(get_origin(one) is list for one in alternatives(kind)):
+    if action.option_strings and any(get_origin(one) is list for one in alternatives(kind)) and not numeric(kind):
         notes.append("may be given several times")
+    text = text.removesuffix(".")
     action.help = (text + (f" ({'; '.join(notes)})" if notes and text else "")).replace("%", "%%")
     if action.option_strings:
         action.metavar = "" if action.default is False else _metavar(kind)
@@ -288,7 +307,12 @@ class _Help(DefaultHelpFormatter):  # type: ignore[misc]
     """A short usage line, and help texts that already say all there is to say."""
 
     def __init__(self, prog: str, **settings: Any) -> None:
-        super().__init__(prog, **{"max_help_position": 34, "width": 110, **settings})
+        width = min(get_terminal_size((_WIDTH, 24)).columns, _WIDTH) - 2
+        super().__init__(prog, **{"max_help_position": 34 if width > 90 else 26, "width": width, **settings})
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        """Names such as lite-medsam stay whole."""
+        return wrap(text, width, break_on_hyphens=False)
 
     def _get_help_string(self, action: Action) -> str:
         return action.help or ""

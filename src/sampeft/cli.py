@@ -6,8 +6,10 @@ import errno
 import importlib
 import logging
 import os
+import shutil
 import signal
 import sys
+import textwrap
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -24,22 +26,22 @@ if TYPE_CHECKING:
     from sampeft.arguments import Parser
 
 COMMANDS = {
-    "demo": "the main job end to end on synthetic CT or your data: train, score, compare with zero-shot, report",
-    "plan": "memory and time of a training before it starts, and what to change where it does not fit",
+    "demo": "try it on synthetic CT or your data: train, score, compare with zero-shot, report",
+    "plan": "predict memory and time of a training, and what to change where it does not fit",
     "train": "train a parameter-efficient method on a labelled data set",
-    "sweep": "train every combination of option values, over folds and seeds; settings in order, with intervals",
-    "evaluate": "score a trained run, or any label maps, against the truth; table and report.html",
-    "compare": "evaluations of the same cases side by side: intervals, paired tests, ranks; Markdown, CSV, LaTeX",
-    "oracle": "score the pretrained model helped by the truth: boxes, points, best automatic masks (oracles, no methods)",
+    "sweep": "train every combination of option values, over folds and seeds, and rank them with confidence intervals",
+    "evaluate": "score a trained run, or any label maps, against the ground truth; table and report.html",
+    "compare": "compare evaluations of the same cases: confidence intervals, paired tests, ranks; Markdown, CSV, LaTeX",
+    "oracle": "score the pretrained model with prompts from the ground truth: boxes, points, best automatic masks",
     "predict": "write label maps for new images; no labels, no prompts",
-    "serve": "a local web page: predict, correct and compare; nothing leaves this machine",
-    "export": "the whole prompt-free model as ONNX, OpenVINO or merged weights, checked against the run",
+    "serve": "open a local web page to predict, correct and compare; nothing leaves this machine",
+    "export": "write the prompt-free model as ONNX, OpenVINO or merged weights, checked against the run",
     "refine": "fit refiners (CRF, level sets, components, outline points) on a run's held-out cases",
-    "reproduce": "a table or figure of the paper beside ours: data in, trained, scored, written",
-    "check": "every pairing, label and geometry fault of a data set, with file and fix",
-    "fetch": "download public data sets or weights: licence shown, resumed, checked, unpacked",
+    "reproduce": "train and score what a table or figure of the paper shows, and write ours beside the paper's",
+    "check": "find every pairing, label and geometry fault of a data set, with file and fix",
+    "fetch": "download public data sets or weights: shows the licence, resumes, verifies, unpacks",
     "params": "count total and trainable parameters of a backbone with a method",
-    "info": "versions, devices and what each name means",
+    "info": "show versions, devices, and what each name means",
 }
 
 
@@ -48,6 +50,21 @@ _LIBRARIES = (
     *("numpy", "scipy", "skimage", "matplotlib", "PIL", "nibabel", "pydicom", "highdicom", "SimpleITK", "rasterio"),
     *("pyogrio", "openvino", "onnx", "onnxruntime", "nncf", "fastapi", "starlette", "uvicorn"),
 )
+
+
+_FOLDER = "a folder is needed here; give another path"
+_WRITABLE = "give a path that you may read and write"
+_WRONG_PATH: dict[int | None, str] = {
+    errno.EEXIST: _FOLDER,
+    errno.ENOTDIR: _FOLDER,
+    errno.EISDIR: "a file is needed here; give another path",
+    errno.ENOENT: "it cannot be made there, either; give another path",
+    errno.ENAMETOOLONG: "give a shorter path",
+    errno.EACCES: _WRITABLE,
+    errno.EPERM: _WRITABLE,
+    errno.EROFS: _WRITABLE,
+}
+"""What is wrong with a path that a user gave -> what to give instead."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         reason = error.strerror or str(error)
         print(f"sampeft {name}: error: {error.filename or 'file'}: {reason}{_hint(error)}", file=sys.stderr)
-        return 1
+        return 2 if error.errno in _WRONG_PATH else 1
 
 
 @contextmanager
@@ -106,15 +123,20 @@ def _hint(error: OSError) -> str:
     cache, path = cache_folder(), Path(str(error.filename or ""))
     if path.is_absolute() and (path.is_relative_to(cache) or cache.is_relative_to(path)):
         return "; set SAMPEFT_CACHE to a folder that can be written"
-    return ""
+    return f"; {_WRONG_PATH[error.errno]}" if error.errno in _WRONG_PATH else ""
 
 
 def usage() -> str:
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()]
+    indent = 4 + max(map(len, COMMANDS))
+    width = max(60, shutil.get_terminal_size((120, 24)).columns - 1)
+    lines = [
+        textwrap.fill(what, width, initial_indent=f"  {name}".ljust(indent), subsequent_indent=" " * indent)
+        for name, what in COMMANDS.items()
+    ]
     return (
-        "sampeft: a Segment Anything model becomes an automatic, class-aware segmenter for your own labels\n\n"
-        "usage: sampeft COMMAND [options]      (sampeft COMMAND --help lists them; --config FILE.yaml reads them)\n\n"
+        "sampeft turns a Segment Anything model into a segmenter for your own classes\n\n"
+        "usage: sampeft COMMAND [options]\n\n"
+        "sampeft COMMAND --help lists the options; --config FILE.yaml reads them.\n\n"
         + "\n".join(lines)
         + "\n\nResearch software, not a medical device."
     )

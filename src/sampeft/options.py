@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from numbers import Integral, Real
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from sampeft.errors import UsageError, unknown_name
 
-_RANGE, _READ = "range", "read"
+_RANGE, _READ, _WRITTEN = "range", "read", "written"
 READ = {_READ: True}
 """Metadata of the field of a dataclass for a path, or paths, to read: what is there already."""
+WRITTEN = {_WRITTEN: True}
+"""Metadata of the field of a dataclass for a folder to write to, which is made if need be."""
 MOST = 2.0**53
 """No number goes beyond it, whatever its range: whole numbers are then no longer told apart by floats."""
 MAX_SEED = 2**32 - 1  # as NumPy takes them
@@ -22,6 +26,7 @@ MAX_TILE = 65_536  # pixels of a window's side
 MAX_BATCH = 4096  # slices at a time
 MAX_VIEWS = 32  # of a slice
 MAX_MINUTES = 525_600  # a year
+_SLIP = 100_000
 
 Batch = int | Literal["auto"]
 """Slices at a time, or by the free memory."""
@@ -47,6 +52,29 @@ class Range:
             return f"above {low}" if self.above else f"{low} or more"
         return f"{'above ' if self.above else ''}{low} to {'below ' if self.below else ''}{high}"
 
+    @property
+    def usual(self) -> Range:
+        """Without an upper end that only guards against slips of the keyboard, for help."""
+        return self if self.high < _SLIP else replace(self, high=math.inf)
+
+
+@dataclass(frozen=True)
+class ShareOrCount(Range):
+    """A share of all cases, or a number of them: 0.2, 3, but not 1.5."""
+
+    low: float = 0
+    high: float = 1_000_000
+
+    def __contains__(self, value: float) -> bool:
+        return super().__contains__(value) and (value < 1 or value == int(value))
+
+    def __str__(self) -> str:
+        return "a share of 0 to below 1, or a whole number of cases"
+
+    @property
+    def usual(self) -> Range:
+        return self
+
 
 def short(value: float) -> str:
     """A number in few digits: 0.25, 525600, inf; whole numbers of any length."""
@@ -61,6 +89,11 @@ def number(default: Any = MISSING, low: float = -math.inf, high: float = math.in
     return field(**_default(default), metadata={_RANGE: Range(low, high, **ends)})
 
 
+def share_or_count(default: float) -> Any:
+    """The field of a dataclass for how many cases, as a share below 1 or as a number."""
+    return field(default=default, metadata={_RANGE: ShareOrCount()})
+
+
 def range_of(option: Any) -> Range | None:
     """Of a field that `number` made."""
     found: Range | None = option.metadata.get(_RANGE)
@@ -68,14 +101,25 @@ def range_of(option: Any) -> Range | None:
 
 
 def check_paths(options: Any) -> None:
-    """Raises UsageError for the first path to read that is not there; a link whose content was not fetched is there."""
+    """Raises UsageError for the first path to read that is not there, or folder to write to that cannot be written; a link
+    whose content was not fetched is there."""
     for option in fields(options):
         value = getattr(options, option.name)
+        if option.metadata.get(_WRITTEN) and value is not None:
+            _check_folder(value, option.name)
         if not option.metadata.get(_READ) or value is None:
             continue
         for path in value if isinstance(value, list) else (value,):
             if not (path.exists() or path.is_symlink()):
                 raise UsageError(f"{path}: no such file or folder; it was given as {option.name}")
+
+
+def _check_folder(folder: Path, name: str) -> None:
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise UsageError(f"{there}: is a file, but {name} is a folder to write to; give another --{name}")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"{there}: you may not write there; give another --{name}")
 
 
 def _default(value: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import is_dataclass
 from functools import cache
+from pathlib import Path
 from types import NoneType
 from typing import Any, cast, get_args, get_type_hints
 
@@ -50,6 +51,21 @@ def check(text: str) -> None:
             raise UsageError(f"line {event.start_mark.line + 1} is more than {_DEEPEST} levels deep; no option is")
     if (root := yaml.compose(text, Loader=yaml.SafeLoader)) is not None:
         _refuse_doubles(root)
+
+
+def refuse_unreadable(path: Path) -> None:
+    """Raises UsageError where the file of a recipe is a folder or no YAML, with the line."""
+    import yaml
+
+    try:
+        yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except (UnicodeDecodeError, IsADirectoryError):
+        raise UsageError(f"{path}: is not a YAML file with options; give one such as `--print_config` writes") from None
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise UsageError(f"{path}: {line}{error.problem or 'not YAML'}; correct the YAML") from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path}: is not YAML ({' '.join(str(error).split())}); correct the file") from None
 
 
 def refuse_nothing(values: Any, kind: type[Any], within: str = "") -> None:

@@ -205,6 +205,9 @@ def test_params_and_info_print_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(found["methods"]) == list(METHODS)
 
 
+FILE = "set/images/P01_1.png"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -224,6 +227,40 @@ def test_params_and_info_print_json(capsys: pytest.CaptureFixture[str]) -> None:
         (["predict", "run", "nowhere.png", "--out", "out"], 2, "nowhere.png: no such file"),
         (["predict", "set", "set/images", "--out", "out"], 2, "no trained model here"),
         (["evaluate", "--out", "out"], 2, "give a run and --data, or"),
+        (["train", "set", "--out", "run"], 2, "'set' is one argument too many; did you mean --data set?"),
+        (["train", "--data", "set/dataset.json", "--out", "run"], 2, "is a file; give the folder of a data set"),
+        (
+            ["train", "--data", "set", "--out", FILE],
+            2,
+            f"{FILE}: is a file, but out is a folder to write to; give another",
+        ),
+        (
+            ["train", "--data", "set", "--out", "/proc/x"],
+            2,
+            "/proc/x: No such file or directory; it cannot be made there",
+        ),
+        (["train", "--data", "set", "--out", "run", "--backbone", "sam-vit-h"], 2, "`sampeft fetch sam-vit-h`"),
+        (
+            ["train", "--data", "set", "--out", "run", "--epochs", "9"],
+            2,
+            "--training.steps (a whole number, 1 or more)?",
+        ),
+        (["train", "--data", "set", "--out", "run", "--config", FILE], 2, f"{FILE}: is not a YAML file with options"),
+        (["train", "--data", "set", "--out", "run", "--config", "set"], 2, "set: is not a YAML file with options"),
+        (["train", "--data", "set", "--out", "run", "--training", "set/x.yaml"], 2, "set/x.yaml: line 2: expected ','"),
+        (["predict", "run", "set/images", "--out", FILE], 2, f"{FILE}: is a file"),
+        (["check", "set", "--out", FILE], 2, f"{FILE}: is a file"),
+        (["demo", "--out", FILE], 2, f"{FILE}: is a file"),
+        (["fetch", "flare22", "--out", FILE], 2, f"{FILE}: is a file"),
+        (["fetch"], 2, "give the name of what to fetch"),
+        (["compare", "set", "set/images", "--out", "out"], 2, "an evaluation folder is what `sampeft evaluate` writes"),
+        (["evaluate", "--pred", "set/labels", "--out", "out"], 2, "give --truth and --labels, too"),
+        (
+            ["evaluate", "--pred", "none", "--truth", "set/labels", "--labels", "set/dataset.json", "--out", "out"],
+            2,
+            "none: no image here",
+        ),
+        (["reproduce", "table6", "--data_root", "set"], 2, "`sampeft fetch --list` says where to get them"),
     ],
 )
 def test_mistakes_are_one_line_with_the_right_exit_code_and_leave_nothing(
@@ -235,10 +272,21 @@ def test_mistakes_are_one_line_with_the_right_exit_code_and_leave_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder_dataset(tmp_path / "set")
+    (tmp_path / "set/x.yaml").write_text("steps: [1, 2\n")
+    (tmp_path / "none").mkdir()
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == code
     assert message in one_line(capsys)
-    assert {p.name for p in tmp_path.iterdir()} <= {"set", "cache"}
+    assert {p.name for p in tmp_path.iterdir()} <= {"set", "none", "cache"}
+
+
+def test_images_and_labels_that_are_swapped_are_told_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = folder_dataset(tmp_path / "data", size=(60, 80))
+    (data / "images").rename(data / "were images")
+    (data / "labels").rename(data / "images")
+    (data / "were images").rename(data / "labels")
+    assert main(["train", "--data", str(data), "--out", str(tmp_path / "run"), *TRAIN]) == 1
+    assert "are images and labels swapped?" in one_line(capsys)
 
 
 def test_unknown_options_are_errors(capsys: pytest.CaptureFixture[str]) -> None:

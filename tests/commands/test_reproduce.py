@@ -49,14 +49,14 @@ def table6(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """(data root, out) after `reproduce table6`, whose runs the other tests take."""
     root = tmp_path_factory.mktemp("table6")
     small_targets(root / "data" / "sirst")
-    arguments = ["--data_root", str(root / "data"), "--out", str(root / "out"), *COMMON, "--budget", "3"]
+    arguments = ["--data_root", str(root / "data"), "--out", str(root / "out"), *COMMON, "--budget", "0.5"]
     assert main(["reproduce", "table6", *arguments]) == 0
     return root / "data", root / "out"
 
 
-def again(table6: tuple[Path, Path], what: str, *more: str, budget: str = "3") -> int:
+def again(table6: tuple[Path, Path], what: str, *more: str) -> int:
     data, out = table6
-    return main(["reproduce", what, "--data_root", str(data), "--out", str(out), *COMMON, "--budget", budget, *more])
+    return main(["reproduce", what, "--data_root", str(data), "--out", str(out), *COMMON, "--budget", "0.5", *more])
 
 
 def forbidden(*_: Any, **__: Any) -> Any:
@@ -146,7 +146,7 @@ def test_the_same_command_again_only_reads(
         (["--training.steps", "3"], "training.steps 16 then, 3 now"),
         (["--side", "32"], "side 64 then, 32 now"),
         (["--masks.points_per_side", "3"], "automatic_masks.points_per_side 2 then, 3 now"),
-        (["--budget", "6"], "training.minutes 0.5 then, 1.0 now"),
+        (["--budget", "1"], "training.minutes 0.5 then, 1.0 now"),
     ],
 )
 def test_other_settings_in_the_same_folder_are_refused(
@@ -201,7 +201,7 @@ def test_a_stopped_training_is_told_and_done_again(
     assert finished.is_file()
     monkeypatch.setattr(reproduction, "score", forbidden)
     assert again((data, out), "table6", "--seeds", "1", "--training.steps", "2") == 0
-    assert "1 seed, 2 steps or 1 minute (REDUCED by --budget) of training;" in (out / "table6.md").read_text()
+    assert "1 seed, 2 steps or 0.5 minutes (REDUCED by --budget) of training;" in (out / "table6.md").read_text()
 
 
 # --- figures and table 5 ----------------------------------------------------------------------------------------------
@@ -222,8 +222,7 @@ def test_figure7_shows_four_cases_and_says_how_they_were_chosen(
 
     monkeypatch.setattr(tables, "figure_examples", spy)
     monkeypatch.setattr(reproduction, "train", forbidden)
-    # One training, as long as each of the table's six.
-    assert again(table6, "figure7", "--subset", "5", budget="0.5") == 0
+    assert again(table6, "figure7", "--subset", "5") == 0  # the same --budget is the same training
     assert [example.case for example in drawn] == ["Misc_206", "Misc_207", "Misc_209", "Misc_210"]
     assert [example.title for example in drawn] == [example.case for example in drawn]  # said once
     for example in drawn:
@@ -234,7 +233,9 @@ def test_figure7_shows_four_cases_and_says_how_they_were_chosen(
     caption = (out / "figure7.md").read_text()
     assert "4 cases, evenly spread over the test list and not chosen by score" in caption
     assert "REDUCED" in caption
-    assert capsys.readouterr().err.strip().endswith("figure7.png")
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("budget    1 training of 0.5 minutes, 0.5 minutes in all, ")
+    assert said.endswith("figure7.png")
 
 
 def test_table5_has_both_readings(tmp_path: Path) -> None:
@@ -293,7 +294,7 @@ def test_robustness_scores_every_way_on_the_same_noise(
     monkeypatch.setattr(reproduce_robustness, "predict_slices", spy)
     monkeypatch.setattr(reproduce_robustness, "train_denoiser", once)
     arguments = ["--of", "sirst", *DNCNN]
-    assert again(table6, "robustness", "--strengths", "[0.1,0]", *arguments, budget="1") == 0
+    assert again(table6, "robustness", "--strengths", "[0.1,0]", *arguments) == 0
     assert trained == [out / "dncnn" / "gaussian"]
     # For each picture two noises, none and one, whatever the way; and no two pictures have the same.
     assert [len(noises) for noises in seen.values()] == [2] * 4
@@ -321,9 +322,9 @@ def test_robustness_scores_every_way_on_the_same_noise(
     monkeypatch.setattr(reproduce_robustness, "score_cases", forbidden)
     monkeypatch.setattr(reproduce_robustness, "train_denoiser", forbidden)
     no_work(monkeypatch)
-    assert again(table6, "robustness", "--strengths", "[0,0.1]", *arguments, budget="1") == 0
+    assert again(table6, "robustness", "--strengths", "[0,0.1]", *arguments) == 0
     assert (out / "robustness-gaussian.md").read_text() == text
-    assert again(table6, "robustness", "--strengths", "[0,0.1]", *arguments, "--denoising.width", "5", budget="1") == 2
+    assert again(table6, "robustness", "--strengths", "[0,0.1]", *arguments, "--denoising.width", "5") == 2
 
 
 def test_refiners_are_fitted_on_held_out_cases_alone(
@@ -339,7 +340,7 @@ def test_refiners_are_fitted_on_held_out_cases_alone(
 
     monkeypatch.setattr(reproduce_refinement.Rough, "of", spy)
     monkeypatch.setattr(reproduce_refinement, "REFINERS", {"components": REFINERS["components"]})
-    assert again(table6, "refinement", "--of", "sirst", budget="0.5") == 0
+    assert again(table6, "refinement", "--of", "sirst") == 0
     config = json.loads((out / "lora-r-4/seed0/run/config.json").read_text())
     assert len(seen) == 2
     assert seen == config["held_out_cases"]
@@ -354,7 +355,7 @@ def test_refiners_are_fitted_on_held_out_cases_alone(
     record = json.loads((out / "refinement.json").read_text())["refiners"]["components"]
     assert len(record["tried"]) == 24
     monkeypatch.setattr(reproduce_refinement, "evaluate_segmenter", forbidden)
-    assert again(table6, "refinement", "--of", "sirst", budget="0.5") == 0
+    assert again(table6, "refinement", "--of", "sirst") == 0
     assert (out / "refinement.md").read_text() == text
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pytest
 import torch
 
 from fabricate.backbones import architectures, make_tiny
-from sampeft.backbones import BACKBONES
 from sampeft.backbones.checkpoints import load_state
 from sampeft.labels import LabelSet
 from sampeft.losses import segmentation_loss
@@ -86,21 +84,12 @@ class Story:
         return model
 
 
-@pytest.fixture(scope="module")
-def registered() -> Iterator[None]:
-    for spec in architectures().values():
-        BACKBONES[spec.name] = spec
-    yield
-    for spec in [spec for spec in BACKBONES.values() if spec.name.startswith("tiny ")]:
-        del BACKBONES[spec.name]
-
-
 @pytest.fixture(
     scope="module",
     params=[(a, v) for a in architectures() for v in VARIANTS],
     ids=lambda p: f"{p[0]}: {p[1]}",
 )
-def story(request: pytest.FixtureRequest, registered: None) -> Story:
+def story(request: pytest.FixtureRequest, tiny_backbones: None) -> Story:
     architecture, variant = request.param
     method, options = VARIANTS[variant]
     model = make_tiny(f"tiny {architecture}", LABELS)
@@ -195,7 +184,7 @@ def test_without_the_method_the_base_is_what_it_was_and_prompts_work_either_way(
 
 
 @pytest.mark.parametrize("architecture", architectures())
-def test_an_update_of_q_moves_only_q_in_every_layout(architecture: str, registered: None) -> None:
+def test_an_update_of_q_moves_only_q_in_every_layout(architecture: str, tiny_backbones: None) -> None:
     """Read from the fused layer's rows as the attention itself reads them, Hiera's widening layers among them."""
     model = make_tiny(f"tiny {architecture}", LABELS)
     base = {name: value.clone() for name, value in model.sam.state_dict().items()}

@@ -41,7 +41,7 @@ def test_what_was_trained_on_what_is_said_in_words() -> None:
         "pretrained weights, SHA-256": "79d8c9dc79d8…",
         "method": "LoRA",
         "options of the method": "rank 16, alpha 32",
-        "trained parameters": "250,000 of 10,000,000 (2.5%)",
+        "trained parameters": "250,000 of 10,000,000 (2.5 %)",
         "classes": "background, portal vein",
         "training data": "toy, 18 cases, 12,400 slices",
         "fingerprint of the data": "ab12ab12ab12…",
@@ -52,7 +52,7 @@ def test_what_was_trained_on_what_is_said_in_words() -> None:
         "versions": "python 3.11.2",
         "source commit": "dc0d5e3a1b2c with changes that are not committed",
     }
-    assert origin(CONFIG) == "LoRA on lite-medsam, 250,000 of 10,000,000 (2.5%) parameters trained, on 18 cases of toy"
+    assert origin(CONFIG) == "LoRA on lite-medsam, 250,000 of 10,000,000 (2.5 %) parameters trained, on 18 cases of toy"
 
 
 def test_a_shortened_digest_keeps_the_whole() -> None:

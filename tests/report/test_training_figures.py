@@ -32,6 +32,14 @@ def test_learning_curve_draws_the_records(labels: LabelSet) -> None:
     assert [axes.get_xlim() for axes in (loss, rate, dsc)] == [pytest.approx((0.0, 1.03 * 0.7))] * 3
     assert all(0 in axes.get_xticks() for axes in (loss, rate, dsc))
     assert [t.get_text() for t in dsc.texts] == ["best 0.600"]
+    assert len(rate.get_yticks()) <= 6
+
+
+def test_a_single_record_is_seen(labels: LabelSet) -> None:
+    loss, rate = figure_learning_curve(RECORDS[:1], labels=labels).axes
+    assert {line.get_marker() for axes in (loss, rate) for line in axes.lines} == {"."}
+    many = [{**RECORDS[0], "minutes": 0.1 * n} for n in range(100)]
+    assert figure_learning_curve(many, labels=labels).axes[0].lines[0].get_marker() == "None"
 
 
 def test_learning_curve_without_validation_or_records() -> None:

@@ -141,7 +141,7 @@ def test_pictures_of_small_targets_are_drawn_by_halves_unless_the_head_sees_no_p
     model = made("sam-vit-b", labels, monkeypatch)
 
     def suited(truth: torch.Tensor, model: SemanticSam = model) -> int:
-        return suited_patch(batches(model, truth).slices, model)
+        return suited_patch(batches(model, truth).slices.channels, model)
 
     small = points(12)
     assert suited(small) == 64

@@ -62,7 +62,7 @@ def test_two_evaluations_side_by_side(page: Any, world: World) -> None:
     until(lambda: page.locator("#result h1").inner_text() == "ipl")
 
 
-@pytest.mark.parametrize("width", [390, 1440])
+@pytest.mark.parametrize("width", [390, 768, 1440])
 def test_nothing_is_wider_than_the_screen(world: World, width: int) -> None:
     page = world.open(width, 844)
     show(page, "las")
@@ -109,6 +109,21 @@ def test_every_case_is_reached_and_no_name_breaks_within_a_word(
     assert page.evaluate(LINES) == []
     assert "left" not in page.locator("body").inner_text()  # nothing is told to be where it is not on a phone
     assert page.faults == []
+    page.context.close()
+
+
+@pytest.mark.parametrize(("width", "panes"), [(768, 4), (1024, 4), (1101, 4), (1280, 4), (390, 1)])
+def test_pictures_are_wide_enough_to_be_looked_at(world: World, width: int, panes: int) -> None:
+    """Three planes and the solid beside each other, on a phone one of them."""
+    page = world.open(width, 1024)
+    show(page, "las")
+    boxes = [pane.bounding_box() for pane in page.locator("figure.pane").all()]
+    assert len(boxes) == panes
+    assert all(box["width"] >= 290 and box["height"] >= 290 for box in boxes)
+    lists, result, stage = (page.locator(name).bounding_box() for name in ("#look .side >> nth=0", "#result", ".stage"))
+    if width <= 1100:  # above lists and result
+        assert stage["width"] == width
+        assert min(lists["y"], result["y"]) >= stage["y"] + stage["height"]
     page.context.close()
 
 

@@ -127,13 +127,13 @@ class Backbone:
 
     def find_weights(self) -> Path:
         """Checkpoint file or `transformers` folder: by SAMPEFT_WEIGHTS (that file, or in that folder), in the pip
-        package, among what `sampeft fetch` got, in the cache of the Hugging Face hub. Raises WeightsError if nowhere."""
+        package, among what `sampeft fetch` got, in the cache of the Hugging Face hub. Raises NoWeightsError if nowhere."""
         folders = [cache_folder() / "weights"]
         if hint := weights_path():
             if hint.is_file():
                 return hint
             if not hint.is_dir():
-                raise WeightsError(f"{hint}: no such file or folder (SAMPEFT_WEIGHTS); {self.where}")
+                raise NoWeightsError(f"{hint}: no such file or folder (SAMPEFT_WEIGHTS); {self.where}")
             folders.insert(0, hint)
         hub_name = self.hub.split("/")[-1] if self.hub else self.name
         for folder in folders:
@@ -144,7 +144,7 @@ class Backbone:
             return path_in_package
         if self.hub and (cached := in_hub_cache(self.hub)):
             return cached
-        raise WeightsError(
+        raise NoWeightsError(
             f"weights of {self.name} not found: {self.where}, and name the file with --weights FILE or put it into "
             f"{folders[0]}; --weights {RANDOM} starts without them"
         )
@@ -343,7 +343,10 @@ def _loaded(spec: Backbone, model: nn.Module, digest: str, source: str) -> Loade
 
 
 def check_weights(spec: Backbone, weights: str | None) -> None:
-    """Raises NoWeightsError where `weights` names a file that is not there; hub ids are not looked up."""
+    """Raises NoWeightsError where `weights` names a file that is not there, or nothing and they are not found by the
+    backbone's name; hub ids are not looked up."""
+    if not weights and spec.is_sam:
+        spec.find_weights()
     if weights and weights != RANDOM and not Path(weights).exists() and not _is_hub_id(weights):
         raise NoWeightsError(f"{weights}: no such weights file; {spec.where}, or leave --weights out")
 

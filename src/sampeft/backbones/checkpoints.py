@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from sampeft.errors import WeightsError
+from sampeft.errors import NoWeightsError, WeightsError
 
 State = Mapping[str, torch.Tensor]
 
@@ -147,7 +147,7 @@ def from_hub(hub: str) -> Path:
         return folder
     except Exception as error:  # the client raises its own, requests', httpx's and OSError's children
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise WeightsError(
+        raise NoWeightsError(
             f"{hub}: is no file or folder here, and the Hugging Face hub did not give it ({reason}); download it on a "
             "machine that is online and name its folder with --weights"
         ) from None

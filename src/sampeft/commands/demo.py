@@ -15,6 +15,7 @@ from sampeft.configs.train import Config as TrainConfig
 from sampeft.data import open_dataset
 from sampeft.data.phantom import PhantomConfig, write_phantom
 from sampeft.model import SemanticSam
+from sampeft.options import check_paths
 from sampeft.oracle.protocols import NAME
 from sampeft.prediction.inference import load
 from sampeft.progress import bar, clock
@@ -22,6 +23,7 @@ from sampeft.training.loop import Training
 
 
 def run(config: Config) -> int:
+    check_paths(config)
     started = time.monotonic()
     out = config.out
     notes = ["Research software, not a medical device."]

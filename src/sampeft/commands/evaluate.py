@@ -58,8 +58,11 @@ def run(config: Config) -> int:
 
 def _evaluate(config: Config, protocol: Protocol) -> int:
     if config.pred or config.truth:
-        if not (config.pred and config.truth and config.labels) or config.run or config.data:
+        if config.run or config.data:
             raise UsageError("to score label maps give --pred, --truth and --labels, and neither a run nor --data")
+        if not (config.pred and config.truth and config.labels):
+            missing = [f"--{name}" for name in ("pred", "truth", "labels") if getattr(config, name) is None]
+            raise UsageError(f"to score label maps without a run give {' and '.join(missing)}, too")
         evaluation = evaluate_maps(config.pred, config.truth, LabelSet.read(config.labels), protocol, config.processes)
         write_results(config.out, {str(config.pred): evaluation}, [])
     elif config.run and config.data:

@@ -22,6 +22,7 @@ from sampeft.data.public import PUBLIC, Public
 from sampeft.data.unpack import unpack
 from sampeft.errors import DataError, SampeftError, UsageError, WeightsError, unknown_name
 from sampeft.io import sha256, write_atomically
+from sampeft.options import check_paths
 from sampeft.progress import bar
 from sampeft.store import cache_folder
 
@@ -29,6 +30,7 @@ HUB_FILES = ["*.json", "*.safetensors"]
 
 
 def run(config: Config) -> int:
+    check_paths(config)
     if config.list:
         print(json.dumps({"public": [asdict(p) for p in PUBLIC.values()]}) if config.json else table())
         return 0

@@ -6,11 +6,21 @@ import json
 
 from sampeft.backbones import backbone, load_backbone
 from sampeft.commands.train import check_names as check_names
-from sampeft.commands.train import chosen_denoiser, model_of, parse_map, say, split_cases
+from sampeft.commands.train import (
+    chosen_denoiser,
+    chosen_plane,
+    model_of,
+    parse_map,
+    say,
+    split_cases,
+    with_suited_patch,
+)
 from sampeft.configs.plan import Config
 from sampeft.data import open_dataset
 from sampeft.data.cache import Preparation
+from sampeft.data.facts import usual_plane
 from sampeft.data.recipe import chosen_intensity
+from sampeft.data.unprepared import Unprepared, shapes_of
 from sampeft.errors import UsageError
 from sampeft.options import check_paths
 from sampeft.peft import attach
@@ -30,8 +40,8 @@ def run(config: Config) -> int:
 
 
 def plan_command(config: Config) -> Plan:
-    """Everything that `train` does before its first step, but for checking and preparing the data: of each file only so
-    much is looked at as tells how many slices it has. Raises SampeftError as `train` does."""
+    """Everything that `train` does before its first step, but for checking and preparing the data: files are looked at for
+    how many slices they have in which plane, and some for the size of the targets. Raises SampeftError as `train` does."""
     if config.task != "segment":
         raise UsageError("plan is for --task segment; a denoiser is small and is trained without a plan")
     check_names(config)
@@ -40,8 +50,11 @@ def plan_command(config: Config) -> Plan:
     dataset = open_dataset(config.data, config.layout, parse_map(config.map))
     cases, held_out = split_cases(dataset, config.split, config.held_out, config.training.seed, config.cases)
     _, recipe = chosen_intensity(config.intensity, config.bands, cases, dataset.modality)
-    preparation = Preparation(recipe, side, config.plane, config.context, config.context_mm, denoise)
-    workload = workload_of(dataset, cases, held_out, preparation)
+    seen, held = shapes_of(cases), shapes_of(held_out)
+    plane = chosen_plane(config.plane, usual_plane(shape.plane for shape in (*seen, *held)))
+    preparation = Preparation(recipe, side, plane, config.context, config.context_mm, denoise)
+    slices = Unprepared(dataset, seen, preparation)
+    workload = workload_of(dataset, held, preparation, slices)
     say(f"data      {dataset.name}: {workload.slices} slices to train on, {workload.held_out_slices} held out")
 
     import torch
@@ -51,8 +64,7 @@ def plan_command(config: Config) -> Plan:
     attach(model, config.method, config.options)
     if config.start_from:
         start_from(model, config.start_from, config.head)
-    if config.training.patch is None and dataset.labels.has_background and model.head.reads_encoder_maps:
-        say("note      for small targets train draws parts of the pictures; give --training.patch to plan with them")
+    training = with_suited_patch(config.training, slices, model)
     if config.training.compile:
         say("note      the steps are measured as they are without --training.compile")
-    return plan_training(model, config.training, workload, config.method)
+    return plan_training(model, training, workload, config.method)

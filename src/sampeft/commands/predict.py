@@ -20,6 +20,7 @@ from sampeft.io import IMAGE_SUFFIXES, is_series
 from sampeft.io.dicom_series import series_chosen
 from sampeft.io.fetched import is_dangling
 from sampeft.one_writer import one_writer
+from sampeft.options import check_paths
 from sampeft.peft.run_files import DESCRIPTION
 from sampeft.prediction.case_tables import write_cases, write_classes, write_volumes
 from sampeft.prediction.cases import Job, key_of, left_to_do, predict_cases
@@ -69,6 +70,7 @@ def check_names(config: Config) -> None:
 
 
 def run(config: Config) -> int:
+    check_paths(config)
     runs = [config.run, *itertools.takewhile(_is_run, config.inputs)]
     if len(runs) > len(config.inputs):
         raise UsageError(f"{', '.join(map(str, runs))}: are runs; give an image to segment, too")

@@ -9,12 +9,12 @@ from sampeft.backbones import backbone
 from sampeft.commands import params, reproduce_refinement, reproduce_robustness
 from sampeft.commands.reproduce_tables import PLANS, lora
 from sampeft.commands.reproduce_tables import reproduce as reproduce_table
-from sampeft.commands.reproduction import DATA, Place, StoppedError, find_data
+from sampeft.commands.reproduction import DATA, Place, StoppedError, find_data, minutes_text
 from sampeft.commands.train import say
 from sampeft.configs.params import Config as ParamsConfig
 from sampeft.configs.reproduce import WHAT, Config
 from sampeft.data.noise import noise
-from sampeft.errors import UsageError, unknown_name
+from sampeft.errors import UsageError, counted, unknown_name
 from sampeft.io import write_atomically
 from sampeft.one_writer import one_writer
 from sampeft.options import check_paths
@@ -28,6 +28,13 @@ def run(config: Config) -> int:
     if config.what in ("table3", "params"):
         return reproduce_params(config.out or Path("reproduced"))
     place = place_of(config)
+    if config.budget and (number := trainings(config)):
+        count, each, total = (
+            counted(number, "training"),
+            minutes_text(config.budget),
+            minutes_text(number * config.budget),
+        )
+        say(f"budget    {count} of {each}, {total} in all, less what is there; scoring comes on top")
     try:
         with one_writer(place.out):
             made = reproduce(config, place)
@@ -56,16 +63,9 @@ def check_names(config: Config) -> None:
 
 
 def place_of(config: Config) -> Place:
-    """Where and with what effort; the budget is shared out to the trainings that there are."""
+    """Where and with what effort."""
     plan = PLANS.get(config.what)
     data = plan.data if plan else config.of
-    minutes = None
-    if config.budget:
-        trainings = 2 if config.what == "robustness" else 1
-        if plan:
-            rows = sum(row.kind == "trained" for row in plan.rows(config.whole_decoder))
-            trainings = max(1, rows * (1 if plan.figure else config.seeds * len(plan.readings)))
-        minutes = config.budget / trainings
     return Place(
         data=data,
         root=find_data(data, config.data_root, config.data),
@@ -77,12 +77,21 @@ def place_of(config: Config) -> Place:
         held_out=config.held_out,
         seeds=config.seeds if plan and not plan.figure else 1,
         side=config.side,
-        minutes=minutes,
+        minutes=config.budget,
         subset=config.subset,
         oracle_subset=config.oracle_subset,
         training=config.training,
         masks=config.masks,
     )
+
+
+def trainings(config: Config) -> int:
+    """How many there are, those of earlier tables and figures in the same folder among them."""
+    plan = PLANS.get(config.what)
+    if plan is None:
+        return 2 if config.what == "robustness" else 1
+    rows = sum(row.kind == "trained" for row in plan.rows(config.whole_decoder))
+    return rows * (1 if plan.figure else config.seeds * len(plan.readings))
 
 
 def reproduce(config: Config, place: Place) -> Path:

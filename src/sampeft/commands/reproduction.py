@@ -196,7 +196,7 @@ def find_data(data: str, data_root: Path, given: Path | None) -> Path:
         if (data_root / name).is_dir():
             return data_root / name
     raise UsageError(
-        f"{data_root}: has none of {', '.join(DATA[data])}; `sampeft fetch` lists where to get them, or give --data FOLDER"
+        f"{data_root}: has none of {', '.join(DATA[data])}; `sampeft fetch --list` says where to get them, or give --data FOLDER"
     )
 
 

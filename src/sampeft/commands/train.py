@@ -25,6 +25,7 @@ from sampeft.data.intensity import PRESETS, preset
 from sampeft.data.recipe import chosen_intensity
 from sampeft.data.scale import Scale
 from sampeft.data.slices import PLANES
+from sampeft.data.unprepared import Truth, shapes_of
 from sampeft.denoise import DENOISERS, Denoise
 from sampeft.denoise.dncnn import FILE as DENOISER
 from sampeft.errors import UsageError, counted, unknown_name
@@ -47,6 +48,7 @@ from sampeft.training.batches import suited_patch
 from sampeft.training.checkpoint import FILE as CHECKPOINT
 from sampeft.training.checkpoint import FREE, Checkpoint, read_checkpoint
 from sampeft.training.loop import Result, fit
+from sampeft.training.settings import Training
 
 
 def run(config: Config) -> int:
@@ -210,10 +212,8 @@ def _train(config: Config, dataset: Dataset | None) -> Result:
 
     config.out.mkdir(parents=True, exist_ok=True)
     denoise = kept_in(config.out, denoise)
-    plane = report.plane if config.plane == "auto" else config.plane
+    plane = chosen_plane(config.plane, report.plane)
     preparation = Preparation(recipe, side, plane, config.context, config.context_mm, denoise)
-    if plane != "auto":
-        say(f"plane     {plane} slices{', by the spacing of most volumes' if config.plane == 'auto' else ''}")
     if denoise:
         say(f"denoise   {denoise.identity}")
     settings = known_settings(config, dataset, cases, held_out) | {
@@ -226,12 +226,9 @@ def _train(config: Config, dataset: Dataset | None) -> Result:
     with bar("preparing slices") as shown:
         slices = prepare(dataset, cases, preparation, fingerprint(cases), shown)
     say(f"slices    {len(slices)} of {slices.images.shape[-1]} x {slices.images.shape[-1]}")
-    training = config.training
-    if training.patch is None and (patch := suited_patch(slices, model)):
-        say(f"patch     {patch} of {side} pixels a step: the targets are small (--training.patch 0: whole pictures)")
-        training = replace(training, patch=patch)
+    training = with_suited_patch(config.training, slices.channels, model)
     if config.plan and processes() == 1:  # several could come to different answers
-        workload = workload_of(dataset, cases, held_out, preparation, slices)
+        workload = workload_of(dataset, shapes_of(held_out), preparation, slices)
         expected = plan_training(model, training, workload, config.method)
         expected.refuse()
         for line in expected.lines(short=True):
@@ -295,6 +292,24 @@ def _train(config: Config, dataset: Dataset | None) -> Result:
 def model_of(config: Config, loaded: LoadedBackbone, labels: LabelSet, side: int) -> SemanticSam:
     """The model that a configuration asks for, before its method is attached."""
     return SemanticSam(loaded, labels, side, config.head, config.head_options, config.encoder_side)
+
+
+def chosen_plane(asked: str, usual: str) -> str:
+    """As asked, or where that is `auto` as most volumes have it; says which, unless there are pictures alone."""
+    plane = usual if asked == "auto" else asked
+    if plane != "auto":
+        say(f"plane     {plane} slices{', by the spacing of most volumes' if asked == 'auto' else ''}")
+    return plane
+
+
+def with_suited_patch(training: Training, truth: Truth, model: SemanticSam) -> Training:
+    """With the `patch` that suits these slices, where none is asked for; says so."""
+    if training.patch is None and (patch := suited_patch(truth, model)):
+        say(
+            f"patch     {patch} of {model.side} pixels a step: the targets are small (--training.patch 0: whole pictures)"
+        )
+        return replace(training, patch=patch)
+    return training
 
 
 def what_goes_on(config: Config) -> Checkpoint | None:

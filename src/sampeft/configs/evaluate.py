@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sampeft.options import MAX_VIEWS, READ, check_ranges, number
+from sampeft.options import MAX_VIEWS, READ, WRITTEN, check_ranges, number
 
 POSITIONAL = {
     "run": {"type": Path, "nargs": "?", "help": "folder of a trained run; or give --pred and --truth"},
-    "others": {"type": Path, "nargs": "*", "help": "further runs (folds, seeds); the mean of all is scored"},
+    "others": {"type": Path, "nargs": "*", "help": "more run folders (folds, seeds); the mean of all runs is scored"},
 }
 
 
@@ -20,52 +20,55 @@ class Config:
 
     Args:
         out: folder for the results.
-        data: folder of the labelled data set.
-        split: split of the data set to score; fold2of5: the cases inside that fold.
-        layout: layout of the data set; nothing: recognised by its files.
-        map: label ids to change on reading, such as --map=4:3.
-        series: which of several series, echoes or stacks of DICOM images to read: the number, or attributes and their values,
-            such as SeriesDescription=T2*,EchoTime=30; nothing: there may be one only.
-        pred: folder of label maps made by anything, instead of a run.
-        truth: folder of the true label maps that go with --pred.
-        labels: label map (labels.json or dataset.json) for --pred and --truth.
-        protocol: rules to score by: default, flare22, flare22-package, paper, pixels, targets, targets-256, land-cover.
-        tolerances: JSON of class names and the NSD's tolerance in mm; nothing: the protocol's.
-        processes: processes that share the cases of --pred; the result is the same.
+        data: folder of the labelled data set; needed with a run.
+        split: split of the data set to score; fold2of5: the cases of the second of five folds.
+        pred: folder of label maps made by any program, to score instead of a run.
+        truth: folder of the ground-truth label maps that go with --pred.
+        labels: labels.json or dataset.json with the names and ids of the classes, for --pred and --truth.
+        protocol: scoring rules: default, flare22, flare22-package, paper, pixels, targets, targets-256 or
+            land-cover.
+        tolerances: JSON file with class names and the tolerance of NSD in mm. Default: those of the protocol.
         beside: folders of other evaluations of the same cases, shown beside this one.
-        views: views of each slice whose predictions are averaged; mirrored and turned ones where the run was trained on such.
         maps: also write the predicted label maps.
-        calibrate: also compare the probabilities with the truth; a temperature is fitted on the run's held-out cases.
-        refine: refiner of the class maps: components, crf, level-set, outline-points, or fitted: what `sampeft refine` kept
-            in the run; nothing: none.
+        views: test-time augmentation: views of each slice whose predictions are averaged, mirrored and turned ones
+            only where the run was trained on such; 1 switches it off.
+        refine: refiner of the predicted maps: components, crf, level-set, outline-points, or fitted: the one that
+            `sampeft refine` chose for the run. Default: none.
         refine_options: options of the refiner, such as --refine_options.smooth 2.
-        last: score the last model of the run instead of its best.
-        weights: file of the backbone's weights; nothing: found by name.
+        calibrate: also compare the predicted probabilities with the ground truth, and fit a temperature on the
+            run's held-out cases.
+        layout: layout of the data set; `sampeft info` lists layouts. Default: recognised by its files.
+        map: label ids to change on reading, as OLD:NEW, such as --map=4:3,255:1.
+        series: which of several DICOM series, echoes or stacks to read: the series number, or DICOM attributes and their
+            values, such as SeriesDescription=T2*,EchoTime=30. Default: there may be only one.
+        last: score the run's last checkpoint instead of its best.
+        weights: file of the backbone's weights. Default: found by the name of the run's backbone.
+        processes: processes that share the cases of --pred; the result does not depend on it.
         json: print the summary as one JSON object on stdout.
     """
 
     run: Path | None = field(metadata=READ)
-    out: Path
+    out: Path = field(metadata=WRITTEN)
     others: list[Path] = field(default_factory=list, metadata=READ)
     data: Path | None = field(default=None, metadata=READ)
     split: str = "test"
-    layout: str | None = None
-    map: str | None = None
-    series: str | None = None
     pred: Path | None = field(default=None, metadata=READ)
     truth: Path | None = field(default=None, metadata=READ)
     labels: Path | None = field(default=None, metadata=READ)
     protocol: str = "default"
     tolerances: Path | None = field(default=None, metadata=READ)
-    processes: int = number(1, 1, 1024)
     beside: list[Path] = field(default_factory=list, metadata=READ)
-    views: int = number(1, 1, MAX_VIEWS)
     maps: bool = False
-    calibrate: bool = True
+    views: int = number(1, 1, MAX_VIEWS)
     refine: str | None = None
     refine_options: dict[str, Any] = field(default_factory=dict)
+    calibrate: bool = True
+    layout: str | None = None
+    map: str | None = None
+    series: str | None = None
     last: bool = False
     weights: str | None = None
+    processes: int = number(1, 1, 1024)
     json: bool = False
 
     def __post_init__(self) -> None:

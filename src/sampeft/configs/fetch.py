@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from sampeft.options import WRITTEN
 
 POSITIONAL = {"name": {"nargs": "?", "help": "data set or weights; --list shows them"}}
 
 
 @dataclass(frozen=True)
 class Config:
-    """What to fetch.
+    """What to download.
 
     Args:
-        name: data set or weights; nothing with --list.
-        out: folder to put it in; nothing: this folder for data, SAMPEFT_WEIGHTS (if a folder) or the cache for weights.
-        list: print the table of what there is, as Markdown.
-        yes: do not ask whether the licence is agreed to.
-        json: print one JSON object on stdout.
+        name: data set or weights; left out with --list.
+        out: folder to put it in. Default: the current folder for data; SAMPEFT_WEIGHTS, if it is a folder, or the
+            cache for weights.
+        list: print a table of all data sets and weights, as Markdown.
+        yes: agree to the licence without being asked.
+        json: print the result as one JSON object on stdout.
     """
 
     name: str | None = None
-    out: Path | None = None
+    out: Path | None = field(default=None, metadata=WRITTEN)
     list: bool = False
     yes: bool = False
     json: bool = False

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Config:
-    """How to tell.
+    """How to print.
 
     Args:
-        json: print one JSON object on stdout.
+        json: print the result as one JSON object on stdout.
     """
 
     json: bool = False

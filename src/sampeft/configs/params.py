@@ -15,10 +15,11 @@ class Config:
     Args:
         backbone: promptable model; `sampeft info` lists them.
         method: one method, several joined by commas, or 'all'; `sampeft info` lists them.
-        options: options of the method, such as --options.rank 8; with several methods, of each that has them.
-        classes: foreground classes; the background is added.
-        side: pixels of the side of the square input, on which SAM's table of positions depends; nothing: that of the weights.
-        head: what draws the class maps: pixel, mask or probe.
+        options: options of the method, such as --options.rank 8; of several methods, each takes those that it has.
+        classes: number of foreground classes; the background is added.
+        side: side of the square network input in pixels, on which the size of SAM's position table depends.
+            Default: that of the weights.
+        head: decoder head: pixel, mask or probe.
         head_options: options of the head, such as --head_options.presence false.
         json: print one JSON object instead of a table.
     """

@@ -10,7 +10,7 @@ from sampeft.configs.train import Config as TrainConfig
 
 @dataclass(frozen=True)
 class Config(TrainConfig):
-    """The training to plan: every option of `sampeft train` with the same meaning.
+    """The training to plan, with the options of `sampeft train`.
 
     Args:
         out: where the run would go; nothing is written there.

@@ -16,12 +16,13 @@ class Config:
 
     Args:
         data: folder of the data set that the run was trained on.
-        refiner: components, crf, level-set or outline-points; nothing: all are tried and the best is kept; of
-            pictures that are cut into windows components alone.
-        cases: cases to fit on, such as [P03,P07]; never cases that are scored later. Nothing: those that the run held out.
-        layout: layout of the data set; nothing: recognised by its files.
-        map: label ids to change on reading, such as --map=4:3.
-        weights: file of the backbone's weights; nothing: found by name.
+        refiner: components, crf, level-set or outline-points. Default: all are tried and the best is kept;
+            components alone where pictures are cut into windows.
+        cases: cases to fit on, such as [P03,P07]; never cases that are scored later. Default: those that the run
+            held out.
+        layout: layout of the data set; `sampeft info` lists layouts. Default: recognised by its files.
+        map: label ids to change on reading, as OLD:NEW, such as --map=4:3,255:1.
+        weights: file of the backbone's weights. Default: found by the name of the run's backbone.
         json: print what was tried as one JSON object on stdout.
     """
 

@@ -10,20 +10,22 @@ from sampeft.options import number
 
 @dataclass(frozen=True)
 class Config(TrainConfig):
-    """How to train, as for `sampeft train`, and what to vary.
+    """The trainings, as for `sampeft train`, and what to vary.
 
     Args:
-        out: folder of the sweep; several processes and machines with the same one share the runs.
-        split: split to train on, as for `train`; auto leaves the data set's test cases out of everything; test: train as by
-            auto and score the test cases, which settings should not be chosen by.
-        held_out: cases that are not trained on and pick the best step of a run; below 1 a share, else a number. Without
-            --folds they are also what is scored.
-        set: an option and its values such as options.rank=1,4,8; may be given several times, every combination is run.
-        folds: number of folds, each scored by the models that did not see it; nothing: the held-out cases are scored.
-        seeds: trainings of each setting, with seeds from training.seed on; their scores are averaged.
-        only: a share of the runs such as 3/8, the third of eight, for job arrays; nothing: all.
-        protocol: rules to score by: default, flare22, flare22-package, paper, pixels, targets, targets-256, land-cover.
-        dry_run: print the runs as a table and do nothing.
+        out: folder of the sweep; several processes and machines with the same folder share the runs.
+        split: split to train on, as for `sampeft train`; auto leaves the data set's test cases out of everything;
+            test: train as by auto and score the test cases, by which settings should not be chosen.
+        held_out: training cases set aside to pick the best step of each run; without --folds the settings are
+            scored on them, too.
+        set: an option and its values, such as options.rank=1,4,8; every combination is run.
+        folds: number of folds, each scored by the models that did not see it. Default: the held-out cases are
+            scored.
+        seeds: trainings of each setting, with seeds from --training.seed on; their scores are averaged.
+        only: a share of the runs, such as 3/8 for the third of eight, for job arrays. Default: all.
+        protocol: scoring rules: default, flare22, flare22-package, paper, pixels, targets, targets-256 or
+            land-cover.
+        dry_run: print the runs as a table and train nothing.
         json: print the ranking as one JSON object on stdout.
     """
 

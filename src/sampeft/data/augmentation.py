@@ -16,26 +16,29 @@ class Augmentation:
         shift: largest shift each way, as a share of the side.
         scale: largest zoom: the factor is drawn from 1 - scale to 1 + scale.
         rotation_deg: largest rotation each way, in degrees.
-        contrast: largest change of the gain about mid-grey: 1 - contrast to 1 + contrast.
+        contrast: largest change of contrast about mid-grey: a factor from 1 - contrast to 1 + contrast.
         brightness: largest brightness added or taken away, as a share of the full range.
-        gamma: largest exponent of the tone curve, as its logarithm: exp(-gamma) to exp(gamma).
+        gamma: largest change of gamma: an exponent from exp(-gamma) to exp(gamma).
         noise: largest standard deviation of Gaussian noise, as a share of the full range.
-        elastic: largest local displacement, as a share of the side, bent smoothly between a grid of 5 x 5 points.
-        inverted_gamma: probability that gamma acts on the negative instead, which changes bright tones where it otherwise
-            changes dark ones.
-        blur: largest standard deviation of a Gaussian blur, in thousandths of the side; drawn for half of the slices.
-        low_resolution: largest factor by which a slice is made coarser and enlarged again, such as 2; drawn for half of
-            the slices; 1 switches it off.
-        copy_paste: probability that pieces of the foreground of another slice are pasted into this one, each at a place of
-            its own and as much brighter or darker as the two places are; for targets that lie anywhere, not for organs.
-        mirror: probability of a left-right flip, with the ids of left/right pairs swapped; organs that are no pairs (a
-            liver) still change sides.
-        unchanged: probability that a slice stays as it is, apart from `noises`. A model that never meets one as users have
-            them, without black corners and shifted tones, can do worse on these than on changed ones.
-        noises: kinds of noise, such as [gaussian,speckle]; `sampeft info` lists them. One is added to the image after all
-            else.
+        elastic: largest local displacement of an elastic deformation, as a share of the side, smooth between a grid
+            of 5 x 5 points.
+        inverted_gamma: probability that gamma acts on the negative instead, which changes bright tones where it
+            otherwise changes dark ones.
+        blur: largest standard deviation of a Gaussian blur, in thousandths of the side; applied to half of the
+            slices.
+        low_resolution: largest factor by which a slice is downsampled and enlarged again, such as 2; applied to
+            half of the slices; 1 switches it off.
+        copy_paste: probability that pieces of the foreground of another slice are pasted into this one, each at a
+            random place and with its brightness adapted to that place; for targets that lie anywhere, not for
+            organs.
+        mirror: probability of a left-right flip, with the ids of left/right pairs swapped; organs without a pair
+            (the liver) still change sides.
+        unchanged: probability that a slice stays as it is, apart from `noises`. A model that never sees slices as
+            users have them, without black corners and shifted tones, can do worse on these than on changed ones.
+        noises: kinds of noise, such as [gaussian,speckle]; `sampeft info` lists them. One is added to the image
+            after all else. Default: none.
         noise_probability: probability that a slice gets one of `noises`.
-        noise_strength: lowest and highest strength of `noises`, such as [0.02,0.2]; nothing: the usual ones of each kind.
+        noise_strength: lowest and highest strength of `noises`, such as [0.02,0.2]. Default: those of each kind.
     """
 
     shift: float = number(0.06, 0, 1)

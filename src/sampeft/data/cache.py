@@ -55,6 +55,10 @@ class Slices:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def slice_bytes(self) -> int:
+        return (self.images.nbytes + self.channels.nbytes) // len(self)
+
     def __reduce__(self) -> tuple[Any, ...]:
         if self.folder is None:
             return Slices, (self.images, self.channels, self.case)

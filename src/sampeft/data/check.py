@@ -221,7 +221,7 @@ def check_dataset(
         splits={name: len(ids) for name, ids in splits.items()},
         notes=tuple(told),
         summary=summary(facts),
-        plane=usual_plane(facts),
+        plane=usual_plane(f.plane for f in facts),
         seen=seen_in(facts),
     )
 

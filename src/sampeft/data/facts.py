@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,7 +121,7 @@ def notes(facts: Sequence[FileFacts], labels: LabelSet, modality: str) -> list[s
         found.append(f"images have {bands} bands: {chosen} looked at unless others are chosen with --bands")
     planes = [(f.plane, f) for f in facts if f.plane != PICTURE]
     if len({plane for plane, _ in planes}) > 1:
-        chosen = usual_plane(facts)
+        chosen = usual_plane(f.plane for f in facts)
         parts = [
             f"{len(of_plane)} {plane} (such as {of_plane[0].file.image.name})"
             for plane in PLANES
@@ -134,9 +134,12 @@ def notes(facts: Sequence[FileFacts], labels: LabelSet, modality: str) -> list[s
     return found + _upside_down(facts, labels)
 
 
-def usual_plane(facts: Sequence[FileFacts]) -> str:
-    """The plane that most volumes ask for by their spacing, of equally many the first of PLANES; `auto` without volumes."""
-    counts = Counter(f.plane for f in facts if f.plane != PICTURE)
+def usual_plane(planes: Iterable[str]) -> str:
+    """The plane that most volumes ask for by their spacing, of equally many the first of PLANES; `auto` without volumes.
+
+    planes: of each file, pictures among them.
+    """
+    counts = Counter(plane for plane in planes if plane != PICTURE)
     return max(PLANES, key=lambda plane: counts[plane]) if counts else "auto"
 
 

@@ -297,6 +297,9 @@ def _channel_of_value(dataset: Dataset) -> dict[int, int]:
     return {**table, **{value: table[id] for value, id in dataset.label_values.items()}}
 
 
+_MANY = 30  # unknown values, of which a mask has fewer and a photograph more
+
+
 def _unknown_ids(path: Path, unknown: list[tuple[int, int]], values: list[int], dataset: Dataset, unit: str) -> str:
     """The message for values that no class has. What they mean only the user knows: a class is named for one that is next to an
     id that the file does not use, as in labels 0, 1, 2, 4 for classes 0..3."""
@@ -312,8 +315,9 @@ def _unknown_ids(path: Path, unknown: list[tuple[int, int]], values: list[int], 
             f"{path}: {what} not in the label map {{{known}}}; tell which class it is with --map={first}:ID, or, where it means "
             f'that nothing is known, map it to an id of its own with --map={first}:255 and put "ignore": 255 into dataset.json'
         )
+    swapped = "are images and labels swapped? else " * (len(unknown) > _MANY)
     return (
-        f"{path}: {what} not in the label map {{{known}}}; add to it what is a class, tell which class it is with "
+        f"{path}: {what} not in the label map {{{known}}}; {swapped}add to it what is a class, tell which class it is with "
         f'--map={first}:{meant}, or put "ignore": {first} into dataset.json where it means that nothing is known'
     )
 

@@ -14,16 +14,18 @@ class Denoising:
 
     Args:
         noise: kind of noise; `sampeft info` lists them.
-        low: lowest strength of the noise, which is drawn uniformly for each picture; nothing: the kind's usual one.
-        high: highest strength of the noise; nothing: the kind's usual one.
+        low: lowest strength of the noise; each picture's is drawn uniformly between the two. Default: that of its
+            kind.
+        high: highest strength of the noise. Default: that of its kind.
         depth: layers of the network.
         width: channels of each layer.
-        patch: pixels of the side of a patch.
-        batch: patches in a step.
-        per_picture: how many of them come from one picture: noise is made on whole pictures, as it is met later.
-        lr: Adam's learning rate at the start; it falls to 0 as half a cosine.
-        validations: how often the network is tried and the best is saved, at equal shares of the training.
-        pictures: slices that are kept in memory at most.
+        patch: side of a patch, in pixels.
+        batch: batch size in patches.
+        per_picture: patches drawn from one noisy picture; noise is made on whole pictures, as it is met later.
+        lr: Adam's initial learning rate; it falls to 0 along half a cosine.
+        validations: number of validations, at equal shares of the training; each saves the network if it is the
+            best so far.
+        pictures: largest number of slices kept in memory.
     """
 
     noise: str = "gaussian"

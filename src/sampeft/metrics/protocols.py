@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from sampeft.errors import DataError, UsageError, unknown_name
+from sampeft.errors import DataError, NoDataError, UsageError, unknown_name
 from sampeft.labels import LabelSet
 from sampeft.metrics.counts import Counts, class_boxes, count_in_boxes, used_box
 from sampeft.metrics.measures import VOLUME, CaseScore, Measures
@@ -287,7 +287,7 @@ def read_tolerances(path: Path) -> dict[str, float]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise DataError(
+        raise NoDataError(
             f"{path}: cannot be read ({error.strerror}); tolerances are a JSON of class names and mm"
         ) from None
     except ValueError as error:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sampeft.errors import DataError, SampeftError, unknown_name
+from sampeft.errors import DataError, NoDataError, SampeftError, unknown_name
 from sampeft.io import write_atomically
 from sampeft.io.plain import json_text
 from sampeft.labels import LabelSet
@@ -312,7 +312,7 @@ class Evaluation:
             calibration = {reading: Calibration.from_json(found) for reading, found in sums.items()}
             return replace(evaluation, measures=measures, calibration=calibration)
         except OSError as error:
-            raise DataError(
+            raise NoDataError(
                 f"{path}: cannot be read ({error.strerror}); an evaluation folder is what `sampeft evaluate` writes"
             ) from None
         except (KeyError, TypeError, ValueError, AttributeError, SampeftError) as error:

@@ -125,8 +125,8 @@ def read_description(folder: Path) -> dict[str, Any]:
     tensors = tensors_file(folder)
     content = _of_pair(path, tensors)
     if content.get("format") != FORMAT:
-        raise WeightsError(
-            f"{path}: format {content.get('format')}, this version reads format {FORMAT}; update sampeft"
+        raise NoWeightsError(
+            f"{path}: format {content.get('format')}, this version reads format {FORMAT}; pip install --upgrade sampeft"
         )
     try:
         read_options(Description, content, "the run")

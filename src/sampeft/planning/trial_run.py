@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,8 +12,8 @@ import torch
 from sampeft.backbones import RANDOM
 from sampeft.data.cache import Preparation, PreparedVolume, Slices
 from sampeft.data.case import Case, Dataset
+from sampeft.data.unprepared import Shape, Unprepared
 from sampeft.evaluation import score_case
-from sampeft.io import read_volume
 from sampeft.model import SemanticSam
 from sampeft.peft import METHODS
 from sampeft.planning.machine import processes, room_bytes
@@ -40,36 +40,16 @@ def plan_training(
 
 
 def workload_of(
-    dataset: Dataset, cases: list[Case], held_out: list[Case], preparation: Preparation, slices: Slices | None = None
+    dataset: Dataset, held_out: Sequence[Shape], preparation: Preparation, slices: Slices | Unprepared
 ) -> Workload:
-    """slices: the prepared ones, where they are there; else the slices of the files are counted."""
-    held = sum(_slices_of(held_out, preparation))
-    seconds = _scoring_seconds(dataset, held_out, preparation) if held else 0.0
-    if slices is not None:
-        slice_bytes = (slices.images.nbytes + slices.channels.nbytes) // len(slices)
-        return Workload(len(slices), slice_bytes, held, seconds, processes=processes())
-    number = sum(_slices_of(cases, preparation))
-    return Workload(number, _slice_bytes(cases[0], preparation), held, seconds, processes=processes())
+    """slices: what is trained on."""
+    held = sum(shape.slices(preparation.plane) for shape in held_out)
+    seconds = _scoring_seconds(dataset, held_out[0].case, preparation) if held else 0.0
+    return Workload(len(slices), slices.slice_bytes, held, seconds, processes=processes())
 
 
-def _slices_of(cases: list[Case], preparation: Preparation) -> Iterator[int]:
-    """How many slices each file has, pictures by their kind without being read."""
-    for case in cases:
-        for file in case.files:
-            if file.image.suffix.lower() in (".png", ".jpg", ".jpeg"):
-                yield 1
-            else:
-                yield len(PreparedVolume.of(read_volume(file.image), preparation, quiet=True))
-
-
-def _slice_bytes(case: Case, preparation: Preparation) -> int:
-    """Of a prepared slice: a byte for each pixel and channel, two for the truth."""
-    channels = len(PreparedVolume.of(read_volume(case.files[0].image), preparation, quiet=True).compact(0))
-    return (channels + 2) * preparation.side**2
-
-
-def _scoring_seconds(dataset: Dataset, cases: list[Case], preparation: Preparation) -> float:
-    """Seconds a slice for reading, scaling and counting, by the first held-out file and a model that costs nothing."""
+def _scoring_seconds(dataset: Dataset, case: Case, preparation: Preparation) -> float:
+    """Seconds a slice for reading, scaling and counting, by a case and a model that costs nothing."""
 
     class Nothing(torch.nn.Module):
         """image_B3HW -> logits_BKHW of zeros."""
@@ -81,7 +61,6 @@ def _scoring_seconds(dataset: Dataset, cases: list[Case], preparation: Preparati
         def forward(self, image_B3HW: torch.Tensor) -> torch.Tensor:
             return self.weight.new_zeros(len(image_B3HW), len(dataset.labels), *image_B3HW.shape[-2:])
 
-    one = replace(cases[0], files=cases[0].files[:1])
     counted = 0
 
     def predict(prepared: PreparedVolume, _: Any) -> Iterator[tuple[int, Any]]:
@@ -90,5 +69,5 @@ def _scoring_seconds(dataset: Dataset, cases: list[Case], preparation: Preparati
         return predict_slices(Nothing(), prepared)
 
     start = time.perf_counter()
-    score_case(predict, dataset, one, preparation)
+    score_case(predict, dataset, case, preparation)
     return (time.perf_counter() - start) / max(1, counted)

@@ -112,7 +112,7 @@ def _trained(run: dict[str, Any]) -> str | None:
     if not isinstance(trainable, int):
         return None
     return (
-        f"{trainable:,} of {total:,} ({trainable / total:.1%})"
+        f"{trainable:,} of {total:,} ({100 * trainable / total:.1f} %)"
         if isinstance(total, int) and total
         else f"{trainable:,}"
     )

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_FEW = 20  # points whose line alone would be short, or of one point nothing
+
 
 def figure_learning_curve(
     records: Sequence[dict[str, Any]], path: Path | None = None, labels: LabelSet | None = None
@@ -33,6 +35,7 @@ def figure_learning_curve(
     checks = [r for r in records if "val_dsc" in r]
     if not steps and not checks:
         raise ValueError("no training records to draw")
+    dots: dict[str, Any] = {"marker": ".", "markersize": 4} if len(steps) < _FEW else {}
     longest = max(r["minutes"] for r in (*steps, *checks))
     panels = [name for name, found in (("loss", steps), ("rate", steps), ("dsc", checks)) if found]
     ratios = {"loss": 3, "rate": 1.6, "dsc": 4.4}
@@ -47,14 +50,15 @@ def figure_learning_curve(
                 ("dice", "Dice loss", METHODS[2], 1.0),
             ):
                 line = [(r["minutes"], r[key]) for r in steps if r.get(key) is not None]
-                axes.plot(*zip(*line, strict=True), color=color, linewidth=width, label=name) if line else None
+                axes.plot(*zip(*line, strict=True), color=color, linewidth=width, label=name, **dots) if line else None
             axes.set_title("training loss", fontsize=10, loc="left")
             axes.set_ylim(bottom=0)
             axes.legend(frameon=False, fontsize=8)
         elif panel == "rate":
-            axes.plot([r["minutes"] for r in steps], [r["lr"] for r in steps], color=METHODS[4], linewidth=1.4)
+            axes.plot([r["minutes"] for r in steps], [r["lr"] for r in steps], color=METHODS[4], linewidth=1.4, **dots)
             axes.set_title("learning rate", fontsize=10, loc="left")
             axes.set_ylim(bottom=0)
+            axes.yaxis.set_major_locator(MaxNLocator(5))
             axes.yaxis.set_major_formatter("{x:.1e}")
         else:
             _held_out(axes, checks, labels)

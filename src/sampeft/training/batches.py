@@ -17,6 +17,7 @@ import torch
 from sampeft.backbones import Features
 from sampeft.data.augment import Symmetry
 from sampeft.data.cache import Slices
+from sampeft.data.unprepared import Truth
 from sampeft.errors import UsageError
 from sampeft.heads.given import Window
 from sampeft.model import SemanticSam
@@ -192,17 +193,19 @@ class Batches:
         return images.to(self.accelerator.device), truth
 
 
-def suited_patch(slices: Slices, model: SemanticSam) -> int:
+def suited_patch(truth: Truth, model: SemanticSam) -> int:
     """The `patch` for these slices where none is asked for: half of the side, to whole cells, where nine tenths of the pieces
     of the foreground are smaller than an eighth of the side; else 0, as without a background or for a head that does not
-    read pictures."""
+    read pictures.
+
+    truth: of the slices, some of which are looked at."""
     from scipy.ndimage import find_objects, label
 
     if not model.labels.has_background or not model.head.reads_encoder_maps:
         return 0
     extents = []
-    for index in np.linspace(0, len(slices) - 1, min(len(slices), _LOOKED_AT)).astype(int):
-        pieces_HW, _ = label(np.isin(slices.channels[index], model.labels.foreground), np.ones((3, 3)))
+    for index in np.linspace(0, len(truth) - 1, min(len(truth), _LOOKED_AT)).astype(int):
+        pieces_HW, _ = label(np.isin(truth[index], model.labels.foreground), np.ones((3, 3)))
         extents += [max(s.stop - s.start for s in box) for box in find_objects(pieces_HW)]
     if not extents or np.quantile(extents, 0.9) > model.side / 8:
         return 0

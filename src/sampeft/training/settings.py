@@ -20,89 +20,93 @@ class Training:
     """How to train.
 
     Args:
-        steps: optimiser steps that end the training; with `minutes` whichever comes first. The learning rate falls towards
-            the end.
-        minutes: minutes of training that end it, counted from the first step; reading, preparing and planning come before
-            them. Nothing: 30 where no steps are given either.
-        batch: slices in a step, over all processes.
-        lr: AdamW's peak learning rate, reached after the warm-up, then falling as (1 - progress)^power.
-        base_lr: learning rate of the pretrained weights that a method frees (a whole decoder, biases, everything), as a share
-            of `lr`: what is known is changed more slowly than what is new.
-        weight_decay: AdamW's weight decay.
-        warmup: share of the training in which the learning rate rises to its peak.
-        power: exponent of the learning rate's fall; 0: it stays at its peak.
-        clip: largest norm of the gradient; a longer one is shortened to it.
-        validations: how often held-out cases are scored and the model is saved, at equal shares of the training.
-        balance: share of slices drawn by class, every foreground class equally often, instead of uniformly.
-        head_first: share of the training that trains prompt, head and decoder alone, on embeddings of the untouched encoder;
-            the encoder's paths then start under a head that works.
-        head_batch: slices in a step of `head_first`.
-        head_bank: augmented slices whose embeddings are kept for `head_first`; one goes through the encoder when it is first
-            drawn, afterwards it costs about a tenth.
-        cached_views: augmented views of each slice that the encoder's trained part sees, instead of a new one every time;
-            what the frozen start of the encoder gives for a view is computed once and kept. 0: always new views. Most is
-            saved where only the last blocks are trained (--options.last 4).
-        cache_mib: room on disk in MiB for either kind of view of this training; other trainings find them, whatever their
-            seed. What does not fit is computed each time.
-        accumulate: parts in which a step's slices go through the model, one after the other: the memory of a part, the steps
-            of the whole; the Dice term is then pooled over each part.
-        recompute: keep less for the backward pass and compute the encoder's blocks once more: less memory, a fifth more time.
-        compile: fuse the encoder's operations with `torch.compile`; takes minutes at the start, on a CPU.
-        patch: side in pixels of the square part of each picture that a step draws, for targets of a few pixels: a step then
-            costs what the part costs, while encoder and decoder see the whole picture. 0: the whole picture; nothing: half of
-            the side where nearly all pieces of the foreground are smaller than an eighth of it, else the whole picture.
-        forced: share of these parts that hold a piece of the foreground, large or small ones alike.
-        loss: ce+dice (the paper's), focal+dice, ce+tversky or ce+iou.
+        steps: optimiser steps after which the training ends; with `minutes`, whichever comes first. The learning
+            rate falls towards the end. Default: no limit.
+        minutes: minutes after which the training ends, counted from the first step; reading, preparing and planning
+            come before. Default: 30, or no limit with `steps`.
+        batch: batch size in slices, over all processes.
+        lr: AdamW's peak learning rate, reached after the warm-up; it then falls as (1 - progress)^power.
+        seed: random seed of held-out cases, new weights, slices and augmentation.
+        precision: number format of the computation: auto, fp32, bf16 or fp16.
+        validations: number of validations, at equal shares of the training; each scores the held-out cases and
+            saves the model.
+        patience: early stopping: validations without a better score that end the training; 0: off.
+        loss: loss function: ce+dice (the paper's), focal+dice, ce+tversky or ce+iou.
         loss_weights: weights of the two terms of the loss.
-        class_weights: weights of the classes in the first term, in the order of the label map, background first; none: 1 for
-            all.
-        presence_weight: weight of the loss of which classes a picture holds, for a head that decides that.
-        whole_weight: weight of the loss of the mask head's coarser class maps of the whole pictures, where steps draw parts of
-            them: the large is then learned from the whole, and detail from the part.
-        precision: numbers to compute with: auto, fp32, bf16 or fp16.
-        seed: seed of everything that is drawn: held-out cases, new weights, slices, augmentation.
-        max_bad_steps: steps in a row with a loss that is not finite that end the training.
-        ema: decay of the moving average of the trained weights that is scored and saved, such as 0.99; 0: the weights
-            themselves.
-        patience: validations without a better score that end the training; 0: it goes to its end.
-        checkpoint_minutes: minutes after which the state for `--resume` is written again at the latest, as it is at every
-            validation.
-        trackers: where metrics go beside metrics.jsonl, by accelerate, such as [tensorboard] (into the run's logs), wandb or
-            mlflow.
-        augmentation: how slices are changed.
+        class_weights: weights of the classes in the first term, in the order of the label map, background first.
+            Default: 1 for all.
+        balance: share of slices drawn class-balanced, every foreground class equally often; the others are drawn
+            uniformly.
+        patch: side in pixels of the square part of each picture that a step segments, for small targets: a step
+            then costs less, while encoder and decoder still see the whole picture. 0: the whole picture. Default:
+            half of --side where nearly all connected pieces of the foreground are smaller than an eighth of it,
+            else the whole picture.
+        forced: share of these parts that are drawn around a piece of the foreground, large and small ones alike.
+        accumulate: gradient accumulation: parts in which a batch goes through the model one after the other, to
+            save memory; the Dice term is then computed over each part.
+        recompute: gradient checkpointing: recompute the encoder's blocks in the backward pass, which saves memory
+            and takes about a fifth more time.
+        compile: compile the encoder's operations with `torch.compile`; takes minutes at the start, on a CPU.
+        weight_decay: AdamW's weight decay.
+        warmup: linear warm-up of the learning rate, as a share of the training.
+        power: exponent of the learning rate's polynomial decay; 0: constant.
+        clip: gradient clipping: largest norm of the gradient.
+        base_lr: learning rate of pretrained weights that a method trains (a whole decoder, biases, everything), as
+            a share of `lr`.
+        ema: decay of the exponential moving average of the trained weights, which is then scored and saved, such as
+            0.99; 0: off.
+        head_first: share of the training, at its start, in which only prompt, head and decoder are trained, on
+            stored features of the untouched encoder, so that the encoder is then trained under a head that works.
+        head_batch: batch size in slices during `head_first`.
+        head_bank: augmented slices whose encoder features are stored for `head_first`; a stored one costs about a
+            tenth of a new one.
+        cached_views: augmented views of each slice for the encoder's trained part, instead of a new one every time:
+            what its frozen blocks give for a view is computed once and stored, which saves most where only the last
+            blocks are trained (--options.last 4). 0: always new views.
+        cache_mib: disk space in MiB for either kind of stored features of this training; other trainings reuse
+            them, whatever their seed. What does not fit is computed each time.
+        presence_weight: weight of the loss of which classes a picture holds, for a head that predicts that.
+        whole_weight: weight of the loss of the mask head's coarser class maps of the whole pictures, where `patch`
+            is used: large structures are then learned from the whole, and detail from the part.
+        max_bad_steps: steps in a row with a loss of NaN or infinity after which the training ends.
+        checkpoint_minutes: longest time between two checkpoints for --resume, in minutes; one is also written at
+            every validation.
+        trackers: experiment trackers that get the metrics, beside metrics.jsonl, such as [tensorboard] (into the
+            run's logs), wandb or mlflow. Default: none.
+        augmentation: how slices are augmented.
     """
 
     steps: int | None = number(None, 1, 1_000_000_000)
     minutes: float | None = number(None, 0, MAX_MINUTES, above=True)
     batch: int = number(2, 1, MAX_BATCH)
     lr: float = number(1e-3, 0, 10, above=True)
-    base_lr: float = number(0.1, 0, 100)
+    seed: int = number(0, 0, MAX_SEED)
+    precision: str = "auto"
+    validations: int = number(8, 1, 100_000)
+    patience: int = number(0, 0)
+    loss: str = "ce+dice"
+    loss_weights: tuple[float, float] = number((0.3, 0.7), 0)
+    class_weights: tuple[float, ...] = number((), 0)
+    balance: float = number(0.5, 0, 1)
+    patch: int | None = number(None, 0, MAX_SIDE)
+    forced: float = number(0.5, 0, 1)
+    accumulate: int = number(1, 1, MAX_BATCH)
+    recompute: bool = False
+    compile: bool = False
     weight_decay: float = number(0.01, 0, 10)
     warmup: float = number(0.05, 0, 1, below=True)
     power: float = number(0.9, 0, 100)
     clip: float = number(1.0, 0, above=True)
-    validations: int = number(8, 1, 100_000)
-    balance: float = number(0.5, 0, 1)
+    base_lr: float = number(0.1, 0, 100)
+    ema: float = number(0.0, 0, 1, below=True)
     head_first: float = number(0.3, 0, 1)
     head_batch: int = number(3, 1, MAX_BATCH)
     head_bank: int = number(512, 1, 1_000_000_000)
     cached_views: int = number(0, 0, 10_000)
     cache_mib: int = number(4096, 0)
-    accumulate: int = number(1, 1, MAX_BATCH)
-    recompute: bool = False
-    compile: bool = False
-    patch: int | None = number(None, 0, MAX_SIDE)
-    forced: float = number(0.5, 0, 1)
-    loss: str = "ce+dice"
-    loss_weights: tuple[float, float] = number((0.3, 0.7), 0)
-    class_weights: tuple[float, ...] = number((), 0)
     presence_weight: float = number(0.1, 0)
     whole_weight: float = number(0.0, 0)
-    precision: str = "auto"
-    seed: int = number(0, 0, MAX_SEED)
     max_bad_steps: int = number(20, 1)
-    ema: float = number(0.0, 0, 1, below=True)
-    patience: int = number(0, 0)
     checkpoint_minutes: float = number(10.0, 0, MAX_MINUTES)
     trackers: tuple[str, ...] = ()
     augmentation: Augmentation = field(default_factory=Augmentation)
