@@ -6,18 +6,15 @@ import errno
 import importlib
 import logging
 import os
-import signal
 import sys
-import threading
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from io import TextIOWrapper
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from sampeft.errors import SampeftError, Terminated, UsageError, unknown_name
+from sampeft.errors import SampeftError, UsageError, unknown_name
+from sampeft.stopping import answered, signal_of, signals_raised
 from sampeft.store import cache_folder
 
 if TYPE_CHECKING:
@@ -66,14 +63,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if name not in COMMANDS:
             raise unknown_name("command", name, COMMANDS)
-        with sigterm_raised():
+        with signals_raised(), answered(f"sampeft {name}: stopping as soon as what has begun is whole"):
             return run(name, rest)
     except SampeftError as error:
         print(f"sampeft {name}: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt as error:
         print(f"sampeft {name}: stopped", file=sys.stderr)
-        return 143 if isinstance(error, Terminated) else 130
+        return 128 + signal_of(error)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -81,23 +78,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         reason = error.strerror or str(error)
         print(f"sampeft {name}: error: {error.filename or 'file'}: {reason}{_hint(error)}", file=sys.stderr)
         return 1
-
-
-@contextmanager
-def sigterm_raised() -> Iterator[None]:
-    """Within the block SIGTERM raises Terminated, unless a program around it has its own way with signals."""
-
-    def terminate(number: int, frame: FrameType | None) -> NoReturn:
-        raise Terminated
-
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _hint(error: OSError) -> str:

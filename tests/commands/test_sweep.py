@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -69,7 +70,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             raise UsageError("rank 66 is unlucky")
         if config.options.get("rank") == 67:
             raise RuntimeError("out of memory\nof the GPU")
-        return SimpleNamespace(stopped=config.options.get("rank") == 99, steps=2, minutes=0.5)
+        return SimpleNamespace(stopped=config.options.get("rank") == 99, signal=signal.SIGINT, steps=2, minutes=0.5)
 
     def load(run: Path, **_: Any) -> SimpleNamespace:
         rank, seed = map(int, (run / "rank").read_text().split())

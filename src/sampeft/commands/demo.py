@@ -18,6 +18,7 @@ from sampeft.model import SemanticSam
 from sampeft.oracle.protocols import NAME
 from sampeft.prediction.inference import load
 from sampeft.progress import bar, clock
+from sampeft.stopping import stopped_by
 from sampeft.training.loop import Training
 
 
@@ -54,7 +55,7 @@ def run(config: Config) -> int:
         )
     )
     if result.stopped:
-        return 130
+        raise stopped_by(result.signal)
 
     say("\n3/5  scoring on cases that training never saw")
     segmenter = load(run_folder)
