@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import logging
 import os
@@ -13,7 +12,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sampeft.errors import SampeftError, UsageError, unknown_name
+from sampeft.errors import SampeftError, UsageError, is_full, unknown_name
 from sampeft.stopping import answered, signal_of, signals_raised
 from sampeft.store import cache_folder
 
@@ -81,12 +80,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _hint(error: OSError) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "; free some space or choose another folder"
     cache, path = cache_folder(), Path(str(error.filename or ""))
-    if path.is_absolute() and (path.is_relative_to(cache) or cache.is_relative_to(path)):
-        return "; set SAMPEFT_CACHE to a folder that can be written"
-    return ""
+    is_cache = path.is_absolute() and (path.is_relative_to(cache) or cache.is_relative_to(path))
+    if is_full(error):
+        return f"; free some space or {'set SAMPEFT_CACHE to' if is_cache else 'choose'} another folder"
+    return "; set SAMPEFT_CACHE to a folder that can be written" if is_cache else ""
 
 
 def usage() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -36,6 +37,11 @@ class FormError(DataError, WeightsError, UsageError):
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM, which ends a command as Ctrl-C does: what was begun is tidied up, what is whole stays. Exit code 143."""
+
+
+def is_full(error: OSError) -> bool:
+    """Whether the disk, or what its user may take of it, is full."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def unforeseen(error: Exception) -> str:
