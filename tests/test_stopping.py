@@ -34,6 +34,7 @@ except KeyboardInterrupt:
 def main_thread() -> None:
     if threading.current_thread() is not threading.main_thread():
         pytest.skip("signals are taken in the main thread alone, which these tests do not run in")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever a test before made of it
 
 
 def test_one_is_answered_while_python_itself_hears_nothing() -> None:

@@ -126,7 +126,10 @@ def _answer(heard: socket.socket, ended: threading.Event, text: str, after_s: fl
             continue
         if byte[0] & _AGAIN:
             time.sleep(0.01)  # until the destructor is left
-            _thread.interrupt_main(signal.Signals(number))
+            if hasattr(signal, "pthread_kill"):  # which ends what the main thread waits for, too
+                signal.pthread_kill(threading.main_thread().ident or 0, number)
+            else:
+                _thread.interrupt_main(signal.Signals(number))
         elif not is_told and not ended.wait(after_s):
             is_told = True
             os.write(2, f"\n{text}\n".encode())  # print may be in use by who was interrupted
