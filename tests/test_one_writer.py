@@ -136,6 +136,58 @@ def test_the_first_of_a_distributed_run_holds_it_for_all(tmp_path: Path, monkeyp
     assert not (tmp_path / LOCK).exists()
 
 
+PART = """
+import sys, time
+from pathlib import Path
+from sampeft.errors import UsageError
+from sampeft.one_writer import one_writer
+try:
+    with one_writer(Path(sys.argv[1])):
+        print("writing", flush=True)
+        time.sleep(float(sys.argv[2]))
+except UsageError as error:
+    print("refused:", error, flush=True)
+"""
+
+
+def parts_of(folder: Path, seconds: tuple[float, ...]) -> list[subprocess.Popen[str]]:
+    """The processes of one distributed run, as torchrun starts them; each writes for so long."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        place = {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(server.getsockname()[1]),
+            "WORLD_SIZE": str(len(seconds)),
+        }
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", PART, str(folder), str(duration)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **place, "RANK": str(rank)},
+        )
+        for rank, duration in enumerate(seconds)
+    ]
+
+
+def test_where_the_first_of_a_distributed_run_is_refused_no_other_writes(tmp_path: Path, writer: Writer) -> None:
+    process = writer(tmp_path)
+    said = [part.communicate(timeout=300)[0] for part in parts_of(tmp_path, (0.0, 0.0))]
+    assert [f"is being written by process {process.pid} of " in text for text in said] in ([True, True], [True, False])
+    assert all(text.startswith("refused: ") for text in said)
+
+
+def test_the_first_of_a_distributed_run_holds_it_until_the_last_has_ended(tmp_path: Path) -> None:
+    first, last = parts_of(tmp_path, (0.0, 2.0))
+    assert last.stdout
+    assert last.stdout.readline() == "writing\n"
+    assert first.stdout
+    assert first.stdout.readline() == "writing\n"
+    assert f"pid={first.pid}\n" in (tmp_path / LOCK).read_text()
+    assert [part.wait(300) for part in (last, first)] == [0, 0]
+    assert not (tmp_path / LOCK).exists()
+
+
 def test_a_folder_where_nothing_was_written_is_not_left(tmp_path: Path) -> None:
     for folder, there in ((tmp_path / "new", False), (tmp_path, True)):
         with pytest.raises(UsageError, match="wrong"), one_writer(folder):

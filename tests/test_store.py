@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import tempfile
 import warnings
 from pathlib import Path
@@ -55,6 +56,27 @@ def test_a_user_without_a_home_has_a_cache(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(Path, "home", home)
     monkeypatch.setattr(store, "_temporary", lambda: tmp_path)
     assert writable_cache("slices") == tmp_path / "slices"
+
+
+def test_a_full_disk_names_the_folder_and_the_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SAMPEFT_CACHE", str(tmp_path / "cache"))
+
+    def full(folder: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def run(*_: object) -> int:
+        store.make_entry(tmp_path / "cache/slices/entry", full, lambda folder: None)
+        return 0
+
+    monkeypatch.setattr("sampeft.cli.run", run)
+    assert main(["check", "data"]) == 1
+    assert capsys.readouterr().err.strip() == (
+        f"sampeft check: error: {tmp_path / 'cache/slices'}: No space left on device; free some space or set SAMPEFT_CACHE to "
+        "another folder"
+    )
+    assert not list((tmp_path / "cache/slices").iterdir())
 
 
 def test_fetch_names_the_variable(

@@ -7,19 +7,16 @@ import importlib
 import logging
 import os
 import shutil
-import signal
 import sys
 import textwrap
-import threading
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from io import TextIOWrapper
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from sampeft.errors import SampeftError, Terminated, UsageError, unknown_name
+from sampeft.errors import SampeftError, UsageError, is_full, unknown_name
+from sampeft.stopping import answered, signal_of, signals_raised
 from sampeft.store import cache_folder
 
 if TYPE_CHECKING:
@@ -83,14 +80,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if name not in COMMANDS:
             raise unknown_name("command", name, COMMANDS)
-        with sigterm_raised():
+        with signals_raised(), answered(f"sampeft {name}: stopping as soon as what has begun is whole"):
             return run(name, rest)
     except SampeftError as error:
         print(f"sampeft {name}: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt as error:
         print(f"sampeft {name}: stopped", file=sys.stderr)
-        return 143 if isinstance(error, Terminated) else 130
+        return 128 + signal_of(error)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -100,28 +97,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2 if error.errno in _WRONG_PATH else 1
 
 
-@contextmanager
-def sigterm_raised() -> Iterator[None]:
-    """Within the block SIGTERM raises Terminated, unless a program around it has its own way with signals."""
-
-    def terminate(number: int, frame: FrameType | None) -> NoReturn:
-        raise Terminated
-
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
 def _hint(error: OSError) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "; free some space or choose another folder"
     cache, path = cache_folder(), Path(str(error.filename or ""))
-    if path.is_absolute() and (path.is_relative_to(cache) or cache.is_relative_to(path)):
+    is_cache = path.is_absolute() and (path.is_relative_to(cache) or cache.is_relative_to(path))
+    if is_full(error):
+        return f"; free some space or {'set SAMPEFT_CACHE to' if is_cache else 'choose'} another folder"
+    if is_cache:
         return "; set SAMPEFT_CACHE to a folder that can be written"
     return f"; {_WRONG_PATH[error.errno]}" if error.errno in _WRONG_PATH else ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -41,6 +42,11 @@ class Terminated(KeyboardInterrupt):
 def counted(count: int, thing: str) -> str:
     """`1 case`, `2 cases`."""
     return f"{count} {thing}{'' if count == 1 else 's'}"
+
+
+def is_full(error: OSError) -> bool:
+    """Whether the disk, or what its user may take of it, is full."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def unforeseen(error: Exception) -> str:

@@ -26,6 +26,7 @@ from sampeft.metrics.counts import Counts, count
 from sampeft.metrics.measures import CaseScore
 from sampeft.metrics.protocols import PROTOCOLS, Protocol, Tally, Unit
 from sampeft.metrics.scores import Evaluation
+from sampeft.stopping import not_for_children
 from sampeft.volume import LabelVolume, Volume
 
 Array = npt.NDArray[Any]
@@ -174,7 +175,8 @@ def score_maps(
             # Spawned, not forked: safe beside threads, and the same on every system.
             pool = ProcessPoolExecutor(min(processes, len(cases)), get_context("spawn"))
             stack.callback(pool.shutdown, cancel_futures=True)
-            results = pool.map(score, cases)
+            with not_for_children():  # they end with the pool
+                results = pool.map(score, cases)
         else:
             results = map(score, cases)
         try:

@@ -8,8 +8,9 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sampeft.errors import UsageError
 
@@ -17,21 +18,26 @@ if TYPE_CHECKING:
     from filelock import MarkerSoftFileLock
 
 LOCK = ".sampeft.lock"
+_HELD, _SAID = "held", "sampeft/held"
 _UNFINISHED = re.compile(r"\.(sampeft-\w{8}|.+\.[0-9a-f]{32}\..+)")  # the drawn names of what is not whole yet
 
 
 @contextmanager
 def one_writer(folder: Path) -> Iterator[None]:
     """Hold a folder, made if need be, for as long as the block runs. Of the processes of a distributed run the first holds it
-    for all of them.
+    for all of them: the others begin when it does, and it goes on holding until they have ended.
 
     The lock is a file that names its process, which needs no file system that knows locks. That of a process of this machine
     that is no longer there is taken over, and what it had not finished writing is removed. Raises UsageError where another
-    process holds the folder.
+    process holds the folder, in all processes of the run.
     """
-    if os.environ.get("RANK", "0") != "0":
+    run = _Distributed.of_this_process()
+    with _first(folder, run) if run.rank == 0 else run.led(folder):
         yield
-        return
+
+
+@contextmanager
+def _first(folder: Path, run: _Distributed) -> Iterator[None]:
     from filelock import MarkerSoftFileLock, Timeout
 
     is_new = not folder.exists()
@@ -40,16 +46,78 @@ def one_writer(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        raise UsageError(_refusal(folder, lock)) from None
+        run.say(refusal := _refusal(folder, lock))
+        raise UsageError(refusal) from None
+    except OSError as error:
+        error.filename = str(folder)  # a full disk does not say on which file
+        raise
     try:
-        if os.environ.get("WORLD_SIZE", "1") == "1":  # others may have begun to write
+        if run.world == 1:  # others may have begun to write before torchrun started them anew
             remove_leftovers(folder)
+        run.say("")
         yield
+        run.wait_for_others()
     finally:
         lock.release()
         if is_new:
             with suppress(OSError):
                 folder.rmdir()  # where nothing was written
+
+
+@dataclass(frozen=True)
+class _Distributed:
+    """The processes that share a command, and the store by which torchrun lets them find each other. store: None for one
+    process alone, and where somebody shares the cases out by RANK and WORLD_SIZE without one."""
+
+    rank: int
+    world: int
+    store: Any = None
+
+    @classmethod
+    def of_this_process(cls) -> _Distributed:
+        rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        if world == 1 or "MASTER_ADDR" not in os.environ:
+            return cls(rank, world)
+        from torch.distributed.rendezvous import rendezvous
+
+        store, _, _ = next(rendezvous("env://"))
+        return cls(rank, world, store)
+
+    def say(self, refusal: str) -> None:
+        """To the others: why the folder cannot be had, or nothing where it is held."""
+        if self.store is not None:
+            self.store.set(_SAID, refusal or _HELD)
+
+    def wait_for_others(self) -> None:
+        if self.store is not None:
+            self._wait_for([_left(rank) for rank in range(1, self.world)])
+
+    @contextmanager
+    def led(self, folder: Path) -> Iterator[None]:
+        """What the first process holds. Raises UsageError where it does not."""
+        if self.store is None:
+            yield
+            return
+        try:
+            self._wait_for([_SAID])
+            told = self.store.get(_SAID).decode()
+        except RuntimeError:  # the store ends with the process that has it
+            told = f"{folder}: process 0, which holds it for all, has ended; see what it said"
+        if told != _HELD:
+            raise UsageError(told)
+        try:
+            yield
+        finally:
+            with suppress(RuntimeError):
+                self.store.set(_left(self.rank), "")
+
+    def _wait_for(self, keys: list[str]) -> None:
+        while not self.store.check(keys):  # its own way to wait hears no Ctrl-C
+            time.sleep(0.1)
+
+
+def _left(rank: int) -> str:
+    return f"sampeft/left/{rank}"
 
 
 def remove_leftovers(folder: Path) -> None:

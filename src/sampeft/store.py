@@ -129,8 +129,10 @@ def make_entry(folder: Path, write: Callable[[Path], None], check: Check) -> IO[
             _hold(lock)
             write(temporary)
             held = _put(temporary, folder, lock, check)
-        except BaseException:
+        except BaseException as error:
             lock.close()
+            if isinstance(error, OSError) and error.filename is None:
+                error.filename = str(folder.parent)  # a full disk does not say on which file
             raise
         make_room(folder.parent, limit)
         return held

@@ -194,7 +194,7 @@ def test_a_stopped_training_is_told_and_done_again(
     with monkeypatch.context() as patch:
         patch.setattr(losses, "segmentation_loss", stopping)
         assert again((data, out), "table6", "--seeds", "1", "--training.steps", "2") == 130
-    line = capsys.readouterr().err.strip().splitlines()[-1]
+    line = capsys.readouterr().err.strip().splitlines()[-2]
     assert line == f"stopped; what was finished is kept in {out}, the same command again goes on from there"
     assert not (out / "table6.md").exists()
     finished = out / "zero-shot-best-automatic-masks/eval/summary.json"

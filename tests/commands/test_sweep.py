@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -69,7 +70,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             raise UsageError("rank 66 is unlucky")
         if config.options.get("rank") == 67:
             raise RuntimeError("out of memory\nof the GPU")
-        return SimpleNamespace(stopped=config.options.get("rank") == 99, steps=2, minutes=0.5)
+        return SimpleNamespace(stopped=config.options.get("rank") == 99, signal=signal.SIGINT, steps=2, minutes=0.5)
 
     def load(run: Path, **_: Any) -> SimpleNamespace:
         rank, seed = map(int, (run / "rank").read_text().split())
@@ -254,7 +255,7 @@ def test_stopping_keeps_what_is_done_and_gives_the_claim_back(
 ) -> None:
     out = tmp_path / "out"
     assert sweep(data, out, "--set", "options.rank=1,99,4") == 130
-    assert "the same command goes on" in last_line(capsys)
+    assert "the same command goes on" in capsys.readouterr().err
     assert pretended == ["options.rank=1/held_out-seed0", "options.rank=99/held_out-seed0"]
     assert not list(out.rglob("*.lock"))
     assert (out / "runs/options.rank=1/held_out-seed0/complete.json").is_file()

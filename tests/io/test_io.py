@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from sampeft.io import (
     label_suffix,
     portable_name,
     read_label_ids,
+    write_array,
     write_labels,
 )
 from sampeft.labels import LabelSet
@@ -81,6 +83,18 @@ def test_labels_of_dicom_are_a_dicom_seg_or_nifti(tmp_path: Path, monkeypatch: p
     ids = read_label_ids(write_labels(tmp_path / "a.nii.gz", channels, LABELS, like))
     assert np.unique(ids.array).tolist() == [3]
     np.testing.assert_allclose(ids.affine, affine)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_an_array_is_written_as_numpy_does_and_a_full_disk_says_so(tmp_path: Path) -> None:
+    array = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    for one in (array, np.asfortranarray(array), array[:, ::2], array[:, :0]):
+        np.save(tmp_path / "numpy.npy", one)
+        write_array(tmp_path / "ours.npy", one)
+        assert (tmp_path / "ours.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes()
+    with pytest.raises(OSError, match="No space left") as told:
+        write_array(Path("/dev/full"), array)
+    assert (told.value.errno, told.value.filename) == (errno.ENOSPC, "/dev/full")
 
 
 def test_reading_is_ready_without_heavy_libraries() -> None:

@@ -439,6 +439,11 @@ def test_a_full_disk_ends_the_run_in_one_line(
         assert main(command) == 1
     assert "p0.png: No space left on device; free some space" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", lambda file, *_: full(file), raising=False)
+        assert main([*command, "--probabilities"]) == 1
+    assert f"{tmp_path / 'out'}: No space left on device; free some space" in capsys.readouterr().err
+    assert not list((tmp_path / "out").glob(".sampeft-*"))
     assert main(command) == 0
     assert read_volume(tmp_path / "out/p2.png").grid == (24, 30, 1)
 

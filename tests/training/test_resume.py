@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import torch
 
 from fabricate import folder_dataset
 from fabricate.backbones import make_tiny, tiny
-from sampeft.backbones import BACKBONES
+from sampeft.backbones import BACKBONES, Features
 from sampeft.commands.train import Config, train
 from sampeft.data import open_dataset
 from sampeft.data.augment import Augmentation
@@ -243,6 +244,31 @@ def stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
         with pytest.raises(MemoryError):
             train(config)
     return config
+
+
+def test_one_stopped_before_its_first_step_begins_anew(
+    stopped: Config, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Means and spreads of the features, which come before it, are then not taken of the few pictures seen so far."""
+    whole, cut = (replace(stopped, out=stopped.out.with_name(name)) for name in ("whole", "cut"))
+    train(whole)
+    examples, sent = batches.Batches.examples, []
+
+    def stopping(self: batches.Batches) -> Iterator[Features]:
+        for example in examples(self):
+            yield example
+            if not sent:
+                sent.append(os.kill(os.getpid(), signal.SIGINT))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batches.Batches, "examples", stopping)
+        result = train(cut)
+    assert (result.stopped, result.signal, result.steps) == (True, signal.SIGINT, 0)
+    assert "stopping after this step" in capfd.readouterr().err
+    assert train(changed(cut)).steps == 4
+    for name in ("adapter.safetensors", "last/adapter.safetensors"):
+        assert (cut.out / name).read_bytes() == (whole.out / name).read_bytes()
+    assert log_of(cut.out) == log_of(whole.out)
 
 
 def changed(config: Config, **fields: Any) -> Config:

@@ -164,7 +164,7 @@ def test_a_signal_leaves_a_usable_model(
     monkeypatch.setattr(losses, "segmentation_loss", signals_in_the_third_step)
     before = signal.getsignal(signal.SIGTERM)
     result = run(make_small(), tmp_path, minutes=10)
-    assert result.stopped
+    assert (result.stopped, result.signal) == (True, signal.SIGTERM)
     assert result.steps >= 2
     assert "stopping after this step" in capfd.readouterr().err
     assert read_description(tmp_path)["trained"]["step"] == result.steps

@@ -8,6 +8,7 @@ import io
 import json
 import re
 import socket
+import tempfile
 import threading
 import time
 import urllib.request
@@ -343,6 +344,20 @@ def test_a_full_disk_is_said(serve: Serve, picture: bytes, monkeypatch: pytest.M
         answer = post(client, "p.png", picture)
         assert (answer.status_code, answer.json()) == (507, {"error": "the server's temporary disk is full"})
         assert not list((client.service.workspace.folder / "predictions").glob("*"))
+
+
+def test_a_disk_that_fills_while_a_picture_is_segmented_is_said(
+    serve: Serve, picture: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, *_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    (tmp_path / "p.png").write_bytes(picture)
+    with serve() as client:
+        monkeypatch.setattr("sampeft.viewer.predictions.write_array", full)
+        said = predicted(client, tmp_path / "p.png")
+        assert said["state"] == "failed"
+        assert f"the server's temporary folder {tempfile.gettempdir()} is full; free some space" in said["message"]
 
 
 class _FullDisk(io.BytesIO):

@@ -19,6 +19,7 @@ from sampeft.options import check_paths
 from sampeft.oracle.protocols import NAME
 from sampeft.prediction.inference import load
 from sampeft.progress import bar, clock
+from sampeft.stopping import stopped_by
 from sampeft.training.loop import Training
 
 
@@ -56,7 +57,7 @@ def run(config: Config) -> int:
         )
     )
     if result.stopped:
-        return 130
+        raise stopped_by(result.signal)
 
     say("\n3/5  scoring on cases that training never saw")
     segmenter = load(run_folder)

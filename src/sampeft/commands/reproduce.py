@@ -9,7 +9,7 @@ from sampeft.backbones import backbone
 from sampeft.commands import params, reproduce_refinement, reproduce_robustness
 from sampeft.commands.reproduce_tables import PLANS, lora
 from sampeft.commands.reproduce_tables import reproduce as reproduce_table
-from sampeft.commands.reproduction import DATA, Place, StoppedError, find_data, minutes_text
+from sampeft.commands.reproduction import DATA, Place, find_data, minutes_text
 from sampeft.commands.train import say
 from sampeft.configs.params import Config as ParamsConfig
 from sampeft.configs.reproduce import WHAT, Config
@@ -38,9 +38,9 @@ def run(config: Config) -> int:
     try:
         with one_writer(place.out):
             made = reproduce(config, place)
-    except StoppedError:
+    except KeyboardInterrupt:
         say(f"stopped; what was finished is kept in {place.out}, the same command again goes on from there")
-        return 130
+        raise
     if made.suffix == ".md":
         print(made.read_text(encoding="utf-8"))
     say(f"made      {made}")

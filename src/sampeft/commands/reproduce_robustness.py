@@ -11,7 +11,6 @@ from zlib import crc32
 from sampeft.commands.reproduction import (
     Place,
     Row,
-    StoppedError,
     finish,
     finished,
     minutes_text,
@@ -35,6 +34,7 @@ from sampeft.progress import bar
 from sampeft.provenance import versions
 from sampeft.report.noise_figure import figure_noise
 from sampeft.report.tables import interval_text, markdown_table
+from sampeft.stopping import stopped_by
 from sampeft.training.loop import Training
 
 
@@ -137,6 +137,6 @@ def _dncnn(place: Place, denoising: Denoising, minutes: float) -> Path:
         say(f"\ntraining  DnCNN on {denoising.noise} noise, {minutes_text(minutes)}")
         result = train_denoiser(config)
         if result.stopped:
-            raise StoppedError
+            raise stopped_by(result.signal)
         finish(run, settings, steps=result.steps, minutes=result.minutes)
     return run

@@ -40,6 +40,7 @@ from sampeft.oracle.protocols import PROTOCOLS, Oracle
 from sampeft.prediction.inference import load
 from sampeft.prediction.probabilities import CalibratedPredictor
 from sampeft.progress import bar
+from sampeft.stopping import stopped_by
 from sampeft.training.loop import Training
 
 DATA = {
@@ -54,10 +55,6 @@ _BASELINE_SIDE = 224  # of the pictures that baselines look at
 _RULES = {"flare22": "default", "gid5": "land-cover", "sirst": "targets"}
 _FOLD = "fold1of5"
 """What is scored, the rest being trained on, where a data set ships no test list."""
-
-
-class StoppedError(Exception):
-    """A training was stopped by Ctrl-C or SIGTERM; what is done is kept."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,7 +225,7 @@ def undefined_as_background(dataset: Dataset) -> Dataset:
 
 
 def trained(place: Place, row: Row, seed: int) -> Path:
-    """Folder of the trained run; trains it unless that was done before. Raises StoppedError on Ctrl-C, UsageError
+    """Folder of the trained run; trains it unless that was done before. Raises KeyboardInterrupt where it is stopped, UsageError
     where it was trained before with other settings."""
     run = place.runs / row.slug / f"seed{seed}" / "run"
     training = replace(place.training, seed=seed, minutes=place.minutes or place.training.minutes)
@@ -253,7 +250,7 @@ def trained(place: Place, row: Row, seed: int) -> Path:
         say(f"\ntraining  {row.heading}, seed {seed}")
         result = train(config, place.dataset)
         if result.stopped:
-            raise StoppedError
+            raise stopped_by(result.signal)
         finish(run, settings, steps=result.steps, minutes=result.minutes)
     return run
 

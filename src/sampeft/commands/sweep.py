@@ -12,7 +12,7 @@ from typing import Any
 from sampeft.arguments import Parser
 from sampeft.commands.finished_runs import differences, plain_settings, settings_before, write_json
 from sampeft.commands.sweep_results import write_ranking
-from sampeft.commands.sweep_runs import Part, StoppedError, Sweep, claim, failures, held, work
+from sampeft.commands.sweep_runs import Part, Sweep, claim, failures, held, work
 from sampeft.commands.train import check_names as check_names_of_training
 from sampeft.commands.train import parse_map, say, split_cases
 from sampeft.configs.sweep import Config
@@ -66,9 +66,9 @@ def run(config: Config) -> int:
     say(f"sweep     {len(sweep.plan.settings)} settings, {len(sweep.plan.runs)} runs; {config.out / PLAN}")
     try:
         work(sweep, share)
-    except StoppedError:
+    except KeyboardInterrupt:
         say(f"\nstopped; all that is done is kept in {config.out}, and the same command goes on with it")
-        return 130
+        raise
     return conclude(sweep, share, config)
 
 

@@ -23,6 +23,7 @@ from sampeft.errors import SampeftError
 from sampeft.metrics.protocols import Protocol
 from sampeft.prediction.inference import load
 from sampeft.progress import clock
+from sampeft.stopping import stopped_by
 from sampeft.sweeping import Plan, Run
 
 CLAIM, FAILED = "claim.lock", "failed.json"
@@ -31,10 +32,6 @@ LEASE_SECONDS = 300.0
 process of the same machine is taken over at once. All processes of a sweep must agree on it."""
 RENEW_SECONDS = 30.0
 LOOK_AGAIN_SECONDS = 10.0
-
-
-class StoppedError(Exception):
-    """A training was stopped by Ctrl-C or SIGTERM; what is done is kept."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +100,6 @@ def work(sweep: Sweep, runs: Sequence[Run]) -> None:
 
     A run that failed is not tried again before the command is started anew. When all that is left has an owner, one more
     lease is waited for, so that runs of owners who died are taken over, and the living are left alone.
-    Raises StoppedError on Ctrl-C or SIGTERM in a training.
     """
     before = {run.name: _written(sweep, run) for run in runs}
     claims = {run.name: claim(sweep.folder(run) / CLAIM) for run in runs}
@@ -174,8 +170,6 @@ def _attempt(sweep: Sweep, run: Run, lease: SoftFileLease) -> None:
     try:
         _train_and_score(sweep, run, lease)
         failed.unlink(missing_ok=True)
-    except StoppedError:
-        raise
     except SampeftError as error:
         reason = str(error)
         write_json(failed, {"reason": reason})
@@ -192,7 +186,7 @@ def _train_and_score(sweep: Sweep, run: Run, lease: SoftFileLease) -> None:
     config, part, started = sweep.config(run), sweep.parts[run.part], time.monotonic()
     result = train(config, part.dataset)
     if result.stopped:
-        raise StoppedError
+        raise stopped_by(result.signal)
     segmenter = load(config.out, weights=config.weights)
     cases = checked_cases(part.dataset, part.scored)
     evaluation, looks = evaluate_segmenter(segmenter, part.dataset, cases, part.name, None, sweep.protocol)

@@ -43,6 +43,7 @@ from sampeft.planning.machine import processes
 from sampeft.planning.trial_run import plan_training, workload_of
 from sampeft.progress import bar
 from sampeft.provenance import git_commit, versions
+from sampeft.stopping import stopped_by
 from sampeft.store import writable_cache
 from sampeft.training.batches import suited_patch
 from sampeft.training.checkpoint import FILE as CHECKPOINT
@@ -62,11 +63,15 @@ def run(config: Config) -> int:
             denoiser = train_denoiser(config)
         if config.json:
             print(json.dumps({"out": str(config.out), **asdict(denoiser)}))
-        return 130 if denoiser.stopped else 0
+        if denoiser.stopped:
+            raise stopped_by(denoiser.signal)
+        return 0
     result = train(config)
     if config.json:
         print(json.dumps({"out": str(config.out), **asdict(result)}))
-    return 130 if result.stopped else 0
+    if result.stopped:
+        raise stopped_by(result.signal)
+    return 0
 
 
 def check_names(config: Config) -> None:

@@ -21,7 +21,7 @@ from sampeft.data.prepared import Preparation as Preparation
 from sampeft.data.prepared import PreparedVolume as PreparedVolume
 from sampeft.data.truth import read_labels
 from sampeft.errors import DataError
-from sampeft.io import geotiff, read_volume, sha256
+from sampeft.io import geotiff, read_volume, sha256, write_array
 from sampeft.io.beside import side_files
 from sampeft.io.dicom_series import chosen_series
 from sampeft.io.fetched import check_fetched
@@ -248,7 +248,7 @@ def _write(
         channels.close()
     if not index:
         raise DataError(f"{dataset.root}: none of the {len(files)} training files has a labelled slice")
-    np.save(folder / "case.npy", np.array(index, dtype=np.int32))
+    write_array(folder / "case.npy", np.array(index, dtype=np.int32))
 
 
 def _in_colour(grey: _Rows) -> _Rows:

@@ -19,13 +19,14 @@ from sampeft.denoise.scores import Picture, Spoil, psnr, with_noise
 from sampeft.denoise.settings import Denoising as Denoising
 from sampeft.errors import SampeftError
 from sampeft.progress import bar
+from sampeft.stopping import signal_of
 
 
 @dataclass(frozen=True)
 class Trained:
     """What a training came to. psnr: of the best, mean over the pictures it was tried on, in dB; before: of the noise.
 
-    stopped: by Ctrl-C before its end; the best so far is kept all the same.
+    stopped: before its end, by Ctrl-C or SIGTERM, whose number is `signal`; the best so far is kept all the same.
     """
 
     steps: int
@@ -34,6 +35,7 @@ class Trained:
     before: float
     best_step: int
     stopped: bool
+    signal: int = 0
 
 
 def train_network(
@@ -59,7 +61,7 @@ def train_network(
     pairs = [(clean, with_noise(clean, spoil, middle, seed + i)) for i, clean in enumerate(trial)]
     before = float(np.mean([psnr(*pair) for pair in pairs]))
     notes = {"noise": config.noise, "low": f"{strengths[0]:g}", "high": f"{strengths[1]:g}"}
-    best, best_step, step, tried, stopped = -math.inf, 0, 0, 0, False
+    best, best_step, step, tried, number = -math.inf, 0, 0, 0, 0
     log = out / "metrics.jsonl"
     log.write_text("")
     start = time.monotonic()
@@ -96,12 +98,12 @@ def train_network(
                 optimizer.zero_grad(set_to_none=True)
                 step += 1
                 shown.update(done, f"step {step}" + (f"  {best:.2f} dB, noisy {before:.2f} dB" if tried else ""))
-        except KeyboardInterrupt:
-            stopped = True
+        except KeyboardInterrupt as error:
+            number = signal_of(error)
     if best == -math.inf:  # stopped before the first trial
         best, best_step = _try(network, pairs), step
         write_network(out / FILE, network, notes)
-    return Trained(step, round((time.monotonic() - start) / 60, 2), best, before, best_step, stopped)
+    return Trained(step, round((time.monotonic() - start) / 60, 2), best, before, best_step, number > 0, number)
 
 
 def _loss(found_B1HW: torch.Tensor, clean_B1HW: torch.Tensor, spoilt_B1HW: torch.Tensor) -> torch.Tensor:

@@ -175,6 +175,18 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         raise
 
 
+def write_array(path: Path, array: npt.NDArray[Any]) -> None:
+    """Write a .npy file as `numpy.save` does, but with an OSError for a full disk that says so and names the file."""
+    described = np.lib.format.header_data_from_array_1_0(array)
+    try:
+        with path.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, described)
+            file.write(np.ascontiguousarray(array.T if described["fortran_order"] else array).data)
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
 def _ids(channels: npt.NDArray[Any], labels: LabelSet) -> npt.NDArray[Any]:
     ignored = channels == IGNORE
     if not ignored.any():

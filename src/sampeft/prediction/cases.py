@@ -167,8 +167,8 @@ def predict_cases(
                     volumes = [(case.volume, segmenter.preparation)]
                     case.channels = next(segmenter.predict_volumes(volumes, way, each))
                 except Exception as error:
-                    case.fault = _fault(case.image, error)
                     case.reader.close()
+                    case.fault = _fault(case.image, error)
             yield case
 
     def write(case: _Case) -> tuple[_Case, dict[str, Any]]:

@@ -7,6 +7,7 @@ held-out cases (`sampeft evaluate` gives it) do they tend to be what they say.
 from __future__ import annotations
 
 import math
+import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -139,8 +140,21 @@ class Reader:
         for number, name in enumerate(names):
             path = Path(self._kept.name) / f"{number}.npy"
             self._maps[name] = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+            self._reserve(path)
         if self.probabilities:  # outside the box the first class is certain
             _fill(self._maps[self.labels.names[0]], said.prepared.frame)
+
+    def _reserve(self, path: Path) -> None:
+        """Take the room of a file that is mapped into memory now: a disk that is full later would end the process unheard.
+        Raises OSError where there is none."""
+        if not hasattr(os, "posix_fallocate"):
+            return
+        try:
+            with path.open("rb+") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            error.filename = str(self.folder)
+            raise
 
     def _keep(self, probabilities_KnW: torch.Tensor, inside: tuple[int, slice, slice]) -> None:
         if self.probabilities:

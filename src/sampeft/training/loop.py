@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ from sampeft.errors import SampeftError, UsageError
 from sampeft.heads.given import Window, cut
 from sampeft.model import SemanticSam
 from sampeft.progress import bar
+from sampeft.stopping import STOPPING, answered
 from sampeft.training.averaging import Average
 from sampeft.training.batches import Batches
 from sampeft.training.checkpoint import FILE, Checkpoint, Learner, Position
@@ -41,7 +41,7 @@ class Result:
     """What a training came to. stopped: by Ctrl-C or SIGTERM, the last validation included. early: ended by `patience`.
 
     start_dsc: of the held-out cases before training; alarm: why the model is of no use, if it is not better than that.
-    least_share: of the best model.
+    least_share: of the best model. signal: the number of what stopped it, or 0.
     """
 
     steps: int
@@ -54,13 +54,15 @@ class Result:
     start_dsc: float | None = None
     alarm: str | None = None
     least_share: float = 0.0
+    signal: int = 0
 
     @classmethod
-    def of(cls, at: Position, stopped: bool = False, early: bool = False) -> Result:
+    def of(cls, at: Position, signal: int = 0, early: bool = False) -> Result:
         alarm = None if at.best_dsc is None else alarm_of(at.best_dsc, at.start_dsc)
         minutes = round(at.seconds / 60, 2)
         best = at.best_dsc, at.best_step
-        return cls(at.step, minutes, *best, at.bad_steps, stopped, early, at.start_dsc, alarm, at.best_share)
+        ends = signal > 0, early
+        return cls(at.step, minutes, *best, at.bad_steps, *ends, at.start_dsc, alarm, at.best_share, signal)
 
 
 def precision_for(device: torch.device, asked: str) -> str:
@@ -141,12 +143,12 @@ def fit(
     batches = Batches.of(slices, model, config, accelerator, (settings or {}).get("start_from") or "")
     keeper = Keeper(out, learner, settings or {}, _circumstances(accelerator, precision), accelerator.is_main_process)
     keeper.prepare(resumed)
-    last_step = at.step if resumed else None
+    last_step = at.step or None
     before = config.progress(at.step, at.seconds)
     with Log.open(out, accelerator, last_step) as log, _stop_signal() as stop, bar("training", before=before) as shown:
         saver = Saver(out, learner, log, description, dataset, held_out, preparation, accelerator)
         start = time.monotonic() - at.seconds
-        if not resumed:
+        if not at.step:  # whoever was stopped within this begins it anew
             saver.score_start(at)
             model.standardise(takewhile(lambda _: not stop, batches.examples()))
             keeper.keep(at)
@@ -169,7 +171,8 @@ def fit(
                 at.finished = (early or progress >= 1) and not stopped
                 keeper.keep(at)
                 if at.finished or stopped:
-                    return Result.of(at, stopped or bool(stop), early)  # what follows a training must not begin
+                    number = stopped or max(stop, default=0)  # what follows a training must not begin
+                    return Result.of(at, number, early)
             elif time.monotonic() - keeper.kept >= 60 * config.checkpoint_minutes:
                 keeper.keep(at)
 
@@ -282,13 +285,14 @@ def _circumstances(accelerator: Any, precision: str) -> dict[str, Any]:
     }
 
 
-def _agree(accelerator: Any, progress: float, stop: list[int]) -> tuple[float, bool]:
-    """The largest progress and any stop request of all processes."""
+def _agree(accelerator: Any, progress: float, stop: list[int]) -> tuple[float, int]:
+    """The largest progress of all processes, and a signal that any of them was stopped by, or 0."""
+    number = max(stop, default=0)
     if accelerator.num_processes == 1:
-        return progress, bool(stop)
-    values = torch.tensor([progress, float(bool(stop))], device=accelerator.device)
+        return progress, number
+    values = torch.tensor([progress, float(number)], device=accelerator.device)
     largest = accelerator.gather(values[None]).amax(dim=0)
-    return float(largest[0]), bool(largest[1] > 0)
+    return float(largest[0]), int(largest[1])
 
 
 @contextmanager
@@ -299,19 +303,17 @@ def _stop_signal() -> Iterator[list[int]]:
 
     def note(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        os.write(
-            2, b"\nstopping after this step, what was learned is kept; once more to stop at once\n"
-        )  # print is not safe here
         for restored, handler in old.items():
             signal.signal(restored, handler)
 
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOPPING:
             old[number] = signal.signal(number, note)
     except ValueError:  # not in the main thread: the caller keeps its own handlers
         old.clear()
     try:
-        yield received
+        with answered("stopping after this step, what was learned is kept; once more to stop at once", 0):
+            yield received
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import mimetypes
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from sampeft import __version__
-from sampeft.errors import SampeftError
+from sampeft.errors import SampeftError, is_full
 from sampeft.viewer import catalogue_routes, prediction_routes
 from sampeft.viewer.access import Access
 from sampeft.viewer.docs_page import docs_page
@@ -92,7 +91,7 @@ def _said(_: Request, error: Exception) -> JSONResponse:
 
 def _of_the_disk(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, OSError)
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    if not is_full(error):
         raise error
     return _answer(HTTPStatus.INSUFFICIENT_STORAGE, "the disk is full; free some space")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
@@ -13,8 +14,8 @@ import numpy as np
 from sampeft.data.case import Dataset, ImageFile
 from sampeft.data.slices import SliceView
 from sampeft.data.truth import read_labels
-from sampeft.errors import SampeftError
-from sampeft.io import geotiff, read_volume, write_atomically, write_map
+from sampeft.errors import SampeftError, is_full
+from sampeft.io import geotiff, read_volume, write_array, write_atomically, write_map
 from sampeft.io.dicom import Series
 from sampeft.io.plain import without_nan
 from sampeft.io.windows import opened
@@ -128,11 +129,18 @@ class Prediction:
                 way = segmenter.way(batch, reader)
                 channels = next(segmenter.predict_volumes([(volume, segmenter.preparation)], way, on_the_way))
                 self.worst = reader.worst_first()
-            np.save(self.folder / "channels.npy", channels)
+            write_array(self.folder / "channels.npy", channels)
             view = SliceView.of(volume, segmenter.preparation.plane)
             found = ClassMap(self.folder / "channels.npy", view, len(self.labels))
         except SampeftError as error:
             raise SampeftError(str(error).replace(f"{self.source.path.parent}/", "")) from None
+        except OSError as error:
+            if not is_full(error):
+                raise
+            raise SampeftError(
+                f"the disk of the server's temporary folder {tempfile.gettempdir()} is full; free some space, or set TMPDIR to "
+                "another folder and start the server anew"
+            ) from None
         self.confidence = reader.confidence
         self.geometry, self.map = Geometry.of(volume, view), found
 
