@@ -33,8 +33,8 @@ METHODS: dict[str, tuple[str, dict[str, object]]] = {
 def run(data: Path, out: Path, seed: int, minutes: float, side: int) -> None:
     import torch
 
-    from sampeft.commands import evaluate, train
     from sampeft.training import loop as training
+    from sampeft.workflows import evaluate, train
 
     class CpuClock:
         monotonic = staticmethod(time.process_time)

@@ -33,7 +33,7 @@ def measure(name: str) -> None:
     from sampeft.oracle.protocols import PROTOCOLS, Oracle
     from sampeft.peft import attach
     from sampeft.prediction.inference import Prompter, predict_volume
-    from sampeft.progress import peak_memory_mib
+    from sampeft.provenance import peak_memory_mib
     from sampeft.volume import Volume
 
     torch.manual_seed(0)

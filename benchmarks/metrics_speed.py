@@ -107,7 +107,7 @@ def package_seconds(prediction: np.ndarray, truth: np.ndarray) -> tuple[float, d
 
 def scaling(size: tuple[int, int, int], cases: int, processes: list[int], folder: Path) -> None:
     """Wall seconds of scoring files with each number of processes; stops when one gives another result."""
-    from sampeft.commands.evaluate import evaluate_maps  # here, so that the processes need not import torch
+    from sampeft.workflows.evaluate import evaluate_maps  # here, so that the processes need not import torch
 
     labels = LabelSet(("background", *ORGANS), tuple(range(14)))
     pairs = [(label_map(size, seed), label_map(size, seed + 1)) for seed in range(0, 8, 2)]

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 import sampeft
+from sampeft.console import bar
 from sampeft.data.gid import GID_LABELS
 from sampeft.data.intensity import PRESETS
 from sampeft.data.prepared import Preparation
@@ -34,7 +35,7 @@ from sampeft.io.vector import write_areas
 from sampeft.prediction.inference import Segmenter
 from sampeft.prediction.large_raster import RasterOptions, predict_raster
 from sampeft.prediction.tiles import Axis
-from sampeft.progress import bar, peak_memory_mib
+from sampeft.provenance import peak_memory_mib
 
 WINDOW, SIDE, OVERLAP, CROP = 224, 112, 0.25, 224
 PLACE = {"crs": "EPSG:32650", "origin": (412_000.5, 3_345_000.25), "pixel": 4.0}

@@ -23,11 +23,11 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from sampeft.commands.reproduce_refinement import change, change_text
 from sampeft.data import open_dataset
 from sampeft.data.cache import PreparedVolume
 from sampeft.data.case import Dataset
 from sampeft.evaluation import score_cases
+from sampeft.experiments.paper_refinement import change, change_text
 from sampeft.io import read_volume
 from sampeft.metrics.measures import MEASURES
 from sampeft.metrics.scores import Evaluation

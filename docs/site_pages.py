@@ -148,7 +148,8 @@ def options_page() -> str:
 PYTHON = {
     "sampeft.prediction.inference": ["load"],
     "sampeft.prediction.segmenter": ["Segmenter"],
-    "sampeft.commands.train": ["train", "Config"],
+    "sampeft.workflows.train": ["train"],
+    "sampeft.configs.train": ["Config"],
     "sampeft.training.settings": ["Training"],
     "sampeft.prediction.large_raster": ["RasterOptions", "RasterFiles", "predict_raster"],
     "sampeft.data": ["open_dataset"],
@@ -171,7 +172,7 @@ PYTHON = {
 def python_page() -> str:
     page = [
         "# Python\n\n`sampeft.load`, `sampeft.Segmenter`, `sampeft.train` and `sampeft.TrainConfig` (the `Config` of "
-        "`sampeft.commands.train`) are the public names; the rest is for those who build on it and may change. "
+        "`sampeft.configs.train`) are the public names; the rest is for those who build on it and may change. "
         "Letters at the end of a name are the axes of an array: `logits_BKHW` has batch, class, row and column.\n"
     ]
     for module, names in PYTHON.items():

@@ -29,7 +29,6 @@ from fabricate.mutations import mutated, mutated_text
 from fabricate.runs import description_of
 from sampeft import evaluation, strict_json
 from sampeft.cli import main
-from sampeft.commands import train as train_module
 from sampeft.data import open_dataset
 from sampeft.data.check import check_dataset
 from sampeft.errors import DataError, FormError, SampeftError, UsageError, WeightsError
@@ -38,6 +37,7 @@ from sampeft.peft import attach
 from sampeft.peft.run_files import DESCRIPTION, WEIGHTS, read_description
 from sampeft.peft.state import save_trained
 from sampeft.prediction.inference import load
+from sampeft.workflows import train as train_module
 
 COUNT = int(os.environ.get("SAMPEFT_MUTATIONS", "25"))
 LABELS = LabelSet(("background", "liver", "spleen"), (0, 3, 7))

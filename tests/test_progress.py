@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from sampeft import progress
+from sampeft import console as progress
 
 
 @pytest.mark.parametrize(("before", "done", "left"), [(0.0, 0.25, "1:30"), (0.5, 0.75, "0:30"), (0.5, 0.5, "?")])

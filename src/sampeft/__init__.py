@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sampeft.api import check, compare, evaluate
-    from sampeft.commands.train import train
     from sampeft.configs.train import Config as TrainConfig
     from sampeft.prediction.inference import Segmenter, load
+    from sampeft.workflows.train import train
 
 __all__ = ["Segmenter", "TrainConfig", "__version__", "check", "compare", "evaluate", "load", "train"]
 __version__ = version("sampeft")
@@ -24,7 +24,7 @@ _HOMES = {
     "evaluate": ("sampeft.api", "evaluate"),
     "load": ("sampeft.prediction.inference", "load"),
     "Segmenter": ("sampeft.prediction.inference", "Segmenter"),
-    "train": ("sampeft.commands.train", "train"),
+    "train": ("sampeft.workflows.train", "train"),
     "TrainConfig": ("sampeft.configs.train", "Config"),
 }
 

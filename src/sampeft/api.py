@@ -19,8 +19,8 @@ def check(data: Folder, **options: Any) -> CheckReport:
 
     The report has `faults`, `errors` and `warnings`; nothing is written. Raises UsageError where there is no data set.
     """
-    from sampeft.commands.check import check_names, report_of
     from sampeft.configs.check import Config
+    from sampeft.workflows.check import check_names, report_of
 
     config = Config(data=Path(data), **options)
     check_names(config)
@@ -32,11 +32,11 @@ def evaluate(run: Folder | Sequence[Folder], data: Folder, out: Folder, **option
 
     options: of `sampeft evaluate`, such as `split="val"`. Raises UsageError, DataError or WeightsError.
     """
-    from sampeft.commands.evaluate import check_names, evaluate_run
     from sampeft.configs.evaluate import Config
     from sampeft.metrics.protocols import protocol_of
     from sampeft.one_writer import one_writer
     from sampeft.options import check_paths
+    from sampeft.workflows.evaluate import check_names, evaluate_run
 
     first, *others = [Path(one) for one in ([run] if isinstance(run, Path | str) else run)]
     config = Config(run=first, others=others, data=Path(data), out=Path(out), **_with_paths(options))
@@ -54,9 +54,10 @@ def compare(evaluations: Sequence[Folder], out: Folder | None = None, **options:
     nothing is written. options: of `sampeft compare`, such as `metrics=["dsc", "hd95_mm"]`. Raises UsageError where cases or
     classes differ.
     """
-    from sampeft.commands.compare import check_names, compared, write_comparison
     from sampeft.configs.compare import Config
     from sampeft.options import check_paths
+    from sampeft.report.comparison_files import write_comparison
+    from sampeft.workflows.compare import check_names, compared
 
     config = Config([Path(one) for one in evaluations], Path(out or "."), **options)
     check_names(config)

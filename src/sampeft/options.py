@@ -221,3 +221,13 @@ def options_by_name(registry: Mapping[str, Any], what: str, name: str, options: 
     if name not in registry:
         raise unknown_name(what, name, registry)
     return read_options(registry[name].options, options, name)
+
+
+def parse_map(text: str | None) -> dict[int, int] | None:
+    """`4:3,255:1` -> {4: 3, 255: 1}."""
+    if text is None:
+        return None
+    try:
+        return {int(old): int(new) for old, new in (pair.split(":") for pair in text.split(","))}
+    except ValueError:
+        raise UsageError(f"--map wants pairs of ids such as --map=4:3,255:1, got '{text}'") from None

@@ -1,9 +1,10 @@
-"""What made a result: versions of the packages, the commit of the source, settings and course of a training."""
+"""What made a result: versions of the packages, commit of the source, settings and log of a training, resources used."""
 
 from __future__ import annotations
 
 import platform
 import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -41,3 +42,28 @@ def history_of(run: Path | None) -> list[dict[str, Any]]:
         return []
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     return [parse_object(line, str(path)) for line in lines if line.endswith("\n")]
+
+
+def peak_memory_mib() -> int | None:
+    """Most resident memory of this process so far; None where the system does not tell (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most >> 20 if sys.platform == "darwin" else most >> 10
+
+
+def resources_used() -> dict[str, Any]:
+    """Device, threads and peak memory of this process so far."""
+    import torch
+
+    used: dict[str, Any] = {"device": "CPU", "threads": torch.get_num_threads()}
+    if torch.cuda.is_available():
+        used = {
+            "device": torch.cuda.get_device_name(),
+            "peak GPU memory (MiB)": torch.cuda.max_memory_allocated() >> 20,
+        }
+    if peak := peak_memory_mib():
+        used["peak memory (MiB)"] = peak
+    return used

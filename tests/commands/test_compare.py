@@ -11,8 +11,8 @@ import pytest
 
 from fabricate.evaluations import evaluation_of
 from sampeft.cli import main
-from sampeft.commands.compare import distinct_names
 from sampeft.metrics.scores import Evaluation
+from sampeft.workflows.compare import distinct_names
 
 FILES = {
     "comparison.md",

@@ -11,13 +11,13 @@ from fabricate import folder_dataset
 from fabricate.backbones import architectures
 from sampeft.backbones import BACKBONES
 from sampeft.cli import main
-from sampeft.commands.evaluate import checked_cases
-from sampeft.commands.oracle import score_oracle
 from sampeft.data import open_dataset
 from sampeft.data.cache import Preparation
 from sampeft.data.intensity import PRESETS
 from sampeft.metrics.scores import Evaluation
 from sampeft.oracle.protocols import NAME, PROTOCOLS
+from sampeft.workflows.evaluate import checked_cases
+from sampeft.workflows.oracle import score_oracle
 
 COMMON = ["--weights", "random", "--side", "64", "--masks.points_per_side", "4"]
 

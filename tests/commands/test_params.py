@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from sampeft.commands.params import Config, count, run
+from sampeft.commands.params import Config, run
 from sampeft.errors import UsageError
 from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
 from sampeft.peft import METHODS, attach
 from sampeft.peft.state import save_trained, saved_bytes
+from sampeft.workflows.params import count
 
 GOLDEN = Path(__file__).parents[1] / "golden/params.json"
 

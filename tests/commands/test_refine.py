@@ -186,7 +186,7 @@ def test_of_pictures_that_are_cut_only_class_maps_are_refined(
     assert re.findall(r"^(\S+) +foreground DSC of 2 held-out", said, re.MULTILINE) == ["components"]
 
     monkeypatch.setattr("sampeft.refining.Rough.of", lambda *_: pytest.fail("was looked at"))
-    monkeypatch.setattr("sampeft.commands.evaluate.held_out_temperature", lambda *_: pytest.fail("was looked at"))
+    monkeypatch.setattr("sampeft.workflows.evaluate.held_out_temperature", lambda *_: pytest.fail("was looked at"))
     assert main(["refine", str(run), "--data", str(data), "--refiner", "crf"]) == 2
     assert "the refiner crf looks at whole images" in last_line(capsys)
     out = ["--out", str(tmp_path / "scores"), "--refine", "crf"]

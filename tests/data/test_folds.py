@@ -9,10 +9,9 @@ from random import Random
 import pytest
 
 from fabricate import folder_dataset
-from sampeft.commands.train import split_cases
 from sampeft.data import open_dataset
 from sampeft.data.case import Case, Dataset, ImageFile
-from sampeft.data.folds import drawn, fold_of, hold_out, k_folds, read_splits
+from sampeft.data.folds import drawn, fold_of, hold_out, k_folds, read_splits, split_cases
 from sampeft.data.pairing import group_cases, natural_key
 from sampeft.errors import DataError, FormError, UsageError
 from sampeft.labels import LabelSet

@@ -10,7 +10,7 @@ import pytest
 
 from fabricate import write_nifti, write_png
 from sampeft.cli import main
-from sampeft.commands import train as train_module
+from sampeft.workflows import train as train_module
 from sampeft.data.case import ImageFile
 from sampeft.data.facts import FileFacts
 from sampeft.data.outliers import outliers

@@ -142,7 +142,7 @@ def test_the_commands_of_a_page_run_one_after_the_other(
     )
     if name != "index.md":
         for drawn in ("figure_per_class", "figure_examples", "figure_learning_curve", "write_page"):
-            monkeypatch.setattr(f"sampeft.commands.evaluate.{drawn}", lambda *_, **__: None)
+            monkeypatch.setattr(f"sampeft.report.results.{drawn}", lambda *_, **__: None)
     if "satellite" in name:
         scene(place / "scene.tif")
     for block in blocks(REPOSITORY / "docs" / name, ("sh",)):

@@ -13,9 +13,9 @@ from test_dicom import AXIAL, multi_frame, save, slice_dataset, slice_values, wr
 
 from fabricate import write_nifti
 from sampeft.cli import main
-from sampeft.commands import evaluate as evaluate_module
+from sampeft.workflows import evaluate as evaluate_module
 from sampeft.commands import predict as predict_module
-from sampeft.commands import train as train_module
+from sampeft.workflows import train as train_module
 from sampeft.data.cache import Preparation, digest_of
 from sampeft.data.intensity import Intensity
 from sampeft.errors import DataError, UsageError

@@ -12,13 +12,13 @@ import pytest
 
 from fabricate import CT_AFFINE, folder_dataset, write_nifti, write_png
 from sampeft.cli import main
-from sampeft.commands.predict import all_files
 from sampeft.data import open_dataset
 from sampeft.data.check import check_dataset
 from sampeft.data.pairing import image_files, series_folders
 from sampeft.errors import DataError
 from sampeft.io import read_label_ids, read_volume
 from sampeft.io.fetched import is_dangling
+from sampeft.workflows.inputs import all_files
 
 ANNEX = "../.git/annex/objects/aa/bb/MD5E-s1234--x"
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "ab" * 32 + "\nsize 123456\n"

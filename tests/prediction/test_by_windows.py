@@ -12,7 +12,6 @@ from PIL import Image
 from fabricate import write_png
 from fabricate.maps import place, write_tiff
 from prediction.test_large_raster import LABELS, SIDE, ByPixel, ids_of, scene, segmenter, true_ids
-from sampeft.commands.evaluate import evaluate_segmenter
 from sampeft.data.case import Case, Dataset, ImageFile
 from sampeft.errors import UsageError
 from sampeft.prediction import by_windows
@@ -22,6 +21,7 @@ from sampeft.prediction.raster_reading import RowReader
 from sampeft.prediction.run_record import RunRecord
 from sampeft.refine import refiner
 from sampeft.refining import Rough, fit_refiner
+from sampeft.workflows.evaluate import evaluate_segmenter
 
 rasterio = pytest.importorskip("rasterio", reason="needs the extra geo")
 

@@ -13,7 +13,6 @@ import pytest
 from fabricate import write_png
 from fabricate.maps import place, write_tiff
 from prediction.test_large_raster import LABELS, SIDE, ByPixel, scene, segmenter, true_ids
-from sampeft.commands.evaluate import evaluate_segmenter
 from sampeft.data.case import Case, Dataset, ImageFile
 from sampeft.errors import UsageError
 from sampeft.io import read_label_ids
@@ -24,6 +23,7 @@ from sampeft.prediction.cases import Job, key_of, predict_cases
 from sampeft.prediction.large_raster import RasterOptions, chosen_window, predict_raster
 from sampeft.prediction.raster_reading import RowReader
 from sampeft.prediction.run_record import RunRecord
+from sampeft.workflows.evaluate import evaluate_segmenter
 
 rasterio = pytest.importorskip("rasterio", reason="needs the extra geo")
 PLACE = place()

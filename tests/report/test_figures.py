@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sampeft.commands.evaluate import examples
 from sampeft.evaluation import Look
 from sampeft.labels import LabelSet
 from sampeft.metrics.scores import Evaluation
 from sampeft.report.figures import FILL, Example, encode, figure_examples
 from sampeft.report.overlays import show_outlines
+from sampeft.report.results import examples
 from sampeft.volume import IGNORE
 
 pytest.importorskip("matplotlib")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from sampeft.commands.reproduce_tables import PLANS
 from sampeft.data.flare22 import FLARE22_LABELS
 from sampeft.data.gid import GID_LABELS
 from sampeft.data.sirst import SIRST_LABELS
+from sampeft.experiments.paper_tables import PLANS
 from sampeft.report.paper import BACKGROUND, PAPER, PARAMETERS, our_name
 
 COLUMNS = [(name, column) for name, table in PAPER.items() for column in table.columns]

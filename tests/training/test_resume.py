@@ -19,7 +19,7 @@ import torch
 from fabricate import folder_dataset
 from fabricate.backbones import make_tiny, tiny
 from sampeft.backbones import BACKBONES, Features
-from sampeft.commands.train import Config, train
+from sampeft.commands.train import Config
 from sampeft.data import open_dataset
 from sampeft.data.augment import Augmentation
 from sampeft.data.cache import Preparation, fingerprint, prepare
@@ -29,6 +29,7 @@ from sampeft.peft import attach
 from sampeft.training import batches
 from sampeft.training.checkpoint import FILE, read_checkpoint
 from sampeft.training.loop import Training, fit
+from sampeft.workflows.train import train
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills processes that it forks")
 

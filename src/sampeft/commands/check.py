@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
-from sampeft.commands.train import check_intensity, parse_map, say
 from sampeft.configs.check import Config
-from sampeft.data import open_dataset
+from sampeft.console import bar, say
 from sampeft.data.case import Dataset
-from sampeft.data.check import CheckReport, Fault, check_dataset
+from sampeft.data.check import CheckReport, Fault
 from sampeft.data.intensity import Intensity
-from sampeft.data.recipe import chosen_intensity
-from sampeft.errors import DataError, counted
+from sampeft.errors import counted
 from sampeft.io import write_atomically
 from sampeft.io.dicom_series import series_chosen
 from sampeft.options import check_paths
-from sampeft.progress import bar
+from sampeft.workflows.check import check_names, report_of
 
 _SHOWN = 10  # faults of one kind in the table for people; --json has all
-
-
-def check_names(config: Config) -> None:
-    check_intensity(config.intensity, config.bands)
 
 
 def run(config: Config) -> int:
@@ -49,18 +42,6 @@ def _check(config: Config) -> int:
     for path in written:
         say(f"written   {path}")
     return 1 if report.errors else 0
-
-
-def report_of(config: Config) -> tuple[Dataset, str, Intensity | None, CheckReport]:
-    """The data set, name and recipe of its intensity, None where no image can be read, and what is to be said of it."""
-    dataset = open_dataset(config.data, config.layout, parse_map(config.map))
-    name, recipe = config.intensity, None
-    with series_chosen(config.series):
-        with suppress(DataError):  # that no image can be read is told of each of them
-            name, recipe = chosen_intensity(config.intensity, config.bands, dataset.cases, dataset.modality)
-        with bar("checking", sum(len(case.files) for case in dataset.cases)) as shown:
-            report = check_dataset(dataset, progress=shown, side=config.side, recipe=recipe, leaks=True)
-    return dataset, name, recipe, report
 
 
 def text(dataset: Dataset, report: CheckReport, intensity: str) -> str:

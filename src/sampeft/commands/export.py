@@ -6,12 +6,12 @@ import json
 import sys
 from pathlib import Path
 
-from sampeft.commands.predict import all_files
 from sampeft.configs.export import Config
 from sampeft.errors import UsageError
 from sampeft.export import export
 from sampeft.options import check_paths
 from sampeft.prediction.inference import load
+from sampeft.workflows.inputs import all_files
 
 
 def run(config: Config) -> int:

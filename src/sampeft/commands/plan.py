@@ -5,28 +5,22 @@ from __future__ import annotations
 import json
 
 from sampeft.backbones import backbone, load_backbone
-from sampeft.commands.train import check_names as check_names
-from sampeft.commands.train import (
-    chosen_denoiser,
-    chosen_plane,
-    model_of,
-    parse_map,
-    say,
-    split_cases,
-    with_suited_patch,
-)
 from sampeft.configs.plan import Config
+from sampeft.console import say
 from sampeft.data import open_dataset
 from sampeft.data.cache import Preparation
 from sampeft.data.facts import usual_plane
+from sampeft.data.folds import split_cases
 from sampeft.data.recipe import chosen_intensity
 from sampeft.data.unprepared import Unprepared, shapes_of
 from sampeft.errors import UsageError
-from sampeft.options import check_paths
+from sampeft.options import check_paths, parse_map
 from sampeft.peft import attach
 from sampeft.peft.warm_start import start_from
 from sampeft.planning.planner import Plan
 from sampeft.planning.trial_run import plan_training, workload_of
+from sampeft.workflows.train import check_names as check_names
+from sampeft.workflows.train import chosen_denoiser, chosen_plane, model_of, with_suited_patch
 
 
 def run(config: Config) -> int:

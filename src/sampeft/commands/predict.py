@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import itertools
 import json
 import os
@@ -13,10 +12,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from sampeft.configs.predict import Config
-from sampeft.data.pairing import image_files, natural_key, series_folders
+from sampeft.console import Bar, bar
 from sampeft.engines import check_engine
 from sampeft.errors import UsageError
-from sampeft.io import IMAGE_SUFFIXES, is_series
 from sampeft.io.dicom_series import series_chosen
 from sampeft.io.fetched import is_dangling
 from sampeft.one_writer import one_writer
@@ -24,44 +22,13 @@ from sampeft.options import check_paths
 from sampeft.peft.run_files import DESCRIPTION
 from sampeft.prediction.case_tables import write_cases, write_classes, write_volumes
 from sampeft.prediction.cases import Job, key_of, left_to_do, predict_cases
-from sampeft.prediction.inference import load, output_stem
+from sampeft.prediction.inference import load
 from sampeft.prediction.large_raster import RasterOptions
 from sampeft.prediction.run_record import RunRecord
-from sampeft.progress import Bar, bar
 from sampeft.refine.stored import check_refiner_name, chosen
+from sampeft.workflows.inputs import all_files
 
 _MUCH_BYTES = 16 << 20  # of images; making a graph takes as long as 100 to 300 slices, a slice 50 to 500 kB
-
-
-def all_files(inputs: list[Path]) -> list[Path]:
-    """Files and DICOM series as given, those inside folders, and those that a pattern fits. Raises UsageError when there is
-    nothing to do."""
-    found: list[Path] = []
-    for path in inputs:
-        if path.is_dir() and is_series(path):
-            found.append(path)
-        elif path.is_dir():
-            inside = [*image_files(path), *series_folders(path)]
-            if not inside:
-                raise UsageError(
-                    f"{path}: no image in this folder; looked for {', '.join(IMAGE_SUFFIXES)} and DICOM series in sub-folders"
-                )
-            found += inside
-        elif path.is_file() or is_dangling(path):
-            found.append(path)
-        elif glob.has_magic(str(path)):
-            fitting = [Path(name) for name in glob.glob(str(path), recursive=True)]
-            fitting = [p for p in fitting if p.is_file() or is_dangling(p) or (p.is_dir() and is_series(p))]
-            if not fitting:
-                raise UsageError(f"{path}: no file or DICOM series fits this pattern")
-            found += sorted(fitting, key=lambda p: natural_key(str(p)))
-        else:
-            raise UsageError(f"{path}: no such file or folder")
-    owner: dict[str, Path] = {}
-    for path in found:
-        if (other := owner.setdefault(output_stem(path), path)) is not path:
-            raise UsageError(f"{other} and {path} have the same name, so that one label map would overwrite another")
-    return found
 
 
 def check_names(config: Config) -> None:

@@ -7,22 +7,21 @@ from dataclasses import asdict
 from itertools import product
 from typing import Any
 
-from sampeft.commands.evaluate import cut_of, same_labels
-from sampeft.commands.train import parse_map, say
 from sampeft.configs.refine import Config
+from sampeft.console import bar, say
 from sampeft.data import open_dataset
 from sampeft.data.check import check_dataset
 from sampeft.errors import UsageError, unknown_name
 from sampeft.io.windows import glance
 from sampeft.one_writer import one_writer
-from sampeft.options import check_paths
+from sampeft.options import check_paths, parse_map
 from sampeft.prediction.by_windows import check_refiner
 from sampeft.prediction.inference import load
-from sampeft.progress import bar
 from sampeft.provenance import run_config
 from sampeft.refine import REFINERS
 from sampeft.refine.stored import FILE, write_fitted
 from sampeft.refining import Rough, fit_refiner
+from sampeft.workflows.evaluate import cut_of, same_labels
 
 
 def check_names(config: Config) -> None:

@@ -6,20 +6,21 @@ from dataclasses import replace
 from pathlib import Path
 
 from sampeft.backbones import backbone
-from sampeft.commands import params, reproduce_refinement, reproduce_robustness
-from sampeft.commands.reproduce_tables import PLANS, lora
-from sampeft.commands.reproduce_tables import reproduce as reproduce_table
-from sampeft.commands.reproduction import DATA, Place, find_data, minutes_text
-from sampeft.commands.train import say
 from sampeft.configs.params import Config as ParamsConfig
 from sampeft.configs.reproduce import WHAT, Config
+from sampeft.console import say
 from sampeft.data.noise import noise
 from sampeft.errors import UsageError, counted, unknown_name
+from sampeft.experiments import paper_refinement, paper_robustness
+from sampeft.experiments.paper import DATA, Place, find_data, minutes_text
+from sampeft.experiments.paper_tables import PLANS, lora
+from sampeft.experiments.paper_tables import reproduce as reproduce_table
 from sampeft.io import write_atomically
 from sampeft.one_writer import one_writer
 from sampeft.options import check_paths
 from sampeft.report.paper import PARAMETERS
 from sampeft.report.tables import markdown_table
+from sampeft.workflows.params import count
 
 
 def run(config: Config) -> int:
@@ -100,10 +101,10 @@ def reproduce(config: Config, place: Place) -> Path:
         return reproduce_table(config.what, place, config.whole_decoder)
     row = lora(4, config.whole_decoder)
     if config.what == "refinement":
-        return reproduce_refinement.reproduce(place, row)
+        return paper_refinement.reproduce(place, row)
     strengths = sorted(set(config.strengths))
     denoising = replace(config.denoising, noise=config.noise, low=strengths[0], high=strengths[-1])
-    return reproduce_robustness.reproduce(place, row, strengths, denoising, config.denoising_minutes)
+    return paper_robustness.reproduce(place, row, strengths, denoising, config.denoising_minutes)
 
 
 def reproduce_params(out: Path) -> int:
@@ -112,7 +113,7 @@ def reproduce_params(out: Path) -> int:
     for name, (total, trained) in PARAMETERS.items():
         method = name.split()[0].lower()
         options = {"rank": int(name.split("=")[1])} if "=" in name else {}
-        found = params.count(ParamsConfig(backbone="sam-vit-b", head="mask", classes=14), method, options)
+        found = count(ParamsConfig(backbone="sam-vit-b", head="mask", classes=14), method, options)
         millions = (found["total_without_prompts"] / 1e6, found["trainable"] / 1e6)
         exact = (f"{found['total_without_prompts']:,}", f"{found['trainable']:,}")
         paper = (f"{total:.1f}", f"{trained:.1f}")

@@ -180,3 +180,23 @@ def _shuffled(ids: Sequence[str], seed: int) -> list[str]:
     order = list(ids)
     Random(seed).shuffle(order)
     return order
+
+
+def split_cases(
+    dataset: Dataset, split: str, held_out: float, seed: int, count: int | None = None
+) -> tuple[list[Case], list[Case]]:
+    """(training cases, held-out cases). A `val` split that the data set ships is used as the held-out cases. count: so many
+    of the training cases alone."""
+    name = split if split != "auto" else "train" if "train" in dataset.splits else "all"
+    fold = fold_of(dataset, split)
+    unlabelled = dataset.splits.get("unlabelled", ())
+    cases = {case.id: case for case in (fold[0] if fold else dataset.split(name)) if case.id not in unlabelled}
+    train, held = tuple(cases), list[Case]()
+    if held_out > 0 and split == "auto" and dataset.splits.get("val"):
+        held = list(dataset.split("val"))
+    elif held_out > 0:
+        train, ids = hold_out(sorted(cases), held_out, seed)
+        held = [cases[i] for i in ids]
+    if count is not None:
+        train = drawn(train, count, seed)
+    return [cases[i] for i in train], held

@@ -26,3 +26,8 @@ def chosen_intensity(asked: str, bands: str | None, cases: Sequence[Case], modal
             continue
         return name, with_bands(recipe, bands)
     raise faults[0]
+
+
+def check_intensity(asked: str, bands: str | None) -> None:
+    """Raises UsageError for an unknown recipe, or bands that are no numbers."""
+    preset("percentile" if asked == "auto" else asked, bands)

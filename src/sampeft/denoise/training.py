@@ -13,12 +13,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from sampeft.console import bar
 from sampeft.denoise.dncnn import FILE
 from sampeft.denoise.network import DnCnn, write_network
 from sampeft.denoise.scores import Picture, Spoil, psnr, with_noise
 from sampeft.denoise.settings import Denoising as Denoising
 from sampeft.errors import SampeftError
-from sampeft.progress import bar
 from sampeft.stopping import signal_of
 
 

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sampeft.backbones import Backbone
+from sampeft.console import clock
 from sampeft.errors import UsageError
 from sampeft.planning.step_costs import Costs
-from sampeft.progress import clock
 from sampeft.training.settings import Training
 
 FITS, UNSURE, TOO_LARGE = "fits", "may not fit", "does not fit"

@@ -24,7 +24,7 @@ from sampeft.heads.given import Output, cut
 from sampeft.model import SemanticSam
 from sampeft.planning.memory_counts import Place, Saved
 from sampeft.planning.step_costs import Costs, Line
-from sampeft.progress import peak_memory_mib
+from sampeft.provenance import peak_memory_mib
 from sampeft.training.batches import Batches
 from sampeft.training.objective import objective_of
 from sampeft.training.settings import Training

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sampeft.console import Timing
 from sampeft.data.cache import digest_of
 from sampeft.errors import SampeftError, UsageError, WeightsError, unforeseen
 from sampeft.io import file_stem, read_volume, sha256, write_map
@@ -26,7 +27,6 @@ from sampeft.prediction.overlap import ahead, behind
 from sampeft.prediction.raster_reading import RowReader
 from sampeft.prediction.reading import DISAGREEMENT, ENTROPY, PROBABILITIES, UNCERTAINTY, Reader, map_path
 from sampeft.prediction.run_record import BEGUN, DONE, FAILED, RunRecord
-from sampeft.prediction.stages import Stages
 from sampeft.volume import Volume
 
 
@@ -74,7 +74,7 @@ class _Case:
     """One image on its way."""
 
     image: Path
-    stages: Stages = field(default_factory=Stages)
+    stages: Timing = field(default_factory=Timing)
     sha256: str = ""
     volume: Volume | None = None
     channels: npt.NDArray[np.uint8] | None = None
@@ -221,7 +221,7 @@ def _raster(
     progress: Callable[[Path, int, int], None] | None,
 ) -> tuple[Path, Path | None, str]:
     """What `predict_cases` yields of an image that is cut into windows."""
-    stem, stages = output_stem(image), Stages()
+    stem, stages = output_stem(image), Timing()
     origin: dict[str, Any] = {"image": str(image), "settings": key}
     try:
         origin["sha256"] = digest_of(image)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from sampeft.backbones import RANDOM
+from sampeft.console import Timing
 from sampeft.data.cache import Preparation, PreparedVolume
 from sampeft.data.scale import Scale
 from sampeft.errors import UsageError
@@ -27,7 +28,6 @@ from sampeft.prediction.overlap import behind
 from sampeft.prediction.prompting import Prompter
 from sampeft.prediction.reading import Reader
 from sampeft.prediction.slice_maps import Channels, Place, Said, evidence, said_of
-from sampeft.prediction.stages import Stages
 from sampeft.prediction.test_time import View, views
 from sampeft.refine import Refiner
 from sampeft.volume import Volume
@@ -54,7 +54,7 @@ class Way:
     shown: Sequence[View] = (View(),)
     refiner: Refiner | None = None
     reader: Reader | None = None
-    stages: Stages | None = None
+    stages: Timing | None = None
     least_share: float | None = None
 
 
@@ -82,7 +82,7 @@ def predict_volumes(
     model: None where an engine takes its place and no refiner asks for it. progress: (slices done, slices) of the volume
     that is worked on.
     """
-    stages = way.stages or Stages()
+    stages = way.stages or Timing()
 
     def places() -> Iterator[Place]:
         for volume, preparation in volumes:
@@ -190,7 +190,7 @@ class Segmenter:
             f"          engine {self.engine.name if self.engine else 'torch'}, {self.views} view{'s' * (self.views != 1)})"
         )
 
-    def way(self, batch: Batch = "auto", reader: Reader | None = None, stages: Stages | None = None) -> Way:
+    def way(self, batch: Batch = "auto", reader: Reader | None = None, stages: Timing | None = None) -> Way:
         """How this segmenter's own predictions go."""
         return Way(batch, self.engine, self.shown, self.refiner, reader, stages, self.least_share)
 

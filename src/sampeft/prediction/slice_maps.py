@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from sampeft.console import Timing
 from sampeft.data.cache import PreparedVolume
 from sampeft.heads.given import without_small
 from sampeft.model import SemanticSam
@@ -19,7 +20,6 @@ from sampeft.prediction.batch_size import Batch, BatchSize, memory_in_words
 from sampeft.prediction.model_lock import lock_of
 from sampeft.prediction.overlap import ahead, behind
 from sampeft.prediction.prompting import Prompter
-from sampeft.prediction.stages import Stages
 from sampeft.prediction.test_time import View, mean_of_views
 from sampeft.refine import Evidence, Refiner
 
@@ -48,7 +48,7 @@ def said_of(
     batch: Batch = "auto",
     engine: Engine | None = None,
     shown: Sequence[View] = (View(),),
-    stages: Stages | None = None,
+    stages: Timing | None = None,
     least_share: float | None = None,
 ) -> Iterator[Said]:
     """What the network says of slices, which may be of several volumes, in their order; at most two batches wait.
@@ -58,7 +58,7 @@ def said_of(
     a class must fill to be drawn in it; None: what the model says.
     Raises SampeftError when the memory does not suffice.
     """
-    stages = stages or Stages()
+    stages = stages or Timing()
     size = BatchSize(batch if engine is None or batch != "auto" else 4)
     network = cast(torch.nn.Module, model if model is not None else engine)
     share = getattr(model, "least_share", 0.0) if least_share is None else least_share

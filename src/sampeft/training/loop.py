@@ -19,12 +19,12 @@ import numpy as np
 import torch
 
 from sampeft.backbones import Features
+from sampeft.console import bar
 from sampeft.data.cache import Preparation, Slices
 from sampeft.data.case import Case, Dataset
 from sampeft.errors import SampeftError, UsageError
 from sampeft.heads.given import Window, cut
 from sampeft.model import SemanticSam
-from sampeft.progress import bar
 from sampeft.stopping import STOPPING, answered
 from sampeft.training.averaging import Average
 from sampeft.training.batches import Batches

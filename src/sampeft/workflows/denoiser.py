@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sampeft.commands.train import parse_map, say, split_cases
 from sampeft.configs.train import Config
+from sampeft.console import Bar, bar, say
 from sampeft.data import DATASETS, open_dataset
 from sampeft.data.case import Case, ImageFile
-from sampeft.data.folds import hold_out
+from sampeft.data.folds import hold_out, split_cases
 from sampeft.data.noise import NOISES, noise, noisy
 from sampeft.data.pairing import image_files, series_folders
 from sampeft.data.prepared import Preparation, PreparedVolume
@@ -25,7 +25,7 @@ from sampeft.denoise.training import Trained, train_network
 from sampeft.errors import DataError, UsageError
 from sampeft.io import file_stem, read_volume, sha256, write_atomically
 from sampeft.one_writer import one_writer
-from sampeft.progress import Bar, bar
+from sampeft.options import parse_map
 from sampeft.provenance import git_commit, versions
 from sampeft.report.figures import encode
 from sampeft.report.tables import markdown_table

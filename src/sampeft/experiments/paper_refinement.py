@@ -9,20 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from sampeft.commands.evaluate import cut_of, evaluate_segmenter
-from sampeft.commands.reproduction import Place, Row, scored_before, trained, write_json
-from sampeft.commands.train import say
+from sampeft.console import bar, say
 from sampeft.errors import UsageError, counted
+from sampeft.experiments.paper import Place, Row, scored_before, trained, write_json
 from sampeft.io import write_atomically
 from sampeft.metrics.measures import MEASURES
 from sampeft.metrics.scores import Evaluation
 from sampeft.metrics.statistics import Interval, bootstrap_interval
 from sampeft.prediction.inference import load
-from sampeft.progress import bar
 from sampeft.provenance import run_config, versions
 from sampeft.refine import REFINERS, Refiner
 from sampeft.refining import Fitted, Rough, fit_refiner
 from sampeft.report.tables import NOT_SCORED, interval_text, markdown_table
+from sampeft.workflows.evaluate import cut_of, evaluate_segmenter
 
 
 def reproduce(place: Place, row: Row) -> Path:

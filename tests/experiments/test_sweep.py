@@ -21,10 +21,11 @@ from fabricate import folder_dataset
 from fabricate.backbones import tiny_sam
 from fabricate.evaluations import evaluation_of
 from sampeft.cli import main
-from sampeft.commands import sweep_runs
-from sampeft.commands.sweep import Config, planned
+from sampeft.commands.sweep import Config
 from sampeft.data.case import Dataset
 from sampeft.errors import UsageError
+from sampeft.experiments import sweep_runs
+from sampeft.experiments.sweep import planned
 from sampeft.metrics.scores import Evaluation
 
 SIDE = 64
@@ -86,9 +87,9 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(sweep_runs, "evaluate_segmenter", evaluate)
     monkeypatch.setattr(sweep_runs, "_free_memory", lambda: None)
     monkeypatch.setattr(sweep_runs, "write_results", without_report)
-    monkeypatch.setattr("sampeft.commands.sweep_results.write_results", without_report)
+    monkeypatch.setattr("sampeft.experiments.sweep_results.write_results", without_report)
     for name in ("figure_classes", "figure_ranks"):
-        monkeypatch.setattr(f"sampeft.commands.compare.{name}", lambda _, path: None)
+        monkeypatch.setattr(f"sampeft.report.comparison_files.{name}", lambda _, path: None)
     monkeypatch.setattr(sweep_runs, "LOOK_AGAIN_SECONDS", 0.05)
     return trained
 
@@ -365,7 +366,7 @@ def test_one_setting_needs_no_comparison(data: Path, tmp_path: Path, capsys: pyt
 def test_of_many_settings_the_best_are_tested_and_all_are_in_order(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sampeft.commands.sweep_results.MOST_COMPARED", 2)
+    monkeypatch.setattr("sampeft.experiments.sweep_results.MOST_COMPARED", 2)
     assert sweep(data, tmp_path / "out", "--set", "options.rank=9,1,5", "--folds", "5") == 0
     ranked = json.loads((tmp_path / "out/sweep.json").read_text())["settings"]
     assert [row["setting"] for row in ranked] == ["options.rank=9", "options.rank=5", "options.rank=1"]
@@ -438,7 +439,7 @@ def test_real_trainings_of_two_precisions_in_one_process(
 ) -> None:
     """Each run is a training that `sampeft train` would do, and is scored on the cases that it says it left out."""
     for module in ("sweep_runs", "sweep_results"):
-        monkeypatch.setattr(f"sampeft.commands.{module}.write_results", without_report)
+        monkeypatch.setattr(f"sampeft.experiments.{module}.write_results", without_report)
     out = tmp_path / "out"
     assert sweep(data, out, "--set", "training.precision=fp32,bf16", "--method", "decoder") == 0
     evaluations = []

@@ -14,17 +14,18 @@ from typing import Any
 
 from filelock import SoftFileLease, Timeout
 
-from sampeft.commands.evaluate import checked_cases, evaluate_segmenter, write_results
-from sampeft.commands.finished_runs import DONE, finish, finished, plain_settings, write_json
-from sampeft.commands.train import say, train
 from sampeft.configs.train import Config as TrainConfig
+from sampeft.console import clock, say
 from sampeft.data.case import Case, Dataset
 from sampeft.errors import SampeftError
+from sampeft.experiments.finished_runs import DONE, finish, finished, plain_settings, write_json
+from sampeft.experiments.grid import Plan, Run
 from sampeft.metrics.protocols import Protocol
 from sampeft.prediction.inference import load
-from sampeft.progress import clock
+from sampeft.report.results import write_results
 from sampeft.stopping import stopped_by
-from sampeft.sweeping import Plan, Run
+from sampeft.workflows.evaluate import checked_cases, evaluate_segmenter
+from sampeft.workflows.train import train
 
 CLAIM, FAILED = "claim.lock", "failed.json"
 LEASE_SECONDS = 300.0

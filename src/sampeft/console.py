@@ -1,8 +1,10 @@
-"""Long work in, a bar with the time left out, on stderr; plain lines now and then where stderr is no terminal."""
+"""What a command says on stderr: lines, a progress bar with ETA (periodic lines without a terminal), stage timing."""
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -75,11 +77,28 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def peak_memory_mib() -> int | None:
-    """Most resident memory of this process so far; None where the system does not tell (Windows)."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most >> 20 if sys.platform == "darwin" else most >> 10
+def say(text: str) -> None:
+    """A line on stderr; of several processes only the first speaks."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text, file=sys.stderr, flush=True)
+
+
+STAGES = ("read", "prepare", "network", "finish", "write")
+"""Of a prediction: file -> array; slice -> square; the network; logits -> class map on the own grid; class map -> file."""
+
+
+class Timing:
+    """Seconds of each stage, on the clock; threads may add to it at once, so that their sum may exceed the whole."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(STAGES, 0.0)
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def of(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.seconds[stage] += time.perf_counter() - start

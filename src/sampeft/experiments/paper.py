@@ -14,16 +14,9 @@ import torch
 
 from sampeft.backbones import NONE, RANDOM, backbone, load_backbone
 from sampeft.baselines import BASELINES
-from sampeft.commands.evaluate import checked_cases, evaluate_segmenter, held_out_temperature
-from sampeft.commands.finished_runs import differences, plain_settings
-from sampeft.commands.finished_runs import finish as finish
-from sampeft.commands.finished_runs import finished as finished
-from sampeft.commands.finished_runs import write_json as write_json
-from sampeft.commands.oracle import mask_settings as settings_with
-from sampeft.commands.oracle import score
-from sampeft.commands.train import say, train
 from sampeft.configs.oracle import Masks
 from sampeft.configs.train import Config as TrainConfig
+from sampeft.console import bar, say
 from sampeft.data import open_dataset
 from sampeft.data.cache import Preparation
 from sampeft.data.case import Case, Dataset
@@ -31,6 +24,10 @@ from sampeft.data.folds import fold_of
 from sampeft.data.recipe import chosen_intensity
 from sampeft.errors import UsageError, WeightsError, counted
 from sampeft.evaluation import Look, score_cases, telling_slice
+from sampeft.experiments.finished_runs import differences, plain_settings
+from sampeft.experiments.finished_runs import finish as finish
+from sampeft.experiments.finished_runs import finished as finished
+from sampeft.experiments.finished_runs import write_json as write_json
 from sampeft.labels import BACKGROUND, LabelSet
 from sampeft.metrics.protocols import PROTOCOLS as SCORING
 from sampeft.metrics.scores import SUMMARY, Evaluation
@@ -39,9 +36,12 @@ from sampeft.oracle.automatic_masks import MaskSettings
 from sampeft.oracle.protocols import PROTOCOLS, Oracle
 from sampeft.prediction.inference import load
 from sampeft.prediction.probabilities import CalibratedPredictor
-from sampeft.progress import bar
 from sampeft.stopping import stopped_by
 from sampeft.training.loop import Training
+from sampeft.workflows.evaluate import checked_cases, evaluate_segmenter, held_out_temperature
+from sampeft.workflows.oracle import mask_settings as settings_with
+from sampeft.workflows.oracle import score
+from sampeft.workflows.train import train
 
 DATA = {
     "flare22": ("flare22", "FLARE22", "btcv_slices"),

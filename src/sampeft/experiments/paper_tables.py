@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from sampeft.commands.reproduction import Place, Row, looks, scored, write_json
 from sampeft.errors import counted
+from sampeft.experiments.paper import Place, Row, looks, scored, write_json
 from sampeft.io import write_atomically
 from sampeft.metrics.measures import MEASURES
 from sampeft.metrics.scores import Evaluation

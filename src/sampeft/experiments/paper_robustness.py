@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-from sampeft.commands.reproduction import (
+from sampeft.configs.train import Config as TrainConfig
+from sampeft.console import bar, say
+from sampeft.data.cache import PreparedVolume
+from sampeft.denoise import Denoise
+from sampeft.denoise.training import Denoising
+from sampeft.evaluation import score_cases
+from sampeft.experiments.paper import (
     Place,
     Row,
     finish,
@@ -19,23 +25,16 @@ from sampeft.commands.reproduction import (
     trained,
     write_json,
 )
-from sampeft.commands.train import say
-from sampeft.commands.train_denoiser import train_denoiser
-from sampeft.configs.train import Config as TrainConfig
-from sampeft.data.cache import PreparedVolume
-from sampeft.denoise import Denoise
-from sampeft.denoise.training import Denoising
-from sampeft.evaluation import score_cases
 from sampeft.io import write_atomically
 from sampeft.metrics.scores import Evaluation
 from sampeft.metrics.statistics import Interval
 from sampeft.prediction.inference import load, predict_slices
-from sampeft.progress import bar
 from sampeft.provenance import versions
 from sampeft.report.noise_figure import figure_noise
 from sampeft.report.tables import interval_text, markdown_table
 from sampeft.stopping import stopped_by
 from sampeft.training.loop import Training
+from sampeft.workflows.denoiser import train_denoiser
 
 
 @dataclass(frozen=True)

@@ -9,19 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from sampeft.commands.compare import write_comparison
-from sampeft.commands.evaluate import write_results
-from sampeft.commands.finished_runs import DONE, write_json
-from sampeft.commands.sweep_runs import Sweep
-from sampeft.commands.train import say
+from sampeft.console import say
+from sampeft.experiments.finished_runs import DONE, write_json
+from sampeft.experiments.grid import flags, left_out
+from sampeft.experiments.sweep_runs import Sweep
 from sampeft.io import write_atomically
 from sampeft.io.plain import without_nan
 from sampeft.metrics.comparison import Comparison, compare
 from sampeft.metrics.pooling import mean_over_seeds, pooled
 from sampeft.metrics.scores import Evaluation
 from sampeft.metrics.statistics import METHOD, Interval
+from sampeft.report.comparison_files import write_comparison
+from sampeft.report.results import write_results
 from sampeft.report.tables import interval_text, markdown_table
-from sampeft.sweeping import flags, left_out
 
 MOST_COMPARED = 10
 """Settings that are compared pair by pair, the best by mean: figures have ten markers, 24 settings took 2 GiB with 30 cases

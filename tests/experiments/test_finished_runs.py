@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sampeft.commands.finished_runs import DONE, finish, finished, plain_settings, write_json
 from sampeft.commands.train import Config
 from sampeft.errors import UsageError
+from sampeft.experiments.finished_runs import DONE, finish, finished, plain_settings, write_json
 from sampeft.training.settings import Training
 
 

@@ -20,8 +20,10 @@ from fabricate.layouts import gid_mtl5, small_targets
 from sampeft import losses
 from sampeft.backbones import BACKBONES
 from sampeft.cli import main
-from sampeft.commands import reproduce_refinement, reproduce_robustness, reproduction
-from sampeft.commands.reproduce_refinement import change, change_text
+from sampeft.experiments import paper as reproduction
+from sampeft.experiments import paper_refinement as reproduce_refinement
+from sampeft.experiments import paper_robustness as reproduce_robustness
+from sampeft.experiments.paper_refinement import change, change_text
 from sampeft.metrics.scores import Evaluation
 from sampeft.refine import REFINERS
 
@@ -210,7 +212,7 @@ def test_a_stopped_training_is_told_and_done_again(
 def test_figure7_shows_four_cases_and_says_how_they_were_chosen(
     table6: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import sampeft.commands.reproduce_tables as tables
+    import sampeft.experiments.paper_tables as tables
 
     _, out = table6
     drawn: list[Any] = []

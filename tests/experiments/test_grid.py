@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sampeft.errors import UsageError
-from sampeft.sweeping import AS_GIVEN, Axis, Plan, axis_of, left_out, plain, setting_name
+from sampeft.experiments.grid import AS_GIVEN, Axis, Plan, axis_of, left_out, plain, setting_name
 
 
 def plan(*texts: str, parts: tuple[str, ...] = ("held_out",), seeds: tuple[int, ...] = (0,)) -> Plan:

@@ -14,9 +14,10 @@ from PIL import Image
 from fabricate import write_png
 from fabricate.evaluations import evaluation_of
 from fabricate.layouts import GID_COLORS, SCENES, UNDEFINED, flare22, gid_mtl5, gid_scenes, small_targets
-from sampeft.commands.reproduce_refinement import change, change_text
-from sampeft.commands.reproduce_tables import PLANS, SAM, SeedMean, lora
-from sampeft.commands.reproduction import (
+from sampeft.data import open_dataset
+from sampeft.data.check import read_labels
+from sampeft.errors import DataError, UsageError
+from sampeft.experiments.paper import (
     Place,
     differences,
     find_data,
@@ -24,9 +25,8 @@ from sampeft.commands.reproduction import (
     undefined_as_background,
     without_faulty,
 )
-from sampeft.data import open_dataset
-from sampeft.data.check import read_labels
-from sampeft.errors import DataError, UsageError
+from sampeft.experiments.paper_refinement import change, change_text
+from sampeft.experiments.paper_tables import PLANS, SAM, SeedMean, lora
 from sampeft.io import read_volume
 
 

@@ -1,0 +1,118 @@
+"""Write an evaluation: scores, tables, figures and report.html."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sampeft.evaluation import Look
+from sampeft.io import write_atomically
+from sampeft.metrics.scores import Evaluation
+from sampeft.prediction.inference import Segmenter
+from sampeft.provenance import history_of, run_config
+from sampeft.report.figures import Example, figure_examples, figure_learning_curve, figure_per_class
+from sampeft.report.page import write_page
+from sampeft.report.score_figures import case_means
+from sampeft.report.tables import table_csv, table_md
+
+
+def trained_on_note(number: int, scored: int) -> str:
+    return f"{number} of the {scored} scored cases were trained on; what a model has seen says nothing of new images"
+
+
+def write_results(
+    out: Path,
+    evaluations: dict[str, Evaluation],
+    looks: Sequence[Look],
+    segmenter: Segmenter | None = None,
+    run: Path | None = None,
+    extra_notes: Sequence[str] = (),
+) -> None:
+    """Write scores.csv and summary.json of the first evaluation; table.md, report.html and figures of all of them."""
+    first = next(iter(evaluations.values()))
+    first.write(out)
+    write_atomically(out / "table.md", table_md(evaluations))
+    write_atomically(out / "table.csv", table_csv(evaluations))
+    notes = [*extra_notes]
+    if by_windows := first.meta.get("by_windows"):
+        notes.append(
+            f"{by_windows} pictures are larger than those of training and were looked at by windows, as `predict` does; "
+            "calibration is of the others."
+        )
+    if failed := first.meta.get("failed"):
+        notes.append(f"{len(failed)} cases could not be scored and are in no number: {', '.join(failed)}.")
+    if seen := first.meta.get("trained_on"):
+        notes.append(f"{trained_on_note(seen, len(first.cases))}.")
+    if segmenter and segmenter.has_random_weights:
+        notes.append("RANDOM WEIGHTS: this model did not start from pretrained weights.")
+    if segmenter and segmenter.description.get("data", {}).get("synthetic"):
+        notes.append("SYNTHETIC DATA: this model was trained on images that a program drew, not on real ones.")
+    shown = examples(first, looks)
+    history = history_of(run)
+    config = run_config(run) if run else {}
+    figure_per_class(evaluations, path=out / "per_class.png")
+    if shown:
+        figure_examples(shown, first.labels, out / "examples.png")
+    if any("loss" in record or "val_dsc" in record for record in history):
+        figure_learning_curve(history, out / "learning.png", first.labels)
+    write_page(
+        out,
+        title=f"{first.meta.get('model', 'label maps')}{trained_share(segmenter)} on {first.meta.get('data', 'data')}",
+        evaluations=evaluations,
+        examples=shown,
+        history=history,
+        config=config,
+        notes=notes,
+        resources=resources(first, history, config),
+    )
+
+
+def trained_share(segmenter: Segmenter | None) -> str:
+    """`, 12.5 % of its parameters trained`, so that no name of a method promises less than was done."""
+    described = segmenter.description if segmenter else {}
+    if not (described.get("trainable") and described.get("total")):
+        return ""
+    return f", {100 * described['trainable'] / described['total']:.3g} % of its parameters trained,"
+
+
+def resources(evaluation: Evaluation, history: Sequence[dict[str, Any]], config: dict[str, Any]) -> dict[str, Any]:
+    """What training and scoring took, as the report shows it."""
+    minutes = [record["minutes"] for record in history if "minutes" in record]
+    described = config.get("description", {})
+    seconds = evaluation.meta.get("seconds")
+    return {
+        **({"training (minutes)": round(max(minutes), 1)} if minutes else {}),
+        **({"trained parameters": described["trainable"]} if "trainable" in described else {}),
+        **(
+            {"scoring (s)": seconds, "scoring a case (s)": round(seconds / len(evaluation.cases), 2)} if seconds else {}
+        ),
+        **evaluation.meta.get("resources", {}),
+    }
+
+
+def examples(evaluation: Evaluation, looks: Sequence[Look]) -> list[Example]:
+    """Best, median and worst case by the mean DSC of its classes, each by its slice that shows most classes; of two cases
+    the best and the worst, of one that. Cases without a score are shown only where no other is."""
+    by_case = dict(zip(evaluation.cases, case_means(evaluation), strict=True))
+    scored = [look for look in looks if not np.isnan(by_case[look.case])] or list(looks)
+    ranked = sorted({look.case: look for look in scored}.values(), key=lambda look: -by_case[look.case])
+    if not ranked:
+        return []
+    last = len(ranked) - 1
+    picks = {0: "best", len(ranked) // 2: "median", last: "worst"} if last > 1 else {0: "best", last: "worst"}
+    if last == 0:
+        picks = {0: "the only"}
+    return [
+        Example(
+            case=ranked[i].case,
+            title=f"{title} case {ranked[i].case}, {ranked[i].place}",
+            image_HW=ranked[i].image,
+            truth_HW=ranked[i].truth,
+            predictions={str(evaluation.meta.get("model", "prediction")): ranked[i].prediction},
+            score=float(by_case[ranked[i].case]),
+        )
+        for i, title in picks.items()
+    ]
