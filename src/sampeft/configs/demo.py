@@ -26,7 +26,7 @@ class Config:
     out: Path = field(default=Path("sampeft-demo"), metadata=WRITTEN)
     data: str = PHANTOM
     minutes: float = number(3.0, 0, MAX_MINUTES, above=True)
-    side: int = number(112, 1, MAX_SIDE)
+    side: int = number(224, 2, MAX_SIDE)
     seed: int = number(0, 0, MAX_SEED)
     json: bool = False
 
