@@ -10,13 +10,13 @@ import pytest
 
 from fabricate import write_nifti, write_png
 from sampeft.cli import main
-from sampeft.workflows import train as train_module
 from sampeft.data.case import ImageFile
 from sampeft.data.facts import FileFacts
 from sampeft.data.outliers import outliers
 from sampeft.data.values import Quantiles
 from sampeft.errors import UsageError
 from sampeft.volume import Volume
+from sampeft.workflows import train as train_module
 
 LEVELS = Quantiles(0, 2, 300, 800, 1000)
 

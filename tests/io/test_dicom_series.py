@@ -13,9 +13,7 @@ from test_dicom import AXIAL, multi_frame, save, slice_dataset, slice_values, wr
 
 from fabricate import write_nifti
 from sampeft.cli import main
-from sampeft.workflows import evaluate as evaluate_module
 from sampeft.commands import predict as predict_module
-from sampeft.workflows import train as train_module
 from sampeft.data.cache import Preparation, digest_of
 from sampeft.data.intensity import Intensity
 from sampeft.errors import DataError, UsageError
@@ -23,6 +21,8 @@ from sampeft.io import dicom
 from sampeft.io.dicom_series import VARIABLE, SeriesChoice, series_chosen
 from sampeft.labels import LabelSet
 from sampeft.prediction.inference import Segmenter
+from sampeft.workflows import evaluate as evaluate_module
+from sampeft.workflows import train as train_module
 
 pydicom = pytest.importorskip("pydicom", reason="needs pip install 'sampeft[dicom]'")
 
