@@ -21,10 +21,10 @@ from sampeft.engines.parity import Parity, Run
 from sampeft.errors import DataError, UsageError, unknown_name
 from sampeft.export_example import program
 from sampeft.io import read_volume, write_atomically
-from sampeft.io.plain import json_text
 from sampeft.peft.run_files import read_description
 from sampeft.peft.whole import load_whole, save_whole
 from sampeft.prediction.inference import Segmenter
+from sampeft.provenance import json_text
 
 FORMATS = ("merged", "onnx", "openvino")
 _FILES = {"onnx": "model.onnx", "openvino": "model.xml"}

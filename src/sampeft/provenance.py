@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import json
+import math
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
+from io import StringIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from sampeft.strict_json import parse_object, read_object
@@ -67,3 +73,61 @@ def resources_used() -> dict[str, Any]:
     if peak := peak_memory_mib():
         used["peak memory (MiB)"] = peak
     return used
+
+
+def json_text(content: Any) -> str:
+    """Indented JSON with a line end; what JSON does not know, such as paths, becomes text."""
+    return json.dumps(without_nan(content), indent=1, allow_nan=False, default=str, ensure_ascii=False) + "\n"
+
+
+def plain_json(path: Path) -> str:
+    """The JSON of a file in ASCII, which every console can show."""
+    return json.dumps(json.loads(path.read_text(encoding="utf-8")), indent=1)
+
+
+def without_nan(value: Any) -> Any:
+    """The same content with null for NaN and text for infinity, at any depth."""
+    if isinstance(value, Mapping):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(float(value))
+    return value
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """CSV with the same line ends on every system."""
+    text = StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    return text.getvalue()
+
+
+def differences(
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    defaults: Mapping[str, Any] = MappingProxyType({}),
+    lost: bool = False,
+    within: str = "",
+) -> list[str]:
+    """`training.lr was 0.001, is 0.002` for every setting of `now` that `before` holds otherwise.
+
+    defaults: of settings that `before` lacks. lost: also what a group held before and holds no longer.
+    """
+    changed: list[str] = []
+    for key, value in now.items():
+        default = defaults.get(key)
+        old = before.get(key, default)
+        if isinstance(value, dict) and isinstance(old, dict):
+            inner = default if isinstance(default, dict) else {}
+            both = {**dict.fromkeys(old), **value} if lost else value
+            changed += differences(old, both, inner, lost, f"{within}{key}.")
+        elif old != value:
+            changed.append(f"{within}{key} was {_short(old)}, is {_short(value)}")
+    return changed
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(str, value))}]"
+    return value[:12] + "..." if isinstance(value, str) and len(value) == 64 else str(value)  # of a sha256 its start

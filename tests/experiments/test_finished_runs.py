@@ -30,7 +30,7 @@ def test_a_run_from_before_a_setting_is_of_what_was_done_then(tmp_path: Path) ->
     del old["training"]["ema"]  # type: ignore[index]
     write_json(tmp_path / DONE, {"settings": old})
     assert finished(tmp_path, settings(0.0, ema=Training().ema))  # every view was changed then, no average was kept
-    with pytest.raises(UsageError, match=r"\(training\.augmentation\.unchanged 0\.0 then, 0\.25 now\)"):
+    with pytest.raises(UsageError, match=r"\(training\.augmentation\.unchanged was 0\.0, is 0\.25\)"):
         finished(tmp_path, settings(0.25, ema=Training().ema))
 
 
@@ -38,5 +38,5 @@ def test_a_run_is_found_by_its_own_settings_alone(tmp_path: Path) -> None:
     assert not finished(tmp_path, settings(0.25))
     finish(tmp_path, settings(0.25), steps=3)
     assert finished(tmp_path, settings(0.25))
-    with pytest.raises(UsageError, match=r"ema 0\.0 then, 0\.5 now"):
+    with pytest.raises(UsageError, match=r"ema was 0\.0, is 0\.5"):
         finished(tmp_path, settings(0.25, ema=0.5))

@@ -145,10 +145,10 @@ def test_the_same_command_again_only_reads(
 @pytest.mark.parametrize(
     ("change_of", "named"),
     [
-        (["--training.steps", "3"], "training.steps 16 then, 3 now"),
-        (["--side", "32"], "side 64 then, 32 now"),
-        (["--masks.points_per_side", "3"], "automatic_masks.points_per_side 2 then, 3 now"),
-        (["--budget", "1"], "training.minutes 0.5 then, 1.0 now"),
+        (["--training.steps", "3"], "training.steps was 16, is 3"),
+        (["--side", "32"], "side was 64, is 32"),
+        (["--masks.points_per_side", "3"], "automatic_masks.points_per_side was 2, is 3"),
+        (["--budget", "1"], "training.minutes was 0.5, is 1.0"),
     ],
 )
 def test_other_settings_in_the_same_folder_are_refused(

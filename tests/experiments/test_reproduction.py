@@ -182,9 +182,9 @@ def test_other_settings_are_named_with_both_values() -> None:
     before = {"side": 56, "training": {"steps": 2, "lr": 1.0}, "options": {"rank": 4}}
     now = {"side": 56, "training": {"steps": 3, "lr": 1.0}, "options": {"rank": 8}, "head": "mask"}
     assert differences(before, now) == [
-        "training.steps 2 then, 3 now",
-        "options.rank 4 then, 8 now",
-        "head None then, mask now",
+        "training.steps was 2, is 3",
+        "options.rank was 4, is 8",
+        "head was None, is mask",
     ]
     assert differences(before, before) == []
 

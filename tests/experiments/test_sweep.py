@@ -106,7 +106,7 @@ def last_line(capsys: pytest.CaptureFixture[str]) -> str:
 
 def parts(data: Path, **more: Any) -> dict[str, dict[str, set[str]]]:
     """Part -> split -> case ids."""
-    made = planned(Config(data, Path("out"), backbone="tiny", side=SIDE, **{"held_out": 1, **more}))
+    made = planned(Config(data, Path("out"), backbone="tiny", weights="random", side=SIDE, **{"held_out": 1, **more}))
     return {name: {split: set(ids) for split, ids in part.dataset.splits.items()} for name, part in made.parts.items()}
 
 
@@ -144,17 +144,16 @@ def test_a_set_without_a_training_list_keeps_its_tests_out(data: Path, capsys: p
 
 
 def test_what_looks_at_the_images_is_the_same_for_all_runs(data: Path) -> None:
-    made = planned(
-        Config(data, Path("out"), backbone="tiny", side=SIDE, held_out=1, folds=5, seeds=2, set="options.rank=1,4")
-    )
+    common: dict[str, Any] = {"backbone": "tiny", "weights": "random", "side": SIDE, "held_out": 1}
+    made = planned(Config(data, Path("out"), **common, folds=5, seeds=2, set="options.rank=1,4"))
     assert {made.config(run).intensity for run in made.plan.runs} == {"8bit"}  # and not `auto`, fold by fold
     assert {made.config(run).training.seed for run in made.plan.runs} == {0, 1}
 
 
 def test_values_are_read_as_train_reads_them(data: Path) -> None:
     asked = ["options.rank=2", "options.targets=[q,v]", "training.lr=3e-4", "head=mask"]
-    common: dict[str, Any] = {"backbone": "tiny", "side": SIDE, "held_out": 1, "options": {"whole_decoder": True}}
-    made = planned(Config(data, Path("out"), **common, set=asked))
+    common: dict[str, Any] = {"backbone": "tiny", "weights": "random", "side": SIDE, "held_out": 1}
+    made = planned(Config(data, Path("out"), **common, options={"whole_decoder": True}, set=asked))
     config = next(iter(made.configs.values()))
     assert config.options == {"whole_decoder": True, "rank": 2, "targets": ["q", "v"]}
     assert (config.training.lr, config.head) == (0.0003, "mask")
@@ -204,13 +203,13 @@ def test_what_is_done_is_not_done_again_and_another_plan_is_refused_by_name(
     assert sweep(data, out, "--set", "options.rank=1,8", "--training.steps", "3") == 2
     line = last_line(capsys)
     assert "plan.json: is another plan (" in line
-    assert "training.training.steps 2 then, 3 now" in line
-    assert "set.options.rank 1, 4 then, 1, 8 now" in line
+    assert "training.training.steps was 2, is 3" in line
+    assert "set.options.rank was 1, 4, is 1, 8" in line
     assert sweep(data, out) == 2
-    assert "set.options.rank 1, 4 then, nothing now" in last_line(capsys)
+    assert "set.options.rank was 1, 4, is not given" in last_line(capsys)
     (data / "train.txt").write_text("P01_1\nP01_2\nP02_1\nP02_2\nP03_1\nP03_2")
     assert sweep(data, out, "--set", "options.rank=1,4") == 2
-    assert "cases, 1 scored now" in last_line(capsys)
+    assert "parts.held_out was 4 cases, 1 scored, is 2 cases, 1 scored" in last_line(capsys)
     assert len(pretended) == 2
 
 
@@ -229,7 +228,7 @@ def test_a_sweep_from_before_a_setting_goes_on_with_what_was_done_then(
     assert len(pretended) == 1
     capsys.readouterr()
     assert sweep(data, out, "--set", "options.rank=1") == 2
-    assert "augmentation.unchanged 0.0 then, 0.25 now" in last_line(capsys)
+    assert "augmentation.unchanged was 0.0, is 0.25" in last_line(capsys)
 
 
 def test_a_failed_run_is_told_at_the_end_the_others_go_on_and_it_is_tried_again(

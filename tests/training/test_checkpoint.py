@@ -19,8 +19,9 @@ from sampeft.labels import LabelSet
 from sampeft.losses import segmentation_loss
 from sampeft.peft import attach
 from sampeft.peft.state import trained_state
+from sampeft.provenance import differences
 from sampeft.training.averaging import Average
-from sampeft.training.checkpoint import FILE, Checkpoint, Learner, Position, differences, read_checkpoint
+from sampeft.training.checkpoint import FILE, Checkpoint, Learner, Position, read_checkpoint
 
 SPEC = tiny(BACKBONES["sam-vit-b"])
 POSITION = Position(7, 1 / 3, 1, 3, 1, True, [[0.1, 0.2, 0.3]], 0.0, 0.1 + 0.2, 5, 1)
@@ -158,9 +159,9 @@ def test_differences_name_the_old_and_the_new_value() -> None:
         "classes": ["0 a", "1 b"],
         "data": 64 * "0",
     }
-    assert differences(old, {"method": "lora", "training": {"lr": 1e-3, "steps": 5, "gone": 1}}) == []
+    assert differences(old, {"method": "lora", "training": {"lr": 1e-3, "steps": 5, "gone": 1}}, lost=True) == []
     now = {"method": "dora", "training": {"lr": 1e-4, "steps": 5}, "classes": ["0 b", "1 a"], "data": 64 * "f"}
-    assert differences(old, now) == [
+    assert differences(old, now, lost=True) == [
         "method was lora, is dora",
         "training.lr was 0.001, is 0.0001",
         "training.gone was 1, is None",

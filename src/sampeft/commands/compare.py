@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 from sampeft.configs.compare import Config
-from sampeft.io.plain import plain_json
 from sampeft.options import check_paths
+from sampeft.provenance import plain_json
 from sampeft.report.comparison_files import write_comparison
 from sampeft.workflows.compare import check_names as check_names
 from sampeft.workflows.compare import compared

@@ -5,11 +5,11 @@ from __future__ import annotations
 from sampeft.configs.evaluate import Config
 from sampeft.console import say
 from sampeft.errors import UsageError
-from sampeft.io.plain import plain_json
 from sampeft.labels import LabelSet
 from sampeft.metrics.protocols import Protocol, protocol_of
 from sampeft.one_writer import one_writer
 from sampeft.options import check_paths
+from sampeft.provenance import plain_json
 from sampeft.report.results import write_results
 from sampeft.workflows.evaluate import check_names, evaluate_maps, evaluate_run
 

@@ -11,10 +11,10 @@ from sampeft.data import open_dataset
 from sampeft.data.cache import Preparation
 from sampeft.data.recipe import check_intensity, chosen_intensity
 from sampeft.errors import UsageError
-from sampeft.io.plain import plain_json
 from sampeft.model import SemanticSam
 from sampeft.options import check_paths, parse_map
 from sampeft.oracle.protocols import Oracle, protocols_of
+from sampeft.provenance import plain_json
 from sampeft.report.results import write_results
 from sampeft.workflows.evaluate import checked_cases
 from sampeft.workflows.oracle import add_notes, mask_settings, notes_of, score, write_side_by_side

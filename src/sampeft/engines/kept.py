@@ -11,7 +11,7 @@ from typing import IO, Any
 from sampeft.engines.graph import Identity, versions
 from sampeft.engines.parity import Parity
 from sampeft.io import write_atomically
-from sampeft.io.plain import json_text
+from sampeft.provenance import json_text
 from sampeft.store import LOCK, check_files, make_entry, open_entry, seal, writable_cache
 
 _ABOUT = "graph.json"

@@ -6,13 +6,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from sampeft.configs.train import Config
 from sampeft.errors import UsageError
 from sampeft.io import write_atomically
-from sampeft.io.plain import json_text
+from sampeft.provenance import differences, json_text
 
 DONE = "complete.json"
 _AT_FIRST = {"training": {"augmentation": {"unchanged": 0.0}}}
@@ -41,25 +40,6 @@ def settings_before() -> dict[str, Any]:
 
 def finish(run: Path, settings: Mapping[str, Any], **more: Any) -> None:
     write_json(run / DONE, {"settings": settings, **more})
-
-
-def differences(
-    before: Mapping[str, Any],
-    now: Mapping[str, Any],
-    defaults: Mapping[str, Any] = MappingProxyType({}),
-    within: str = "",
-) -> list[str]:
-    """`training.steps 2 then, 3 now` for every setting that is not as before. defaults: of those that it lacks."""
-    found: list[str] = []
-    for key, value in now.items():
-        default = defaults.get(key)
-        old = before.get(key, default)
-        if isinstance(value, dict) and isinstance(old, dict):
-            inner = default if isinstance(default, dict) else {}
-            found += differences(old, value, inner, f"{within}{key}.")
-        elif old != value:
-            found.append(f"{within}{key} {old} then, {value} now")
-    return found
 
 
 def merged(settings: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

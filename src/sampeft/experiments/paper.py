@@ -24,9 +24,9 @@ from sampeft.data.folds import fold_of
 from sampeft.data.recipe import chosen_intensity
 from sampeft.errors import UsageError, WeightsError, counted
 from sampeft.evaluation import Look, score_cases, telling_slice
-from sampeft.experiments.finished_runs import differences, plain_settings
 from sampeft.experiments.finished_runs import finish as finish
 from sampeft.experiments.finished_runs import finished as finished
+from sampeft.experiments.finished_runs import plain_settings
 from sampeft.experiments.finished_runs import write_json as write_json
 from sampeft.labels import BACKGROUND, LabelSet
 from sampeft.metrics.protocols import PROTOCOLS as SCORING
@@ -36,6 +36,7 @@ from sampeft.oracle.automatic_masks import MaskSettings
 from sampeft.oracle.protocols import PROTOCOLS, Oracle
 from sampeft.prediction.inference import load
 from sampeft.prediction.probabilities import CalibratedPredictor
+from sampeft.provenance import differences
 from sampeft.stopping import stopped_by
 from sampeft.training.loop import Training
 from sampeft.workflows.evaluate import checked_cases, evaluate_segmenter, held_out_temperature

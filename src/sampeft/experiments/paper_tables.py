@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from sampeft.io import write_atomically
 from sampeft.metrics.measures import MEASURES
 from sampeft.metrics.scores import Evaluation
 from sampeft.metrics.statistics import Interval, Scores, bootstrap_interval, bootstrap_per_class, mean_of_means
-from sampeft.provenance import versions
+from sampeft.provenance import csv_text, versions
 from sampeft.report.figures import Example, figure_examples
 from sampeft.report.paper import BACKGROUND, PAPER, PaperTable, our_name
 from sampeft.report.tables import ORACLE, interval_text, land_cover_table, markdown_table, targets_table
@@ -200,15 +198,13 @@ def _evaluation_names(found: dict[Row, list[Evaluation]]) -> list[tuple[str, Eva
 
 
 def _write_csv(path: Path, ours: dict[Row, SeedMean]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["row", "oracle", "class", "mean", "low", "high", "n"])
-    for row, mean in ours.items():
-        for name, interval in [*mean.classes.items(), ("foreground mean", mean.headline)]:
-            values = asdict(interval)
-            writer.writerow([row.heading, row.is_oracle, name, *(values[k] for k in ("mean", "low", "high", "n"))])
+    rows = [
+        (row.heading, row.is_oracle, name, i.mean, i.low, i.high, i.n)
+        for row, mean in ours.items()
+        for name, i in [*mean.classes.items(), ("foreground mean", mean.headline)]
+    ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, text.getvalue())
+    write_atomically(path, csv_text(["row", "oracle", "class", "mean", "low", "high", "n"], rows))
 
 
 def _figure(what: str, place: Place, rows: Sequence[Row], count: int) -> Path:

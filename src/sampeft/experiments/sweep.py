@@ -16,12 +16,13 @@ from sampeft.data.case import Case, Dataset
 from sampeft.data.folds import fold_of, split_cases
 from sampeft.data.recipe import chosen_intensity
 from sampeft.errors import UsageError, unknown_name
-from sampeft.experiments.finished_runs import differences, plain_settings, settings_before, write_json
+from sampeft.experiments.finished_runs import plain_settings, settings_before, write_json
 from sampeft.experiments.grid import Axis, Plan, Run, axis_of, flags
 from sampeft.experiments.sweep_results import write_ranking
 from sampeft.experiments.sweep_runs import Part, Sweep, claim, failures, held
 from sampeft.metrics.protocols import protocol_of
 from sampeft.options import parse_map
+from sampeft.provenance import differences
 from sampeft.workflows.train import check_names as check_names_of_training
 
 PLAN, COMPARING = "plan.json", "comparing.lock"
@@ -186,9 +187,9 @@ def keep_plan(sweep: Sweep, now: dict[str, Any]) -> None:
         raise UsageError(f"{path}: cannot be read ({error}); choose another --out") from None
     parts = {name: now[name] for name in now if name != "runs"}
     changed = differences(before, parts, {"training": settings_before()})
-    changed += [f"set.{option} {was} then, nothing now" for option, was in before.get("set", {}).items()
+    changed += [f"set.{option} was {was}, is not given" for option, was in before.get("set", {}).items()
                 if option not in now["set"]]  # fmt: skip
-    changed += [f"{name} {was} then, nothing now" for name, was in before.get("parts", {}).items()
+    changed += [f"{name} was {was}, is not there" for name, was in before.get("parts", {}).items()
                 if name not in now["parts"]]  # fmt: skip
     if changed:
         more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""

@@ -14,11 +14,11 @@ from sampeft.experiments.finished_runs import DONE, write_json
 from sampeft.experiments.grid import flags, left_out
 from sampeft.experiments.sweep_runs import Sweep
 from sampeft.io import write_atomically
-from sampeft.io.plain import without_nan
 from sampeft.metrics.comparison import Comparison, compare
 from sampeft.metrics.pooling import mean_over_seeds, pooled
 from sampeft.metrics.scores import Evaluation
 from sampeft.metrics.statistics import METHOD, Interval
+from sampeft.provenance import without_nan
 from sampeft.report.comparison_files import write_comparison
 from sampeft.report.results import write_results
 from sampeft.report.tables import interval_text, markdown_table

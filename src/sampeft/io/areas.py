@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import numpy.typing as npt
 from sampeft.io import geotiff, read_label_ids, write_atomically
 from sampeft.io.ground import affine_of, row_square_metres
 from sampeft.labels import LabelSet
+from sampeft.provenance import csv_text
 
 _ROWS = 512
 
@@ -49,13 +48,8 @@ def class_areas(map_path: Path, labels: LabelSet) -> list[ClassArea]:
 def write_class_areas(map_path: Path, out: Path, labels: LabelSet) -> list[ClassArea]:
     """The same, also as CSV: id, class, pixels, area_m2; the last is empty without a place on the map."""
     areas = class_areas(map_path, labels)
-    text = StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", "class", "pixels", "area_m2"])
-    for area in areas:
-        size = "" if area.square_metres is None else f"{area.square_metres:.2f}"
-        writer.writerow([area.id, area.name, area.pixels, size])
-    write_atomically(out, text.getvalue())
+    rows = [(a.id, a.name, a.pixels, "" if a.square_metres is None else f"{a.square_metres:.2f}") for a in areas]
+    write_atomically(out, csv_text(["id", "class", "pixels", "area_m2"], rows))
     return areas
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -15,7 +14,6 @@ import numpy.typing as npt
 
 from sampeft.errors import DataError, NoDataError, SampeftError, unknown_name
 from sampeft.io import write_atomically
-from sampeft.io.plain import json_text
 from sampeft.labels import LabelSet
 from sampeft.metrics.calibration import Calibration
 from sampeft.metrics.counts import Counts
@@ -25,6 +23,7 @@ from sampeft.metrics.overlap import METRICS
 from sampeft.metrics.protocols import PROTOCOLS, TARGET_COUNTS, Protocol
 from sampeft.metrics.statistics import FEW, METHOD, Interval, bootstrap_interval, bootstrap_per_class, mean_of_means
 from sampeft.metrics.targets import TargetCounts
+from sampeft.provenance import csv_text, json_text
 
 SCORES, COUNTS, SUMMARY, CALIBRATION = "scores.csv", "counts.csv", "summary.json", "calibration.json"
 
@@ -210,8 +209,7 @@ class Evaluation:
         scores = {metric: self.matrix(metric) for metric in self.metrics}
         scores |= {name: self._raw(name) for name in sorted(extra)}
         out.mkdir(parents=True, exist_ok=True)
-        _write_csv(
-            out / SCORES,
+        scores_csv = csv_text(
             ("case", "class", "metric", "value", "n_truth_pixels", "n_pred_pixels"),
             (
                 (case, names[k], metric, repr(float(scores[metric][i, k])), pixels[case][0][k], pixels[case][1][k])
@@ -220,8 +218,8 @@ class Evaluation:
                 for metric in scores
             ),
         )
-        _write_csv(
-            out / COUNTS,
+        write_atomically(out / SCORES, scores_csv)
+        counts_csv = csv_text(
             ("case", "class", "tp", "fp", "fn"),
             (
                 (case, names[k], counts.tp[k], counts.fp[k], counts.fn[k])
@@ -229,6 +227,7 @@ class Evaluation:
                 for k in range(len(names))
             ),
         )
+        write_atomically(out / COUNTS, counts_csv)
         if self.calibration:
             sums = {reading: sums.to_json() for reading, sums in self.calibration.items()}
             write_atomically(out / CALIBRATION, json.dumps(sums) + "\n")
@@ -334,11 +333,3 @@ def _read_measures(path: Path, labels: LabelSet, cases: Iterable[str], all_metri
         for case, values in table.items()
     }
     return {case: Measures(values) for case, values in own.items() if values}
-
-
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_atomically(path, text.getvalue())

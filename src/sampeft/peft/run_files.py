@@ -19,10 +19,10 @@ from sampeft.data.prepared import Preparation
 from sampeft.errors import FormError, NoWeightsError, SampeftError, WeightsError
 from sampeft.heads import HEADS
 from sampeft.io import write_atomically
-from sampeft.io.plain import json_text
 from sampeft.labels import LabelSet
 from sampeft.options import check_ranges, number, options_by_name, read_options
 from sampeft.peft import METHODS
+from sampeft.provenance import json_text
 from sampeft.strict_json import parse_object, read_object
 
 FORMAT = 2

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping, Sequence
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from sampeft.io import write_atomically
 from sampeft.labels import LabelSet
 from sampeft.prediction.run_record import BEGUN, DONE
+from sampeft.provenance import csv_text
 
 
 def write_cases(folder: Path, cases: Mapping[str, Mapping[str, Any]]) -> Path:
@@ -58,11 +57,7 @@ def write_classes(folder: Path, labels: LabelSet) -> Path:
 
 
 def _write(path: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:
-    text = StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(head)
-    table.writerows(rows)
-    write_atomically(path, text.getvalue())
+    write_atomically(path, csv_text(head, rows))
     return path
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from sampeft.errors import DataError
 from sampeft.io import file_stem, write_atomically
-from sampeft.io.plain import json_text, without_nan
+from sampeft.provenance import json_text, without_nan
 
 FILE = "predictions.json"
 _FORMAT = 1

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import textwrap
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from sampeft.io.plain import without_nan
 from sampeft.metrics.comparison import Comparison, MetricComparison, Pair, Row
 from sampeft.metrics.paired import ALPHA
 from sampeft.metrics.statistics import METHOD, Interval
+from sampeft.provenance import csv_text, without_nan
 from sampeft.report.style import shown_name
 from sampeft.report.tables import NOT_SCORED, ORACLE, markdown_table
 
@@ -117,10 +115,9 @@ def pair_text(pair: Pair, digits: int = 3) -> str:
 
 def comparison_csv(comparison: Comparison) -> str:
     """The table's numbers unrounded, one row per metric, method and class; the mean is a row of its own."""
-    lines: list[Sequence[Any]] = [
-        ["metric", "method", "oracle", "class", "mean", "low", "high", "n", "n_infinite", "finite_mean", "standing",
-         "mean_rank", "share_first", "cases_compared", "cases_left_out"]
-    ]  # fmt: skip
+    header = ["metric", "method", "oracle", "class", "mean", "low", "high", "n", "n_infinite", "finite_mean", "standing",
+              "mean_rank", "share_first", "cases_compared", "cases_left_out"]  # fmt: skip
+    lines: list[Sequence[Any]] = []
     for found in comparison.metrics:
         firsts = dict(zip(found.ranking.names, found.ranking.first.tolist(), strict=True)) if found.ranking else {}
         for name in comparison.names:
@@ -133,15 +130,14 @@ def comparison_csv(comparison: Comparison) -> str:
                      i.n_infinite, finite, "too few" if row.too_few else row.standing(name), *ranked,
                      len(comparison.cases), comparison.n_left_out]
                 )  # fmt: skip
-    return _csv(lines)
+    return csv_text(header, lines)
 
 
 def paired_tests_csv(comparison: Comparison) -> str:
     """Every paired test, one row per metric, class (or mean) and pair."""
-    lines: list[Sequence[Any]] = [
-        ["metric", "class", "a", "b", "with_oracle", "n", "n_equal", "difference", "low", "high", "rank_biserial", "p",
-         "p_holm", "tests_in_family", "smallest_p_holm", "verdict", "cases_compared", "cases_left_out"]
-    ]  # fmt: skip
+    header = ["metric", "class", "a", "b", "with_oracle", "n", "n_equal", "difference", "low", "high", "rank_biserial", "p",
+              "p_holm", "tests_in_family", "smallest_p_holm", "verdict", "cases_compared", "cases_left_out"]  # fmt: skip
+    lines: list[Sequence[Any]] = []
     for found in comparison.metrics:
         for pair in found.pairs:
             t, i = pair.test, pair.difference
@@ -150,7 +146,7 @@ def paired_tests_csv(comparison: Comparison) -> str:
                  i.high, t.effect, t.p, t.p_holm, pair.n_family, t.smallest_p, t.verdict, len(comparison.cases),
                  comparison.n_left_out]
             )  # fmt: skip
-    return _csv(lines)
+    return csv_text(header, lines)
 
 
 def comparison_tex(comparison: Comparison) -> str:
@@ -324,9 +320,3 @@ def _heading_tex(name: str) -> str:
 
 def _n_text(row: Row) -> str:
     return f"{row.n} (too few)" if row.too_few and set(row.n) != {"0"} else row.n
-
-
-def _csv(lines: Sequence[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines)
-    return text.getvalue()

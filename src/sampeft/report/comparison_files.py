@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from sampeft.io import write_atomically
-from sampeft.io.plain import json_text
 from sampeft.metrics.comparison import Comparison
+from sampeft.provenance import json_text
 from sampeft.report.comparison import comparison_csv, comparison_json, comparison_md, comparison_tex, paired_tests_csv
 from sampeft.report.comparison_figures import figure_classes, figure_ranks
 

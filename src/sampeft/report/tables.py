@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from sampeft.errors import counted
 from sampeft.metrics.landcover import land_cover
 from sampeft.metrics.measures import MEASURES
 from sampeft.metrics.scores import ClassScore, Evaluation
 from sampeft.metrics.statistics import FEW, METHOD, Interval, mean_of_means
+from sampeft.provenance import csv_text
 
 ORACLE = "oracle (uses the truth)"
 WITH_BACKGROUND = "with background (as the paper averages)"
@@ -191,19 +191,18 @@ def _number(value: float, digits: int = 3) -> str:
 
 def table_csv(evaluations: dict[str, Evaluation], metric: str = "dsc") -> str:
     """The same numbers unrounded, one row per method and class; the two means are rows of their own."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["method", "oracle", "class", "metric", "mean", "low", "high", "n", "missed", "false"])
+    header = ["method", "oracle", "class", "metric", "mean", "low", "high", "n", "missed", "false"]
+    rows: list[list[Any]] = []
     for name, evaluation in evaluations.items():
         start = [name, str(evaluation.is_oracle).lower()]
         for c in evaluation.per_class(metric):
             i = c.interval
-            writer.writerow([*start, c.name, metric, i.mean, i.low, i.high, c.n, c.n_missed, c.n_false])
+            rows.append([*start, c.name, metric, i.mean, i.low, i.high, c.n, c.n_missed, c.n_false])
         i = evaluation.headline(metric)
-        writer.writerow([*start, FOREGROUND, metric, i.mean, i.low, i.high, i.n, *_totals(evaluation)])
+        rows.append([*start, FOREGROUND, metric, i.mean, i.low, i.high, i.n, *_totals(evaluation)])
         if evaluation.labels.has_background:
-            writer.writerow([*start, WITH_BACKGROUND, metric, evaluation.with_background_mean(metric), *[""] * 5])
-    return text.getvalue()
+            rows.append([*start, WITH_BACKGROUND, metric, evaluation.with_background_mean(metric), *[""] * 5])
+    return csv_text(header, rows)
 
 
 def _totals(evaluation: Evaluation) -> list[str]:

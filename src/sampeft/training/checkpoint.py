@@ -17,6 +17,7 @@ from sampeft.model import SemanticSam
 from sampeft.options import check_ranges, number, read_options
 from sampeft.peft.lora import RankBudget
 from sampeft.peft.state import load_trained, trained_state
+from sampeft.provenance import differences
 from sampeft.strict_json import parse_object
 from sampeft.training.averaging import Average
 
@@ -101,7 +102,7 @@ class Checkpoint:
 
     def refuse_others(self, settings: Mapping[str, Any]) -> None:
         """Raises UsageError naming every setting that was another, with the old and the new value."""
-        if changed := differences(self.settings, json.loads(json.dumps(settings))):
+        if changed := differences(self.settings, json.loads(json.dumps(settings)), lost=True):
             raise UsageError(
                 f"{self.path.parent}: cannot go on with other settings: {'; '.join(changed)}; give --resume with the old "
                 "ones, or choose another --out, or start anew with --force and without --resume"
@@ -227,21 +228,3 @@ def _digest(text: str, tensors: Mapping[str, torch.Tensor]) -> str:
         digest.update(name.encode())
         digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], within: str = "") -> list[str]:
-    """`training.lr was 0.001, is 0.002` for every setting of `new` that `old` holds otherwise or not at all."""
-    found: list[str] = []
-    for key, now in new.items():
-        then = old.get(key)
-        if isinstance(now, dict) and isinstance(then, dict):
-            found += differences(then, {**dict.fromkeys(then), **now}, f"{within}{key}.")
-        elif then != now:
-            found.append(f"{within}{key} was {_shown(then)}, is {_shown(now)}")
-    return found
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, list):
-        return f"[{', '.join(map(str, value))}]"
-    return value[:12] + "..." if isinstance(value, str) and len(value) == 64 else str(value)  # of a sha256 its start

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from sampeft.errors import UsageError
-from sampeft.training.checkpoint import Checkpoint, differences
+from sampeft.provenance import differences
+from sampeft.training.checkpoint import Checkpoint
 
 
 def over_processes(accelerator: Any, own: torch.Tensor) -> torch.Tensor:
@@ -35,7 +36,7 @@ def refuse_unequal(accelerator: Any, settings: Mapping[str, Any], resumed: Check
     step = resumed.position.step if resumed else None
     first, *others = gather_object([json.loads(json.dumps({"step to go on from": step, **settings}))])
     for rank, other in enumerate(others, 1):
-        if changed := differences(first, other):
+        if changed := differences(first, other, lost=True):
             raise UsageError(
                 f"process {rank} would not train what process 0 does: {'; '.join(changed)}; start all with the same command, "
                 "data and weights, and with an --out that all machines see"

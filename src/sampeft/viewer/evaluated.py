@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from sampeft.errors import SampeftError, UsageError
-from sampeft.io.plain import without_nan
 from sampeft.metrics.comparison import compare
 from sampeft.metrics.scores import SUMMARY, Evaluation
+from sampeft.provenance import without_nan
 from sampeft.report.comparison import comparison_json
 from sampeft.viewer.faults import RequestError, not_found
 from sampeft.viewer.trained import Run, distinct

@@ -17,7 +17,6 @@ from sampeft.data.truth import read_labels
 from sampeft.errors import SampeftError, is_full
 from sampeft.io import geotiff, read_volume, write_array, write_atomically, write_map
 from sampeft.io.dicom import Series
-from sampeft.io.plain import without_nan
 from sampeft.io.windows import opened
 from sampeft.labels import LabelSet
 from sampeft.metrics.protocols import PROTOCOLS
@@ -26,6 +25,7 @@ from sampeft.prediction.by_windows import channels_by_rows
 from sampeft.prediction.inference import Segmenter, output_stem
 from sampeft.prediction.large_raster import RasterOptions, window_of
 from sampeft.prediction.raster_reading import RowReader
+from sampeft.provenance import without_nan
 from sampeft.viewer import pictures
 from sampeft.viewer.confidence import SliceReader
 from sampeft.viewer.corrections import ClassMap
