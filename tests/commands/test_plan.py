@@ -16,12 +16,12 @@ from fabricate.backbones import tiny
 from sampeft import cli
 from sampeft.backbones import BACKBONES
 from sampeft.commands import plan as command
-from sampeft.commands import train
 from sampeft.data import open_dataset
 from sampeft.data.cache import Preparation, fingerprint, prepare
 from sampeft.data.intensity import PRESETS
 from sampeft.data.unprepared import Unprepared, shapes_of
 from sampeft.planning import trial_run as planning
+from sampeft.workflows import train
 
 SPEC = tiny(BACKBONES["sam-vit-b"])
 

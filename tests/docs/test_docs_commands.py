@@ -17,6 +17,7 @@ import pytest
 from fabricate import discs, flare22_dataset, folder_dataset, looks_like, write_png
 from fabricate.backbones import tiny_sam
 from fabricate.layouts import sirst_v1
+from sampeft.backbones import Backbone
 from sampeft.cli import COMMANDS, main
 
 REPOSITORY = Path(__file__).parents[2]
@@ -77,6 +78,7 @@ def test_the_program_takes_the_line(
     words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setattr(Backbone, "find_weights", lambda spec: REPOSITORY)
     if words[0] in COMMANDS:
         monkeypatch.setattr(importlib.import_module(f"sampeft.commands.{words[0]}"), "run", lambda config: 0)
     try:

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -69,8 +70,9 @@ def story(root: Path, variant: str, parts: list[Part], rank: int = 0, count: int
     config = Training(
         steps=STEPS, head_first=0.5, validations=4, lr=5e-3, seed=3, precision="fp32", **chosen["training"]
     )
-    for part in parts:
+    for number, part in enumerate(parts):
         if count > 1:
+            wait_for_all(root, number, rank, count)
             place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_PORT": part.port}
             os.environ.update({**{key: str(value) for key, value in place.items()}, "MASTER_ADDR": "127.0.0.1"})
         process = os.fork()
@@ -87,6 +89,13 @@ def story(root: Path, variant: str, parts: list[Part], rank: int = 0, count: int
                 os._exit(1)
         _, status = os.waitpid(process, 0)
         assert os.waitstatus_to_exitcode(status) == part.ends, part
+
+
+def wait_for_all(root: Path, number: int, rank: int, count: int) -> None:
+    """Until all processes have ended their parts before this one, as a launcher does before it starts them anew."""
+    (root / f"part{number} rank{rank}").touch()
+    while not all((root / f"part{number} rank{other}").exists() for other in range(count)):
+        time.sleep(0.05)
 
 
 def watch(part: Part) -> None:

@@ -50,7 +50,7 @@ def run(config: Config) -> int:
         head_first=1.0,  # all on kept views, of which three minutes need few
         head_bank=192,
         head_batch=6,
-        patch=config.side // 2,
+        patch=config.side // 2 if config.side % 224 == 0 else 0,  # where the maps of the encoder can be halved
         forced=1.0,
         whole_weight=1.0,
         ema=0.99,

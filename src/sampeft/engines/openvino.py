@@ -148,6 +148,7 @@ def _settings(precision: str, threads: int) -> dict[str, Any]:
     return {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
+        "ENABLE_CPU_PINNING": False,  # several processes would all sit on the same cores
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
     }
 
