@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_dicom import FRAME_OF_REFERENCE, SERIES, STUDY, write_enhanced, write_series
+from test_dicom import AXIAL, FRAME_OF_REFERENCE, SERIES, STUDY, multi_frame, write_enhanced, write_series
 
 from sampeft.cli import main
 from sampeft.data.case import Case, Dataset, ImageFile
 from sampeft.data.truth import read_labels
 from sampeft.errors import DataError
 from sampeft.io import dicom, dicom_seg, read_volume, write_labels
+from sampeft.io.dicom_series import series_chosen
 from sampeft.labels import LabelSet
 from sampeft.volume import IGNORE, Volume
 
@@ -133,6 +134,44 @@ def test_tilted_single_and_multi_frame_sources(tmp_path: Path) -> None:
         channels[3, 0, 0] = 2
         content = dicom_seg.encode(channels, LABELS, volume)
         assert_same_places(content, channels, LABELS, volume)
+
+
+@pytest.mark.parametrize(
+    ("series", "frames"),
+    [("EffectiveEchoTime=30", (3, 4, 5)), ("StackID=1,EffectiveEchoTime=5", (0, 1, 2)), ("StackID=2", (6, 7))],
+)
+def test_one_of_several_echoes_or_stacks_of_a_file(series: str, frames: tuple[int, ...], tmp_path: Path) -> None:
+    """Frames of the file state their orientation one by one; those of another stack lie across, in part at the same places."""
+    coronal = (1, 0, 0, 0, 0, -1)
+    echoes = [((0, 0, 4 * k), AXIAL, echo, "1") for echo in (5.0, 30.0) for k in range(3)]
+    path = multi_frame(tmp_path / "a.dcm", [*echoes, *(((0, 4 * k, 0), coronal, 5.0, "2") for k in range(2))])
+    dataset = pydicom.dcmread(path)
+    dataset.SOPClassUID = pydicom.uid.EnhancedMRImageStorage
+    dataset.save_as(path)
+    with series_chosen(series):
+        volume = dicom.image(path)
+    assert volume.header.frames == frames
+    channels = np.zeros(volume.grid, np.uint8)
+    channels[1, 2:, :] = 1
+    channels[0, 0, -1] = 2
+    content = dicom_seg.encode(channels, LABELS, volume)
+    assert_same_places(content, channels, LABELS, volume)
+    referred = [
+        group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber - 1
+        for group in pydicom.dcmread(BytesIO(content)).PerFrameFunctionalGroupsSequence
+    ]
+    assert sorted(referred) == sorted([*frames, frames[-1]])
+    assert volume.header.datasets[0].NumberOfFrames == 8
+
+
+def test_slices_whose_orientation_differs_in_the_last_digits(tmp_path: Path) -> None:
+    for k, path in enumerate(sorted(write_series(tmp_path, POSITIONS).iterdir())):
+        dataset = pydicom.dcmread(path)
+        dataset.ImageOrientationPatient = [1, 1e-7 * k, 0, 0, 1, 0]
+        dataset.save_as(path)
+    volume = dicom.image(tmp_path)
+    channels = channel_map(volume)
+    assert_same_places(dicom_seg.encode(channels, LABELS, volume), channels, LABELS, volume)
 
 
 def test_labels_without_background(tmp_path: Path) -> None:
