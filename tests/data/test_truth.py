@@ -494,6 +494,35 @@ def test_class_tags_of_a_geotiff_are_names(tmp_path: Path) -> None:
     assert np.bincount(truth(file, Dataset("d", tmp_path, ours, (Case("a", (file,)),))).ravel()).tolist() == [5, 10, 5]
 
 
+CATEGORIES = "<CategoryNames><Category>background</Category><Category>a road</Category><Category>house</Category></CategoryNames>"
+TABLE = (
+    "<GDALRasterAttributeTable>"
+    "<FieldDefn index='0'><Name>Kind</Name><Type>2</Type><Usage>2</Usage></FieldDefn>"
+    "<FieldDefn index='1'><Name>Count</Name><Type>0</Type><Usage>1</Usage></FieldDefn>"
+    "<FieldDefn index='2'><Name>Value</Name><Type>0</Type><Usage>5</Usage></FieldDefn>"
+    "<Row index='0'><F>house</F><F>10</F><F>2</F></Row><Row index='1'><F>A_Road</F><F>5</F><F>1.0</F></Row>"
+    "<Row index='2'><F>other</F><F>0</F><F>?</F></Row></GDALRasterAttributeTable>"
+)
+
+
+@pytest.mark.parametrize("names", [CATEGORIES, TABLE], ids=["list", "table"])
+def test_names_that_gis_programs_keep_beside_a_raster_are_names(names: str, tmp_path: Path) -> None:
+    """N04: of 5 pixels of 1, which is the road there, and 10 of 2."""
+    ids = np.repeat(np.array([1, 2, 2, 0], np.uint8), 5).reshape(4, 5)
+    image = write_tiff(tmp_path / "image.tif", np.ones((1, 4, 5), np.uint8), **place())
+    label = write_tiff(tmp_path / "label.tif", ids[None], **place())
+    beside = tmp_path / "label.tif.aux.xml"
+    file = ImageFile("a", image, label)
+    dataset = Dataset("d", tmp_path, LabelSet(("background", "house", "a road"), (0, 1, 2)), (Case("a", (file,)),))
+    for content, counts in (
+        (f'<PAMDataset><PAMRasterBand band="1">{names}</PAMRasterBand></PAMDataset>', [5, 10, 5]),
+        ('<PAMDataset><PAMRasterBand band="1"/></PAMDataset>', [5, 5, 10]),
+        ("<PAMDataset/>", [5, 5, 10]),
+    ):
+        beside.write_text(content)
+        assert np.bincount(truth(file, dataset).ravel()).tolist() == counts
+
+
 def test_a_colour_mask_saved_as_a_palette_goes_by_its_colours(tmp_path: Path) -> None:
     """N04: indices 0, 1, 2 stand for red, black, green; the data set's colours are black, red and green."""
     colors = {(0, 0, 0): 0, (255, 0, 0): 1, (0, 255, 0): 2}
