@@ -13,7 +13,7 @@ from test_dicom import AXIAL, FRAME_OF_REFERENCE, SERIES, STUDY, multi_frame, wr
 
 from sampeft.cli import main
 from sampeft.data.case import Case, Dataset, ImageFile
-from sampeft.data.truth import read_labels
+from sampeft.data.truth import read_labels, read_truth
 from sampeft.errors import DataError
 from sampeft.io import dicom, dicom_seg, read_volume, write_labels
 from sampeft.io.dicom_series import series_chosen
@@ -328,6 +328,27 @@ def test_segments_of_every_kind_lie_by_their_position(kind: str, tmp_path: Path)
 
 
 @pytest.mark.filterwarnings("ignore:.*gantry tilt")
+def test_a_seg_of_another_examination_at_the_same_positions_is_told(tmp_path: Path) -> None:
+    """Its frame of reference is another; a source that states none tells nothing."""
+    volume = dicom.image(write_series(tmp_path / "series", POSITIONS))
+    channels = np.zeros(volume.grid, np.uint8)
+    channels[1:] = 1
+    (tmp_path / "label.dcm").write_bytes(dicom_seg.encode(channels, LIVER, volume))
+    file = ImageFile("a", tmp_path / "series", tmp_path / "label.dcm")
+    dataset = Dataset("d", tmp_path, LIVER, (Case("a", (file,)),))
+
+    def placed_by(stated: str) -> str:
+        for path in (tmp_path / "series").iterdir():
+            one = pydicom.dcmread(path)
+            one.FrameOfReferenceUID = stated
+            one.save_as(path)
+        read = read_truth(file, dataset, read_volume(file.image))
+        assert np.array_equal(read.label.array, channels)
+        return read.placed_by
+
+    assert [placed_by(stated)[:9] for stated in (FRAME_OF_REFERENCE, "1.2.3.99", "")] == ["", "positions", ""]
+
+
 def test_frames_of_a_tilted_stack_are_refused(tmp_path: Path) -> None:
     folder = write_series(tmp_path / "a", [(0, -0.2679 * k, 1.0 * k) for k in range(4)])
     mask = np.zeros((4, 3, 4))

@@ -27,7 +27,8 @@ GRID_TOLERANCE_VOXELS = 0.1
 
 class Truth(NamedTuple):
     """label: on the image's grid. display: whether 255 was read as the only class. placed_by: what alone
-    tells that the two lie on each other where only one of them states its place or coordinate system, in words, else empty.
+    tells that the two lie on each other where only one of them states its place or coordinate system, or they are of two
+    examinations, in words, else empty.
     by_name: whether ids went by the names or
     colours in the file, which are not those of the label map. foreign: names of ids in the file that no class has."""
 
@@ -169,6 +170,9 @@ def _in_whole(
 
 
 def _placed_by(label: Volume, image: Volume) -> str:
+    frames = {getattr(volume.header, "frame_of_reference", "") for volume in (label, image)}
+    if len(frames - {""}) > 1:
+        return "positions alone, since image and label state other frames of reference, as of two examinations"
     placed = [_placed(volume) is not None for volume in (label, image)]
     if placed[0] != placed[1]:
         return "size alone, since image or label states no place on the map"

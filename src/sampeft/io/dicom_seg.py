@@ -42,10 +42,11 @@ _WHOLE = 0.5  # share of a voxel from which a fractional segment has it
 @dataclass(frozen=True)
 class SegmentNames:
     """What a SEG says of its voxels: the Volume's `header`. class_names: segment number -> label. is_part: frames without any
-    segment may be missing, so that the grid is a part of the image's."""
+    segment may be missing, so that the grid is a part of the image's. frame_of_reference: what its positions are measured in."""
 
     class_names: dict[int, str]
     is_part: bool = True
+    frame_of_reference: str = ""
 
 
 def ids(content: bytes, path: Path) -> Volume:
@@ -81,7 +82,9 @@ def ids(content: bytes, path: Path) -> Volume:
             array = np.asarray(volume.array)
         else:
             volume, array = _joined(seg, numbers, names, path)
-    return Volume(array, _LPS_TO_RAS @ volume.affine, path, SegmentNames(names))
+    frame_of_reference = str(dataset.get("FrameOfReferenceUID") or "")
+    header = SegmentNames(names, frame_of_reference=frame_of_reference)
+    return Volume(array, _LPS_TO_RAS @ volume.affine, path, header)
 
 
 _CONVERT = {
