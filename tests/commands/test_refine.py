@@ -20,6 +20,7 @@ from fabricate.backbones import architectures
 from sampeft.backbones import BACKBONES
 from sampeft.cli import main
 from sampeft.commands import refine
+from sampeft.io import sha256
 from sampeft.metrics.scores import Evaluation
 from sampeft.prediction.slice_maps import Said
 from sampeft.refine import REFINERS, Refiner
@@ -125,6 +126,25 @@ def test_the_fitted_refiner_is_kept_and_used(
     assert refined.headline().mean == 1.0
     assert "refiner" not in plain.meta
     assert refined.meta["refiner"] == {"name": "components", **BEST}
+
+
+def test_a_refiner_that_was_fitted_for_other_weights_is_refused(
+    run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As of a run that was trained on, or of another run from which the file was copied."""
+    assert fit(run, data) == 0
+    predicted(run, data, tmp_path / "fitted", "--refine", "fitted")
+    content = json.loads((run / FILE).read_text())
+    assert content["tensors_sha256"] == sha256(run / "adapter.safetensors")
+    (run / FILE).write_text(json.dumps(content | {"tensors_sha256": "0" * 64}))
+    for name, words in (("predict", [str(data / "images")]), ("evaluate", ["--data", str(data)])):
+        assert main([name, str(run), *words, "--out", str(tmp_path / name), "--refine", "fitted"]) == 1
+        assert last_line(capsys).endswith(
+            f"{run / FILE}: was fitted for other weights than those of this run; run `sampeft refine` again"
+        )
+    del content["tensors_sha256"]  # older files do not say
+    (run / FILE).write_text(json.dumps(content))
+    predicted(run, data, tmp_path / "older", "--refine", "fitted")
 
 
 def test_only_held_out_cases_are_looked_at(run: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

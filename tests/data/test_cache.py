@@ -20,7 +20,7 @@ import pytest
 from fabricate import flare22_dataset, folder_dataset, looks_like, write_png
 from sampeft.data import cache as cache_module
 from sampeft.data import open_dataset
-from sampeft.data.cache import Preparation, Slices, fingerprint, prepare
+from sampeft.data.cache import Preparation, Slices, digest_of, fingerprint, prepare
 from sampeft.data.case import Case, ImageFile
 from sampeft.data.intensity import PRESETS
 from sampeft.errors import DataError, UsageError
@@ -191,6 +191,29 @@ def test_a_series_is_all_files_of_its_folder_and_a_header_brings_its_pixels(tmp_
     (tmp_path / "scan.raw").write_bytes(b"1234")
     seen.add(fingerprint(cases))
     assert len(seen) == 4
+
+
+@pytest.mark.parametrize(
+    ("header", "content"),
+    [
+        ("a.mhd", "ObjectType = Image\nNDims = 3\nElementDataFile = pixels/one.bin"),
+        ("a.mha", "ObjectType = Image\nElementDataFile = pixels/one.bin\n"),
+        ("a.nhdr", "NRRD0004\ntype: uchar\ndata file: pixels/one.bin\n\n"),
+        ("A.NRRD", "NRRD0004\r\ntype: uchar\r\ndatafile: pixels/one.bin\r\n\r\n"),
+    ],
+)
+def test_a_header_brings_the_pixels_that_it_names_whatever_their_name(
+    header: str, content: str, tmp_path: Path
+) -> None:
+    (tmp_path / header).write_bytes(content.encode())
+    (tmp_path / "pixels").mkdir()
+    seen = set()
+    for pixels in (b"123", b"1234"):
+        (tmp_path / "pixels" / "one.bin").write_bytes(pixels)
+        seen.add(digest_of(tmp_path / header))
+    (tmp_path / "a.txt").write_text("no pixels")
+    seen.add(digest_of(tmp_path / header))
+    assert len(seen) == 2
 
 
 def overwritten(file: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], None]:

@@ -312,6 +312,36 @@ def test_one_of_another_pixel_size_is_refused(tmp_path: Path) -> None:
         on_map(tmp_path, house(), (2.02, 0.0, 500_000.0, 0.0, -2.0, 4_000_000.0), UTM33)
 
 
+def test_places_by_ground_control_points_are_compared_too(tmp_path: Path) -> None:
+    """Of both, or of one of the two; 500 m are 250 pixels."""
+    control = pytest.importorskip("rasterio.control")
+
+    def points(east: float) -> list[Any]:
+        corners = [(row, column) for row in (0, 60) for column in (0, 64)]
+        return [control.GroundControlPoint(r, c, east + 2 * c, 4_000_000 - 2 * r) for r, c in corners]
+
+    def read(image: float | None, label: float | None) -> np.ndarray:
+        arrays = {"images": np.full((3, 60, 64), 9, np.uint8), "labels": house()}
+        paths = []
+        for (folder, array), east in zip(arrays.items(), (image, label), strict=True):
+            by = {"transform": NORTH_UP} if east is None else {"transform": None, "gcps": points(east)}
+            paths.append(placed(tmp_path / folder / "a.tif", array, **by))  # type: ignore[arg-type]
+        file = ImageFile("a", *paths)
+        return truth(file, Dataset("map", tmp_path, ONE, (Case("a", (file,)),)))
+
+    for image, label in ((500_000, 500_500), (None, 500_500), (500_500, None)):
+        with pytest.raises(DataError, match=r"up to 500\.00 m away from that of a\.tif"):
+            read(image, label)
+    for image, label in ((500_500, 500_500), (500_000, None)):
+        assert np.array_equal(read(image, label), house())
+
+
+def test_a_label_whose_rows_are_columns_on_the_map_is_refused_with_its_size_there(tmp_path: Path) -> None:
+    said = r"of size 60 x 64 \(rows x columns\), 64 x 60 along the axes of its image, its image"
+    with pytest.raises(DataError, match=said):
+        on_map(tmp_path, house(), (0.0, 2.0, 500_000.0, -2.0, 0.0, 4_000_000.0), UTM33)
+
+
 def test_other_coordinate_systems_are_refused_with_both(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"is in the coordinate system EPSG:32634, its image a\.tif in EPSG:32633"):
         on_map(tmp_path, house(), NORTH_UP, UTM34)
@@ -462,6 +492,35 @@ def test_class_tags_of_a_geotiff_are_names(tmp_path: Path) -> None:
     label = write_labels(tmp_path / "label.tif", channels, theirs, image)
     file = ImageFile("a", image.path, label)
     assert np.bincount(truth(file, Dataset("d", tmp_path, ours, (Case("a", (file,)),))).ravel()).tolist() == [5, 10, 5]
+
+
+CATEGORIES = "<CategoryNames><Category>background</Category><Category>a road</Category><Category>house</Category></CategoryNames>"
+TABLE = (
+    "<GDALRasterAttributeTable>"
+    "<FieldDefn index='0'><Name>Kind</Name><Type>2</Type><Usage>2</Usage></FieldDefn>"
+    "<FieldDefn index='1'><Name>Count</Name><Type>0</Type><Usage>1</Usage></FieldDefn>"
+    "<FieldDefn index='2'><Name>Value</Name><Type>0</Type><Usage>5</Usage></FieldDefn>"
+    "<Row index='0'><F>house</F><F>10</F><F>2</F></Row><Row index='1'><F>A_Road</F><F>5</F><F>1.0</F></Row>"
+    "<Row index='2'><F>other</F><F>0</F><F>?</F></Row></GDALRasterAttributeTable>"
+)
+
+
+@pytest.mark.parametrize("names", [CATEGORIES, TABLE], ids=["list", "table"])
+def test_names_that_gis_programs_keep_beside_a_raster_are_names(names: str, tmp_path: Path) -> None:
+    """N04: of 5 pixels of 1, which is the road there, and 10 of 2."""
+    ids = np.repeat(np.array([1, 2, 2, 0], np.uint8), 5).reshape(4, 5)
+    image = write_tiff(tmp_path / "image.tif", np.ones((1, 4, 5), np.uint8), **place())
+    label = write_tiff(tmp_path / "label.tif", ids[None], **place())
+    beside = tmp_path / "label.tif.aux.xml"
+    file = ImageFile("a", image, label)
+    dataset = Dataset("d", tmp_path, LabelSet(("background", "house", "a road"), (0, 1, 2)), (Case("a", (file,)),))
+    for content, counts in (
+        (f'<PAMDataset><PAMRasterBand band="1">{names}</PAMRasterBand></PAMDataset>', [5, 10, 5]),
+        ('<PAMDataset><PAMRasterBand band="1"/></PAMDataset>', [5, 5, 10]),
+        ("<PAMDataset/>", [5, 5, 10]),
+    ):
+        beside.write_text(content)
+        assert np.bincount(truth(file, dataset).ravel()).tolist() == counts
 
 
 def test_a_colour_mask_saved_as_a_palette_goes_by_its_colours(tmp_path: Path) -> None:

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_dicom import FRAME_OF_REFERENCE, SERIES, STUDY, write_enhanced, write_series
+from test_dicom import AXIAL, FRAME_OF_REFERENCE, SERIES, STUDY, multi_frame, write_enhanced, write_series
 
 from sampeft.cli import main
 from sampeft.data.case import Case, Dataset, ImageFile
-from sampeft.data.truth import read_labels
+from sampeft.data.truth import read_labels, read_truth
 from sampeft.errors import DataError
 from sampeft.io import dicom, dicom_seg, read_volume, write_labels
+from sampeft.io.dicom_series import series_chosen
 from sampeft.labels import LabelSet
 from sampeft.volume import IGNORE, Volume
 
@@ -133,6 +134,44 @@ def test_tilted_single_and_multi_frame_sources(tmp_path: Path) -> None:
         channels[3, 0, 0] = 2
         content = dicom_seg.encode(channels, LABELS, volume)
         assert_same_places(content, channels, LABELS, volume)
+
+
+@pytest.mark.parametrize(
+    ("series", "frames"),
+    [("EffectiveEchoTime=30", (3, 4, 5)), ("StackID=1,EffectiveEchoTime=5", (0, 1, 2)), ("StackID=2", (6, 7))],
+)
+def test_one_of_several_echoes_or_stacks_of_a_file(series: str, frames: tuple[int, ...], tmp_path: Path) -> None:
+    """Frames of the file state their orientation one by one; those of another stack lie across, in part at the same places."""
+    coronal = (1, 0, 0, 0, 0, -1)
+    echoes = [((0, 0, 4 * k), AXIAL, echo, "1") for echo in (5.0, 30.0) for k in range(3)]
+    path = multi_frame(tmp_path / "a.dcm", [*echoes, *(((0, 4 * k, 0), coronal, 5.0, "2") for k in range(2))])
+    dataset = pydicom.dcmread(path)
+    dataset.SOPClassUID = pydicom.uid.EnhancedMRImageStorage
+    dataset.save_as(path)
+    with series_chosen(series):
+        volume = dicom.image(path)
+    assert volume.header.frames == frames
+    channels = np.zeros(volume.grid, np.uint8)
+    channels[1, 2:, :] = 1
+    channels[0, 0, -1] = 2
+    content = dicom_seg.encode(channels, LABELS, volume)
+    assert_same_places(content, channels, LABELS, volume)
+    referred = [
+        group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber - 1
+        for group in pydicom.dcmread(BytesIO(content)).PerFrameFunctionalGroupsSequence
+    ]
+    assert sorted(referred) == sorted([*frames, frames[-1]])
+    assert volume.header.datasets[0].NumberOfFrames == 8
+
+
+def test_slices_whose_orientation_differs_in_the_last_digits(tmp_path: Path) -> None:
+    for k, path in enumerate(sorted(write_series(tmp_path, POSITIONS).iterdir())):
+        dataset = pydicom.dcmread(path)
+        dataset.ImageOrientationPatient = [1, 1e-7 * k, 0, 0, 1, 0]
+        dataset.save_as(path)
+    volume = dicom.image(tmp_path)
+    channels = channel_map(volume)
+    assert_same_places(dicom_seg.encode(channels, LABELS, volume), channels, LABELS, volume)
 
 
 def test_labels_without_background(tmp_path: Path) -> None:
@@ -289,6 +328,27 @@ def test_segments_of_every_kind_lie_by_their_position(kind: str, tmp_path: Path)
 
 
 @pytest.mark.filterwarnings("ignore:.*gantry tilt")
+def test_a_seg_of_another_examination_at_the_same_positions_is_told(tmp_path: Path) -> None:
+    """Its frame of reference is another; a source that states none tells nothing."""
+    volume = dicom.image(write_series(tmp_path / "series", POSITIONS))
+    channels = np.zeros(volume.grid, np.uint8)
+    channels[1:] = 1
+    (tmp_path / "label.dcm").write_bytes(dicom_seg.encode(channels, LIVER, volume))
+    file = ImageFile("a", tmp_path / "series", tmp_path / "label.dcm")
+    dataset = Dataset("d", tmp_path, LIVER, (Case("a", (file,)),))
+
+    def placed_by(stated: str) -> str:
+        for path in (tmp_path / "series").iterdir():
+            one = pydicom.dcmread(path)
+            one.FrameOfReferenceUID = stated
+            one.save_as(path)
+        read = read_truth(file, dataset, read_volume(file.image))
+        assert np.array_equal(read.label.array, channels)
+        return read.placed_by
+
+    assert [placed_by(stated)[:9] for stated in (FRAME_OF_REFERENCE, "1.2.3.99", "")] == ["", "positions", ""]
+
+
 def test_frames_of_a_tilted_stack_are_refused(tmp_path: Path) -> None:
     folder = write_series(tmp_path / "a", [(0, -0.2679 * k, 1.0 * k) for k in range(4)])
     mask = np.zeros((4, 3, 4))

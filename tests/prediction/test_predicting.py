@@ -164,6 +164,26 @@ def test_a_second_run_leaves_finished_cases_and_makes_what_is_missing(
     assert "p0.png: was not written by this run" in capsys.readouterr().err
 
 
+def test_maps_of_other_settings_are_not_joined_by_those_of_other_images(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One record and one table of classes stand for all maps of a folder."""
+    first, second, third = pictures(tmp_path / "in")
+    out = tmp_path / "out"
+
+    def predict(image: Path, *options: str) -> int:
+        return main(["predict", str(run), str(image), "--out", str(out), *options])
+
+    assert (predict(first), predict(second)) == (0, 0)
+    record = (out / "predictions.json").read_bytes()
+    assert predict(third, "--views", "2") == 2
+    assert "p0.png: was written with other settings (and 1 more); it is already there" in capsys.readouterr().err
+    assert (out / "predictions.json").read_bytes() == record
+    for name in ("p0.png", "p1.png"):
+        (out / name).unlink()
+    assert predict(third, "--views", "2") == 0
+
+
 @pytest.mark.parametrize("tile", [[], ["--tile", "16"]])
 def test_another_range_of_values_is_in_the_record_and_the_table(
     tile: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

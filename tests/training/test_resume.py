@@ -28,9 +28,9 @@ from sampeft.data.intensity import PRESETS
 from sampeft.errors import UsageError
 from sampeft.peft import attach
 from sampeft.training import batches
-from sampeft.training.checkpoint import FILE, read_checkpoint
+from sampeft.training.checkpoint import FILE, Checkpoint, Position, read_checkpoint
 from sampeft.training.loop import Training, fit
-from sampeft.workflows.train import train
+from sampeft.workflows.train import known_settings, train
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills processes that it forks")
 
@@ -333,6 +333,24 @@ def test_other_settings_are_refused_with_both_values(stopped: Config) -> None:
     refused(r"data was [0-9a-f]{12}\.\.\., is [0-9a-f]{12}\.\.\.")
     picture.write_bytes(whole)
     assert train(changed(stopped, training=free)).steps == 4
+
+
+def test_classes_whose_colours_were_exchanged_are_refused(stopped: Config) -> None:
+    """The files are the same, the truth in colour-coded masks is another."""
+
+    def settings(*colors: list[int]) -> dict[str, Any]:
+        names = ("background", "c1", "c2")
+        (stopped.data / "dataset.json").write_text(
+            json.dumps(content | {"colors": dict(zip(names, colors, strict=True))})
+        )
+        dataset = open_dataset(stopped.data)
+        return known_settings(stopped, dataset, list(dataset.cases), [])
+
+    content = json.loads((stopped.data / "dataset.json").read_text())
+    found = Checkpoint(stopped.out / FILE, Position(), settings([0, 0, 0], [255, 0, 0], [0, 0, 255]), {}, {}, {})
+    found.refuse_others(settings([0, 0, 0], [255, 0, 0], [0, 0, 255]))
+    with pytest.raises(UsageError, match=r"label_colors\.0,0,255 was 2, is 1; label_colors\.255,0,0 was 1, is 2"):
+        found.refuse_others(settings([0, 0, 0], [0, 0, 255], [255, 0, 0]))
 
 
 def test_what_may_cost_the_last_bits_is_told(stopped: Config) -> None:

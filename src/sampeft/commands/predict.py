@@ -19,7 +19,7 @@ from sampeft.io.dicom_series import series_chosen
 from sampeft.io.fetched import is_dangling
 from sampeft.one_writer import one_writer
 from sampeft.options import check_paths
-from sampeft.peft.run_files import DESCRIPTION
+from sampeft.peft.run_files import DESCRIPTION, tensors_file
 from sampeft.prediction.case_tables import write_cases, write_classes, write_volumes
 from sampeft.prediction.cases import Job, key_of, left_to_do, predict_cases
 from sampeft.prediction.inference import load
@@ -52,7 +52,7 @@ def run(config: Config) -> int:
 
 
 def _predict(config: Config, runs: list[Path], files: list[Path], rasters: RasterOptions) -> int:
-    refiner = chosen(config.run, config.refine, config.refine_options)
+    refiner = chosen(config.run, tensors_file(config.run), config.refine, config.refine_options)
     rank, world = _process()
     segmenter = load(
         runs,

@@ -15,6 +15,7 @@ from sampeft.errors import UsageError, unknown_name
 from sampeft.io.windows import glance
 from sampeft.one_writer import one_writer
 from sampeft.options import check_paths, parse_map
+from sampeft.peft.run_files import tensors_file
 from sampeft.prediction.by_windows import check_refiner
 from sampeft.prediction.inference import load
 from sampeft.provenance import run_config
@@ -85,7 +86,8 @@ def _refine(config: Config) -> int:
         say(f"none helps the held-out cases; nothing is kept{f', and {FILE} of before is removed' if stale else ''}")
     else:
         record = {"fitted_on": ids, "dsc_before": best.before, "dsc_after": best.after}
-        say(f"kept in {write_fitted(config.run, best.refiner, record)}; use it with --refine fitted")
+        kept = write_fitted(config.run, tensors_file(config.run), best.refiner, record)
+        say(f"kept in {kept}; use it with --refine fitted")
     if config.json:
         print(json.dumps(tried))
     return 0

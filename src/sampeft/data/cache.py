@@ -21,7 +21,7 @@ from sampeft.data.prepared import Preparation as Preparation
 from sampeft.data.prepared import PreparedVolume as PreparedVolume
 from sampeft.data.truth import read_labels
 from sampeft.errors import DataError
-from sampeft.io import geotiff, read_volume, sha256, write_array
+from sampeft.io import geotiff, itk, read_volume, sha256, write_array
 from sampeft.io.beside import side_files
 from sampeft.io.dicom_series import chosen_series
 from sampeft.io.fetched import check_fetched
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 _VERSION = 3  # part of every cache key; raise it when preparation changes
 _PARTS = ("images", "channels", "case")
-_TWO_FILES = (".hdr", ".mhd", ".nhdr")  # headers whose pixels are in a file beside them
 
 
 @dataclass(frozen=True)
@@ -92,8 +91,10 @@ def digest_of(path: Path) -> str:
     check_fetched(path)
     if path.is_dir():
         parts = sorted(p for p in path.iterdir() if p.is_file())
-    elif path.suffix.lower() in _TWO_FILES:
+    elif path.suffix.lower() == ".hdr":
         parts = sorted(p for p in path.parent.iterdir() if p.is_file() and p.name.startswith(f"{path.stem}."))
+    elif path.suffix.lower() in itk.ENDINGS:
+        parts = sorted([path, *itk.pixel_files(path)])
     elif looks_like_picture(path) and geotiff.is_described_beside(path):
         parts = [path, *side_files(path)]
     else:

@@ -16,6 +16,7 @@ from sampeft.data.case import Dataset, ImageFile
 from sampeft.data.intensity import not_measured
 from sampeft.errors import DataError
 from sampeft.io import read_label_ids, read_volume
+from sampeft.io.ground import affine_of
 from sampeft.volume import IGNORE, LabelVolume, Volume
 
 Color = tuple[int, int, int]
@@ -26,7 +27,8 @@ GRID_TOLERANCE_VOXELS = 0.1
 
 class Truth(NamedTuple):
     """label: on the image's grid. display: whether 255 was read as the only class. placed_by: what alone
-    tells that the two lie on each other where only one of them states its place or coordinate system, in words, else empty.
+    tells that the two lie on each other where only one of them states its place or coordinate system, or they are of two
+    examinations, in words, else empty.
     by_name: whether ids went by the names or
     colours in the file, which are not those of the label map. foreign: names of ids in the file that no class has."""
 
@@ -114,7 +116,7 @@ def on_image_grid(label: Volume, image: Volume) -> npt.NDArray[Any]:
     if getattr(label.header, "is_part", False):
         turned, index = _in_whole(turned, index, image.grid)
     if turned.shape != image.grid:
-        raise DataError(_sizes_differ(label, image))
+        raise DataError(_sizes_differ(label, image, turned.shape))
     corners = np.array([(*corner, 1) for corner in product(*((0, n - 1) for n in image.grid))]).T
     off = (index - np.eye(4)) @ corners
     if np.abs(off[:3]).max() >= GRID_TOLERANCE_VOXELS:
@@ -131,9 +133,10 @@ def on_image_grid(label: Volume, image: Volume) -> npt.NDArray[Any]:
 
 
 def _placed(volume: Volume) -> npt.NDArray[np.float64] | None:
-    """Index (i, j, k, 1) of a voxel's or pixel's middle -> where it lies in the patient or on the map; None where the file does
-    not say. Raises DataError for a map transform that is none."""
-    transform = getattr(volume.header, "transform", None)
+    """Index (i, j, k, 1) of a voxel's or pixel's middle -> where it lies in the patient or on the map, by the transform or the
+    ground control points; None where the file does not say. Raises DataError for a map transform that is none."""
+    header = volume.header
+    transform = affine_of(getattr(header, "transform", None), getattr(header, "gcps", None))
     if volume.affine is not None or transform is None:
         return volume.affine
     a, b, c, d, e, f = tuple(transform)[:6]  # (x, y) of the upper left corner of (column, row)
@@ -167,6 +170,9 @@ def _in_whole(
 
 
 def _placed_by(label: Volume, image: Volume) -> str:
+    frames = {getattr(volume.header, "frame_of_reference", "") for volume in (label, image)}
+    if len(frames - {""}) > 1:
+        return "positions alone, since image and label state other frames of reference, as of two examinations"
     placed = [_placed(volume) is not None for volume in (label, image)]
     if placed[0] != placed[1]:
         return "size alone, since image or label states no place on the map"
@@ -333,14 +339,19 @@ def _values(ids: npt.NDArray[Any]) -> tuple[list[int], list[int]]:
     return found.tolist(), times.tolist()
 
 
-def _sizes_differ(label: Volume, image: Volume) -> str:
+def _sizes_differ(label: Volume, image: Volume, turned: tuple[int, ...] | None = None) -> str:
+    """turned: the size of the label along the image's axes."""
     kinds = ["raster image" if volume.is_raster else "volume" for volume in (label, image)]
+    along = f", {_sides(label, turned)} along the axes of its image" if turned and turned != label.grid else ""
     return (
-        f"{label.path}: is a {kinds[0]} of size {_size(label)}, its image {image.path.name} a {kinds[1]} of "
+        f"{label.path}: is a {kinds[0]} of size {_size(label)}{along}, its image {image.path.name} a {kinds[1]} of "
         f'{_size(image)}; give the label that was drawn on this image, or leave the pair out ("exclude" in dataset.json)'
     )
 
 
 def _size(volume: Volume) -> str:
-    shape = " x ".join(map(str, volume.grid[:2] if volume.is_raster else volume.grid))
-    return f"{shape} {'(rows x columns)' if volume.is_raster else 'voxels'}"
+    return f"{_sides(volume, volume.grid)} {'(rows x columns)' if volume.is_raster else 'voxels'}"
+
+
+def _sides(volume: Volume, grid: tuple[int, ...]) -> str:
+    return " x ".join(map(str, grid[:2] if volume.is_raster else grid))

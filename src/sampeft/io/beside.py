@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 from xml.parsers import expat
 
+_NAME, _VALUE = "2", "5"  # GFU_Name, GFU_MinMax
+_WHOLE = re.compile(r"\d{1,9}(\.0*)?")
 _SAME_PLACE = 0.1  # of a pixel
 
 
@@ -23,6 +27,30 @@ def world_files(path: Path) -> list[Path]:
     ending = path.suffix[1:]
     kinds = [ending[:1] + ending[-1:] + "w", ending + "w", "wld"] if ending else []
     return _there(path, [f"{path.stem}.{kind}" for kind in kinds])
+
+
+def category_names(path: Path) -> dict[int, str]:
+    """Value -> name of a class, by the list or the attribute table that GDAL and GIS programs keep of the first band."""
+    for described in _there(path, [path.name + ".aux.xml"]):
+        try:
+            band = ElementTree.parse(described).find("PAMRasterBand")
+        except (ElementTree.ParseError, OSError):
+            return {}
+        if band is not None:
+            listed = {n: one.text or "" for n, one in enumerate(band.iterfind("CategoryNames/Category"))}
+            return {value: name for value, name in {**listed, **_attributes(band)}.items() if name.strip()}
+    return {}
+
+
+def _attributes(band: ElementTree.Element) -> dict[int, str]:
+    """Value -> name of a raster attribute table: of its columns that are used as such, by GDAL's numbers."""
+    table = "GDALRasterAttributeTable"
+    used = [column.findtext("Usage", "") for column in band.iterfind(f"{table}/FieldDefn")]
+    if _VALUE not in used or _NAME not in used:
+        return {}
+    rows = [[cell.text or "" for cell in row.iterfind("F")] for row in band.iterfind(f"{table}/Row")]
+    found = [(row[used.index(_VALUE)], row[used.index(_NAME)]) for row in rows if len(row) == len(used)]
+    return {int(float(value)): name for value, name in found if _WHOLE.fullmatch(value)}
 
 
 def warn_of_unread(raster: Any, path: Path) -> None:

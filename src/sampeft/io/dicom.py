@@ -41,6 +41,11 @@ class Series:
     frames: tuple[int, ...]
     nodata: float | None = None
 
+    @property
+    def frame_of_reference(self) -> str:
+        """What positions are measured in: those of another examination are in another; empty where it is not stated."""
+        return str(self.datasets[0].get("FrameOfReferenceUID") or "")
+
 
 def recognises(content: bytes) -> bool:
     """Whether the bytes begin like DICOM: DICM after the preamble, or the old form that starts with group 2 or 8."""

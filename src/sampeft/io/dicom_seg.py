@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -29,6 +31,7 @@ _PATIENT_AND_STUDY = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "PatientAge", "PatientSize", "PatientWeight",
     "StudyDate", "StudyTime", "StudyID", "StudyDescription", "AccessionNumber", "ReferringPhysicianName",
 )  # fmt: skip
+_SHARED = (0x00209116, 0x00289110)  # PlaneOrientationSequence, PixelMeasuresSequence
 _LONGEST_NAME = 64  # of DICOM's type LO
 
 
@@ -39,10 +42,11 @@ _WHOLE = 0.5  # share of a voxel from which a fractional segment has it
 @dataclass(frozen=True)
 class SegmentNames:
     """What a SEG says of its voxels: the Volume's `header`. class_names: segment number -> label. is_part: frames without any
-    segment may be missing, so that the grid is a part of the image's."""
+    segment may be missing, so that the grid is a part of the image's. frame_of_reference: what its positions are measured in."""
 
     class_names: dict[int, str]
     is_part: bool = True
+    frame_of_reference: str = ""
 
 
 def ids(content: bytes, path: Path) -> Volume:
@@ -78,7 +82,9 @@ def ids(content: bytes, path: Path) -> Volume:
             array = np.asarray(volume.array)
         else:
             volume, array = _joined(seg, numbers, names, path)
-    return Volume(array, _LPS_TO_RAS @ volume.affine, path, SegmentNames(names))
+    frame_of_reference = str(dataset.get("FrameOfReferenceUID") or "")
+    header = SegmentNames(names, frame_of_reference=frame_of_reference)
+    return Volume(array, _LPS_TO_RAS @ volume.affine, path, header)
 
 
 _CONVERT = {
@@ -137,16 +143,15 @@ def encode(channels_IJK: npt.NDArray[Any], labels: LabelSet, like: Volume) -> by
         )
     sources = _sources(like)
     frames_KHW = segments.transpose(2, 1, 0).astype(np.uint8 if len(labels) < 256 else np.uint16)
-    if "PerFrameFunctionalGroupsSequence" in sources[0]:
-        if len(sources) > 1:
-            raise DataError(
-                f"{like.path}: a DICOM SEG refers to one multi-frame file, these are {len(sources)}; write NIfTI instead"
-            )
-        stored = np.zeros((int(sources[0].NumberOfFrames), *frames_KHW.shape[1:]), frames_KHW.dtype)
-        stored[list(like.header.frames)] = frames_KHW
-        frames_KHW = stored
+    is_multi_frame = "PerFrameFunctionalGroupsSequence" in sources[0]
+    if is_multi_frame and len(sources) > 1:
+        raise DataError(
+            f"{like.path}: a DICOM SEG refers to one multi-frame file, these are {len(sources)}; write NIfTI instead"
+        )
     with reading(like.path):
         segmentation = _segmentation(frames_KHW, labels, sources)
+        if is_multi_frame:
+            _refer_to_frames(segmentation, like.header.frames)
         _copy_patient_and_study(like.header.datasets[0], segmentation)
         buffer = BytesIO()
         segmentation.save_as(buffer)
@@ -203,13 +208,13 @@ def _sources(like: Volume) -> list[Any]:
     from pydicom.dataset import Dataset
     from pydicom.uid import generate_uid
 
-    sources = []
+    sources: list[Any] = []
     made: set[str] = set()
     for dataset in like.header.datasets:
         source = Dataset()
         for keyword in _SOURCE:
             if keyword in dataset and dataset[keyword].value not in (None, ""):
-                source[keyword] = dataset[keyword]
+                source[keyword] = copy(dataset[keyword])  # whose value may be replaced
         if missing := [k for k in ("SOPClassUID", "SOPInstanceUID") if k not in source]:
             raise DataError(
                 f"{like.path}: lacks {missing[0]}, so that no DICOM SEG can refer to it; write NIfTI instead"
@@ -219,6 +224,10 @@ def _sources(like: Volume) -> list[Any]:
                 made.add(keyword)
                 instance = like.header.datasets[0].SOPInstanceUID
                 setattr(source, keyword, generate_uid(entropy_srcs=[keyword, instance]))
+        if "PerFrameFunctionalGroupsSequence" in source:
+            _keep_frames(source, like.header.frames)
+        elif sources and "ImageOrientationPatient" in source:  # equal but for its last digits
+            source.ImageOrientationPatient = sources[0].ImageOrientationPatient
         if "SliceThickness" not in source:
             source.SliceThickness = None  # unknown, which the standard allows
         for keyword in _PATIENT_AND_STUDY:
@@ -231,6 +240,32 @@ def _sources(like: Volume) -> list[Any]:
             stacklevel=3,
         )
     return sources
+
+
+def _keep_frames(source: Any, frames: Sequence[int]) -> None:
+    """Leave only these frames of a multi-frame source, in this order: others, such as those of another echo or stack, lie at the
+    same places or across. What these share is stated once, where highdicom looks for it."""
+    from pydicom.dataset import Dataset
+
+    shared, groups = Dataset(), source.PerFrameFunctionalGroupsSequence
+    for group in source.get("SharedFunctionalGroupsSequence") or ():
+        shared.update(group)
+    shared.update({tag: groups[frames[0]][tag] for tag in _SHARED if tag in groups[frames[0]]})
+    source.SharedFunctionalGroupsSequence = [shared]
+    source.PerFrameFunctionalGroupsSequence = [groups[frame] for frame in frames]
+    source.NumberOfFrames = len(frames)
+
+
+def _refer_to_frames(segmentation: Any, frames: Sequence[int]) -> None:
+    """Name the frames that a segmentation of `_keep_frames` refers to by their numbers in the file."""
+    referring = {
+        id(image): image  # those of several segments are one
+        for group in segmentation.PerFrameFunctionalGroupsSequence
+        for derivation in group.get("DerivationImageSequence") or ()
+        for image in derivation.SourceImageSequence
+    }
+    for image in referring.values():
+        image.ReferencedFrameNumber = frames[int(image.ReferencedFrameNumber) - 1] + 1
 
 
 def _copy_patient_and_study(source: Any, target: Any) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sampeft.errors import DataError
-from sampeft.io.beside import side_files, warn_of_unread, warn_once
+from sampeft.io.beside import category_names, side_files, warn_of_unread, warn_once
 from sampeft.io.nifti import whole_numbers
 from sampeft.io.raster import warn_of_jpeg
 from sampeft.io.sizes import check_promise
@@ -37,7 +37,7 @@ class MapHeader:
 
     crs, transform, gcps: rasterio's, None where the file states none. bands: descriptions, "" where none is stated.
     nodata: value in the array that means "no measurement". missing: (H, W, 1) where no band has one, or None.
-    class_names: of ids, as `describe` writes them.
+    class_names: of ids, as `describe` writes them, or a file beside the raster lists them.
     """
 
     crs: Any
@@ -354,7 +354,8 @@ def _header(raster: Any, bands: list[str], missing_HW: npt.NDArray[np.bool_]) ->
         bands=tuple(bands),
         missing=missing_HW[:, :, None] if missing_HW.any() else None,
         area_or_point=tags.get("AREA_OR_POINT"),
-        class_names={int(tag[6:]): name for tag, name in tags.items() if _CLASS_TAG.fullmatch(tag)},
+        class_names=category_names(Path(raster.name))
+        | {int(tag[6:]): name for tag, name in tags.items() if _CLASS_TAG.fullmatch(tag)},
     )
 
 

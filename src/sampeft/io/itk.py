@@ -16,6 +16,7 @@ from sampeft.io.sizes import check_promise
 from sampeft.volume import Volume
 
 _META = re.compile(rb"\s*(ObjectType|ObjectSubType|NDims|Comment)\s*=", re.IGNORECASE)
+ENDINGS = (".nrrd", ".nhdr", ".mha", ".mhd")
 _HEADER_BYTES = 1 << 16  # read for fields; longer headers are all comments
 _FIELD = re.compile(r"^\s*([A-Za-z][A-Za-z ]*?)\s*(?:=|:(?!=))\s*(.*?)\s*$")  # `key:=value` of NRRD is free text
 _LPS_TO_RAS = np.diag((-1.0, -1.0, 1.0))
@@ -50,6 +51,15 @@ def ids(content: bytes, path: Path) -> Volume:
     """
     array, affine, names = _read(content, path)
     return Volume(whole_numbers(array, path) if array.dtype.kind == "f" else array, affine, path, Segments(names))
+
+
+def pixel_files(path: Path) -> list[Path]:
+    """The file beside a header that holds its pixels, whatever its name; none where the header holds them itself."""
+    with path.open("rb") as file:
+        head = file.read(_HEADER_BYTES)
+    named = _data_file(_fields(head, head.startswith(b"NRRD00")))
+    beside = path.parent / named
+    return [beside] if named and beside.is_file() else []
 
 
 def _read(content: bytes, path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64], dict[int, str]]:
@@ -119,15 +129,15 @@ def _stored_bytes(content: bytes, path: Path, nrrd: bool) -> tuple[int, bool]:
     Raises DataError for pixels outside of the header's folder, in several files or missing.
     """
     fields = _fields(content, nrrd)
-    named = fields.get("datafile", "") if nrrd else fields.get("elementdatafile", "LOCAL")
+    named = _data_file(fields)
     # Compressed, or written as text, where a voxel may take fewer bytes than in memory.
     plain = {"encoding": "raw", "compresseddata": "false", "binarydata": "true"}
     compressed = any(fields.get(key, value).lower() != value for key, value in plain.items())
     if "compresseddatasize" in fields:
         claimed = fields["compresseddatasize"]
-        if not claimed.isdecimal() or (named.upper() == "LOCAL" and int(claimed) > len(content)):
+        if not claimed.isdecimal() or (not named and int(claimed) > len(content)):
             raise DataError(f"{path}: damaged or truncated (CompressedDataSize {claimed}); copy or download it again")
-    if named.upper() == "LOCAL" or not named:
+    if not named:
         return len(content), compressed
     beside = Path(named)
     if beside.is_absolute() or ".." in beside.parts:
@@ -140,6 +150,12 @@ def _stored_bytes(content: bytes, path: Path, nrrd: bool) -> tuple[int, bool]:
         return (path.parent / beside).stat().st_size, compressed
     except (OSError, ValueError):
         raise DataError(f"{path}: its data file {named} is missing; put it beside the header") from None
+
+
+def _data_file(fields: dict[str, str]) -> str:
+    """What a header names as the place of its pixels; empty where they follow it."""
+    named = fields.get("datafile") or fields.get("elementdatafile", "")
+    return "" if named.upper() == "LOCAL" else named
 
 
 def _fields(content: bytes, nrrd: bool) -> dict[str, str]:

@@ -91,13 +91,18 @@ def left_to_do(images: Sequence[Path], record: RunRecord, key: str, force: bool)
     """(images to segment, images whose finished maps are there, by this run with these settings).
 
     A map that was begun but not noted as finished is made again. Raises UsageError, before any work, for label maps that
-    the record does not know as such; force: overwrite them, and finished ones too.
+    the record does not know as such, and for those of other images with other settings, since one record and one table of
+    classes stand for all; force: overwrite them, and finished ones too.
     """
     there: dict[str, list[Path]] = {}
     if record.folder.is_dir():
         for path in sorted(p for p in record.folder.iterdir() if p.is_file()):
             there.setdefault(file_stem(path), []).append(path)
     todo, finished, foreign = [], [], []
+    own = {output_stem(image) for image in images}
+    for stem, known in record.cases.items():
+        if not force and stem not in own and known.get("settings") != key and known["status"] == DONE and stem in there:
+            foreign.append(f"{there[stem][0]}: was written with other settings")
     for image in images:
         stem = output_stem(image)
         maps = there.get(stem, [])

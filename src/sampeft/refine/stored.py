@@ -8,30 +8,34 @@ from pathlib import Path
 from typing import Any
 
 from sampeft.errors import DataError, UsageError, unknown_name
-from sampeft.io import write_atomically
+from sampeft.io import sha256, write_atomically
 from sampeft.refine import REFINERS, Refiner, refiner
 
 FILE = "refiner.json"
 FITTED = "fitted"
 
 
-def write_fitted(run: Path, fitted: Refiner, record: dict[str, Any]) -> Path:
-    """record: on which cases it was fitted and what came of it."""
-    content = {"refiner": fitted.name, "options": asdict(fitted), **record}
+def write_fitted(run: Path, tensors: Path, fitted: Refiner, record: dict[str, Any]) -> Path:
+    """tensors: the file of the run's weights, for which alone it was fitted. record: on which cases, and what came of it."""
+    content = {"refiner": fitted.name, "options": asdict(fitted), "tensors_sha256": sha256(tensors), **record}
     write_atomically(run / FILE, json.dumps(content, indent=1) + "\n")
     return run / FILE
 
 
-def read_fitted(run: Path) -> Refiner:
-    """Raises UsageError where the run has none, DataError where the file is damaged."""
+def read_fitted(run: Path, tensors: Path) -> Refiner:
+    """Raises UsageError where the run has none, DataError where the file is damaged, or was fitted for another run or before
+    this one was trained on."""
     path = run / FILE
     if not path.is_file():
         raise UsageError(f"{path}: there is none; fit one first with `sampeft refine {run} --data DATASET`")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return refiner(content["refiner"], **content["options"])
+        fitted = refiner(content["refiner"], **content["options"])
     except (ValueError, KeyError, TypeError, UsageError) as error:
         raise DataError(f"{path}: not a whole refiner ({error}); run `sampeft refine` again") from None
+    if content.get("tensors_sha256", found := sha256(tensors)) != found:
+        raise DataError(f"{path}: was fitted for other weights than those of this run; run `sampeft refine` again")
+    return fitted
 
 
 def check_refiner_name(name: str | None) -> None:
@@ -40,11 +44,11 @@ def check_refiner_name(name: str | None) -> None:
         raise unknown_name("refiner", str(name), [*REFINERS, FITTED])
 
 
-def chosen(run: Path, name: str | None, options: dict[str, Any]) -> Refiner | None:
-    """The refiner that a user asks for: by name with options, the run's `fitted` one, or none."""
+def chosen(run: Path, tensors: Path, name: str | None, options: dict[str, Any]) -> Refiner | None:
+    """The refiner that a user asks for: by name with options, the run's `fitted` one, or none. tensors: see `write_fitted`."""
     if name is None or name == FITTED:
         if options:
             raise UsageError("options of a refiner go with its name; give --refine NAME")
-        return read_fitted(run) if name else None
+        return read_fitted(run, tensors) if name else None
     check_refiner_name(name)
     return refiner(name, **options)

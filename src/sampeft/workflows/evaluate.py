@@ -27,6 +27,7 @@ from sampeft.labels import LabelSet
 from sampeft.metrics.protocols import PROTOCOLS, Protocol, check_protocol
 from sampeft.metrics.scores import Evaluation
 from sampeft.options import parse_map
+from sampeft.peft.run_files import tensors_file
 from sampeft.prediction.by_windows import channels_by_rows, check_refiner
 from sampeft.prediction.inference import Segmenter, load, predict_slices
 from sampeft.prediction.large_raster import RasterOptions, window_of
@@ -64,7 +65,7 @@ def evaluate_run(config: Config, protocol: Protocol = PROTOCOLS["default"]) -> E
 def _evaluate_run(config: Config, protocol: Protocol) -> Evaluation:
     assert config.run is not None
     assert config.data is not None
-    refiner = chosen(config.run, config.refine, config.refine_options)
+    refiner = chosen(config.run, tensors_file(config.run), config.refine, config.refine_options)
     runs = [config.run, *config.others]
     segmenter = load(runs, weights=config.weights, last=config.last, refiner=refiner, views=config.views)
     dataset = open_dataset(config.data, config.layout, parse_map(config.map))

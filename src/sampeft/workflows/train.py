@@ -286,11 +286,18 @@ def known_settings(config: Config, dataset: Dataset, cases: list[Case], held_out
         "ignore": labels.ignore,
         "pairs": labels.pairs,
         "label_values": {str(value): id for value, id in sorted(dataset.label_values.items())},
+        **_colors(dataset),
         "data": fingerprint([*cases, *held_out]),
         "cases": len(cases),
         "held_out_cases": len(held_out),
     }
     return dict(json.loads(json.dumps(content)))
+
+
+def _colors(dataset: Dataset) -> dict[str, Any]:
+    """Which class each colour of colour-coded masks is; nothing of other data sets."""
+    colors = {"{},{},{}".format(*color): id for color, id in sorted((dataset.label_colors or {}).items())}
+    return {"label_colors": colors} if colors else {}
 
 
 def _names(cases: list[Case]) -> str:
