@@ -22,6 +22,7 @@ import torch
 
 from fabricate import folder_dataset, write_nifti, write_png
 from fabricate.backbones import make_tiny, stirred, tiny_sam
+from fabricate.dicom import save, slice_dataset
 from fabricate.layouts import nnunet
 from fabricate.maps import place, write_tiff
 from fabricate.runs import description_of
@@ -45,7 +46,7 @@ RECIPES = {
 }
 INPUTS = {
     "8bit": ("grey.png", "colour.png", "cut.tif"),
-    "ct": ("volume.nii.gz",),
+    "ct": ("volume.nii.gz", "series"),
     "cropped": ("volume.nii.gz",),
 }
 LABELS = LabelSet(("background", "c1", "c2"), (0, 1, 2))
@@ -53,13 +54,18 @@ VOLATILE = ("seconds", "resources")
 
 
 def machine() -> dict[str, str]:
-    model = next((line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")), "")
-    return {"processor": model or platform.processor(), "torch": torch.__version__, "numpy": np.__version__}
-
-
-def _cpuinfo() -> list[str]:
+    """What decides how numbers are rounded: the processor with all that it can do, and the libraries."""
     path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.is_file() else []
+    known = dict.fromkeys(("vendor_id", "cpu family", "model", "model name", "stepping", "flags"), platform.processor())
+    for line in path.read_text().splitlines() if path.is_file() else []:
+        name, _, value = line.partition(":")
+        if name.strip() in known:
+            known[name.strip()] = " ".join(sorted(value.split()))
+    return {
+        "processor": f"{known['model name']} {digest(known)}",
+        "torch": f"{torch.__version__} {torch.backends.cpu.get_cpu_capability()}",
+        "numpy": np.__version__,
+    }
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -115,6 +121,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         z, y, x = np.mgrid[:3, :28, :40]
         hu = np.where((x - 20) ** 2 / 200 + (y - 14) ** 2 / 100 + z / 9 < 1, 40 + 6 * x - 3 * y + 9 * z, -1000)
         write_nifti(root / "images/volume.nii.gz", hu.transpose(2, 1, 0).astype(np.int16))
+        for k, plane in enumerate(hu.astype(np.int16)):
+            save(slice_dataset(plane, (0, 0, 5.0 * k)), root / f"images/series/{k}.dcm")
         folder_dataset(root / "pictures", size=(40, 36))
         (root / "volumes").mkdir()
         nnunet(root / "volumes", {"labels": {"background": 0, "c1": 1, "c2": 2, "ignore": 3}})

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_dicom import AXIAL, FRAME_OF_REFERENCE, SERIES, STUDY, multi_frame, write_enhanced, write_series
 
+from fabricate.dicom import AXIAL, FRAME_OF_REFERENCE, SERIES, STUDY, multi_frame, write_enhanced, write_series
 from sampeft.cli import main
 from sampeft.data.case import Case, Dataset, ImageFile
 from sampeft.data.truth import read_labels, read_truth

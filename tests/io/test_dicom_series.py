@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_dicom import AXIAL, multi_frame, save, slice_dataset, slice_values, write_series
 
 from fabricate import write_nifti
+from fabricate.dicom import AXIAL, multi_frame, save, slice_dataset, slice_values, write_series
 from sampeft.cli import main
 from sampeft.commands import predict as predict_module
 from sampeft.data.cache import Preparation, digest_of
