@@ -172,7 +172,7 @@ def test_oracle_is_marked_as_such(tmp_path: Path) -> None:
 def test_demo_runs_the_whole_job_on_a_users_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = folder_dataset(tmp_path / "data")
     out = tmp_path / "out"
-    assert main(["demo", "--data", str(data), "--out", str(out), "--minutes", "0.1", "--side", "56"]) == 0
+    assert main(["demo", "--data", str(data), "--out", str(out), "--minutes", "0.3", "--side", "56"]) == 0
     said = capsys.readouterr().out
     assert "automatic" in said
     assert "not a medical device" in said

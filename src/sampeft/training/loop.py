@@ -147,11 +147,11 @@ def fit(
     before = config.progress(at.step, at.seconds)
     with Log.open(out, accelerator, last_step) as log, _stop_signal() as stop, bar("training", before=before) as shown:
         saver = Saver(out, learner, log, description, dataset, held_out, preparation, accelerator)
-        start = time.monotonic() - at.seconds
         if not at.step:  # whoever was stopped within this begins it anew
             saver.score_start(at)
             model.standardise(takewhile(lambda _: not stop, batches.examples()))
             keeper.keep(at)
+        start = time.monotonic() - at.seconds
         while True:
             at.seconds = time.monotonic() - start
             # Every process must leave the loop at the same step: the largest progress and any stop count for all.
