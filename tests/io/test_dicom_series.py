@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fabricate import write_nifti
+from fabricate import folder_dataset, write_nifti
 from fabricate.dicom import AXIAL, multi_frame, save, slice_dataset, slice_values, write_series
 from sampeft.cli import main
 from sampeft.commands import predict as predict_module
@@ -74,8 +74,8 @@ def test_series_are_listed_with_the_option_that_chooses_and_a_wrong_choice_lists
     ):
         dicom.image(tmp_path)
     assert listed in str(other.value)
-    with series_chosen("SeriesDescripton=T1*"), pytest.raises(UsageError, match="did you mean 'SeriesDescription'"):
-        dicom.image(tmp_path)
+    with pytest.raises(UsageError, match="did you mean 'SeriesDescription'"), series_chosen("SeriesDescripton=T1*"):
+        pass
     alone = write_series(tmp_path / "alone", (0, 2))
     with series_chosen("7"), pytest.raises(DataError, match="holds no image with --series 7, but series 4 'portal"):
         dicom.image(alone)  # nor is the only series another than that which was asked for
@@ -115,6 +115,15 @@ def test_what_is_no_choice_of_a_series_is_refused(text: str, tmp_path: Path) -> 
     with pytest.raises(UsageError, match="give the number of a series, such as 3, or DICOM attributes"):
         SeriesChoice.of(text)
     assert main(["check", str(tmp_path), "--series", text]) == 2
+
+
+def test_a_name_that_is_no_attribute_is_told_before_any_image(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", str(folder_dataset(tmp_path / "data")), "--series", "EchoTimes=5"]) == 2
+    assert capsys.readouterr().err == (
+        "sampeft check: error: --series names 'EchoTimes', which is no attribute of DICOM; did you mean 'EchoTime'?\n"
+    )
 
 
 def test_the_choice_ends_with_its_block_and_is_part_of_the_digest(

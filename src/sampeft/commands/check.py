@@ -23,11 +23,6 @@ _SHOWN = 10  # faults of one kind in the table for people; --json has all
 def run(config: Config) -> int:
     check_names(config)
     check_paths(config)
-    with series_chosen(config.series):
-        return _check(config)
-
-
-def _check(config: Config) -> int:
     dataset, name, recipe, report = report_of(config)
     intensity = f"{name}: {recipe}" if recipe else None
     content = {"data": dataset.name, "intensity": intensity, **report.to_json()}
@@ -36,8 +31,9 @@ def _check(config: Config) -> int:
         config.out.mkdir(parents=True, exist_ok=True)
         write_atomically(config.out / "check.json", json.dumps(content, indent=1) + "\n")
         written.append(config.out / "check.json")
-        if recipe and _write_sheet(dataset, config.out / "contact.png", name, recipe, report):
-            written.append(config.out / "contact.png")
+        with series_chosen(config.series):
+            if recipe and _write_sheet(dataset, config.out / "contact.png", name, recipe, report):
+                written.append(config.out / "contact.png")
     print(json.dumps(content) if config.json else text(dataset, report, intensity or "none"))
     for path in written:
         say(f"written   {path}")

@@ -7,7 +7,6 @@ from dataclasses import asdict
 
 from sampeft.configs.train import Config
 from sampeft.errors import UsageError
-from sampeft.io.dicom_series import series_chosen
 from sampeft.options import check_paths
 from sampeft.stopping import stopped_by
 from sampeft.workflows.train import check_names as check_names
@@ -21,8 +20,7 @@ def run(config: Config) -> int:
 
         if config.resume:
             raise UsageError("--resume goes on with the training of a model; a denoiser's is started anew")
-        with series_chosen(config.series):
-            denoiser = train_denoiser(config)
+        denoiser = train_denoiser(config)
         if config.json:
             print(json.dumps({"out": str(config.out), **asdict(denoiser)}))
         if denoiser.stopped:

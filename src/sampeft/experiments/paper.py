@@ -24,10 +24,7 @@ from sampeft.data.folds import fold_of
 from sampeft.data.recipe import chosen_intensity
 from sampeft.errors import UsageError, WeightsError, counted
 from sampeft.evaluation import Look, score_cases, telling_slice
-from sampeft.experiments.finished_runs import finish as finish
-from sampeft.experiments.finished_runs import finished as finished
-from sampeft.experiments.finished_runs import plain_settings
-from sampeft.experiments.finished_runs import write_json as write_json
+from sampeft.experiments.finished_runs import finish, finished, plain_settings
 from sampeft.labels import BACKGROUND, LabelSet
 from sampeft.metrics.protocols import PROTOCOLS as SCORING
 from sampeft.metrics.scores import SUMMARY, Evaluation

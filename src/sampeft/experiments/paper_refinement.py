@@ -11,7 +11,8 @@ import numpy as np
 
 from sampeft.console import bar, say
 from sampeft.errors import UsageError, counted
-from sampeft.experiments.paper import Place, Row, scored_before, trained, write_json
+from sampeft.experiments.finished_runs import write_json
+from sampeft.experiments.paper import Place, Row, scored_before, trained
 from sampeft.io import write_atomically
 from sampeft.metrics.measures import MEASURES
 from sampeft.metrics.scores import Evaluation

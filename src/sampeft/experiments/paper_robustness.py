@@ -14,17 +14,8 @@ from sampeft.data.cache import PreparedVolume
 from sampeft.denoise import Denoise
 from sampeft.denoise.training import Denoising
 from sampeft.evaluation import score_cases
-from sampeft.experiments.paper import (
-    Place,
-    Row,
-    finish,
-    finished,
-    minutes_text,
-    scored_before,
-    settings_of,
-    trained,
-    write_json,
-)
+from sampeft.experiments.finished_runs import finish, finished, write_json
+from sampeft.experiments.paper import Place, Row, minutes_text, scored_before, settings_of, trained
 from sampeft.io import write_atomically
 from sampeft.metrics.scores import Evaluation
 from sampeft.metrics.statistics import Interval

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from importlib.util import find_spec
 
 from sampeft.errors import UsageError
 
@@ -38,6 +39,7 @@ class SeriesChoice:
                     f"--series is '{text}'; give the number of a series, such as 3, or DICOM attributes and their values, such "
                     "as SeriesDescription=T2*,EchoTime=30"
                 )
+            _check_keyword(keyword or NUMBER)
             wanted.append((keyword or NUMBER, value))
         return cls(text, tuple(wanted))
 
@@ -45,15 +47,17 @@ class SeriesChoice:
         """Whether an image is of the series. value_of: text of a DICOM attribute of it, empty where it has none."""
         return all(_fits(value_of(keyword), wanted) for keyword, wanted in self.wanted)
 
-    def check_keywords(self) -> None:
-        """Raises UsageError for a name that is no attribute of DICOM."""
-        from pydicom.datadict import keyword_dict
 
-        for keyword, _ in self.wanted:
-            if keyword not in keyword_dict:
-                close = get_close_matches(keyword, keyword_dict, n=1, cutoff=0.5)
-                hint = f"; did you mean '{close[0]}'?" if close else ""
-                raise UsageError(f"--series names '{keyword}', which is no attribute of DICOM{hint}")
+def _check_keyword(keyword: str) -> None:
+    """Raises UsageError for a name that is no attribute of DICOM, as far as pydicom is there to tell."""
+    if find_spec("pydicom") is None:
+        return
+    from pydicom.datadict import keyword_dict
+
+    if keyword not in keyword_dict:
+        close = get_close_matches(keyword, keyword_dict, n=1, cutoff=0.5)
+        hint = f"; did you mean '{close[0]}'?" if close else ""
+        raise UsageError(f"--series names '{keyword}', which is no attribute of DICOM{hint}")
 
 
 def chosen_series() -> SeriesChoice | None:

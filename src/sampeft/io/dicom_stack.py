@@ -158,7 +158,7 @@ def has_position(dataset: Any) -> bool:
 def chosen_planes(found: Sequence[tuple[Path, Any]], source: Path) -> list[Plane]:
     """The slices of all files, or those of the series that the user chose.
 
-    Raises DataError where that is not among them, UsageError where what was chosen is no attribute of DICOM.
+    Raises DataError where that is not among them, UsageError as `chosen_series` does.
     """
     planes = []
     for path, dataset in found:
@@ -171,7 +171,6 @@ def chosen_planes(found: Sequence[tuple[Path, Any]], source: Path) -> list[Plane
         planes += [Plane(path, dataset, frame) for frame in range(frames)]
     if (choice := chosen_series()) is None:
         return planes
-    choice.check_keywords()
     with reading(source):
         kept = [plane for plane in planes if choice.takes(partial(_apart, plane))]
     if not kept:

@@ -24,6 +24,7 @@ from sampeft.denoise.scores import NOISY, Picture, Score, Spoil, figure_denoisin
 from sampeft.denoise.training import Trained, train_network
 from sampeft.errors import DataError, UsageError
 from sampeft.io import file_stem, read_volume, sha256, write_atomically
+from sampeft.io.dicom_series import series_chosen
 from sampeft.one_writer import one_writer
 from sampeft.options import parse_map
 from sampeft.provenance import git_commit, versions
@@ -39,7 +40,7 @@ TRIED, TRIED_CROP = 6, 128  # of those that choose the best network and its riva
 
 def train_denoiser(config: Config) -> Trained:
     """Train a DnCNN on the images of a data set or of a plain folder. Raises SampeftError for what the user can mend."""
-    with one_writer(config.out):
+    with one_writer(config.out), series_chosen(config.series):
         return _train_denoiser(config)
 
 
