@@ -32,7 +32,10 @@ def measure(name: str) -> None:
     from sampeft.oracle.automatic_masks import MaskSettings
     from sampeft.oracle.protocols import PROTOCOLS, Oracle
     from sampeft.peft import attach
-    from sampeft.prediction.inference import Prompter, predict_volume
+    from sampeft.prediction.pipeline import predict_scenes
+    from sampeft.prediction.prompting import Prompter
+    from sampeft.prediction.scene import SliceScene
+    from sampeft.prediction.sinks import ClassMap
     from sampeft.provenance import peak_memory_mib
     from sampeft.volume import Volume
 
@@ -65,9 +68,10 @@ def measure(name: str) -> None:
         segmentation_loss(logits, target).total.backward()
 
     timed(f"LoRA r=4, one step (forward and backward) at side {side}", step)
-    found = timed("class map of a 512 x 512 picture", lambda: predict_volume(model, volume, preparation))
-    assert isinstance(found, np.ndarray)
-    assert found.shape == volume.grid
+    made = ClassMap()
+    watched = [(SliceScene(prepared), [made])]
+    timed("class map of a 512 x 512 picture", lambda: list(predict_scenes(model, watched, len(model.labels))))
+    assert made.on_own_grid().shape == volume.grid
     prompter = Prompter(model, prepared, 0)
     masks = timed(
         "mask by a box, by the pretrained model (encoder taken in)", lambda: prompter(boxes=[(150, 100, 260, 200)])

@@ -101,7 +101,7 @@ def accuracy(run: Path, data: Path) -> None:
     from sampeft.data.cache import PreparedVolume
     from sampeft.engines import TorchEngine, engine_for
     from sampeft.engines.graph import Identity
-    from sampeft.evaluation import score_case
+    from sampeft.evaluation.score import score_case
     from sampeft.metrics.scores import Evaluation
     from sampeft.prediction.inference import load
 
@@ -116,10 +116,10 @@ def accuracy(run: Path, data: Path) -> None:
     for name, engine in engines.items():
 
         def predict(prepared: PreparedVolume, _: Any, name: str = name, engine: Any = engine) -> Any:
-            for s in range(len(prepared)):
-                channels = prepared.frame.class_map(engine(prepared.image(s)[None])[0])
-                maps[name].append(channels)
-                yield s, channels
+            slices = range(len(prepared))
+            found = [prepared.frame.class_map(engine(prepared.image(s)[None])[0]) for s in slices]
+            maps[name] += found
+            return np.stack(found)
 
         counts = {case.id: score_case(predict, dataset, case, segmenter.preparation)[0] for case in cases}
         dsc = Evaluation(counts, dataset.labels).headline().mean

@@ -32,9 +32,9 @@ from sampeft.data.prepared import Preparation
 from sampeft.io import read_volume
 from sampeft.io.areas import class_areas
 from sampeft.io.vector import write_areas
-from sampeft.prediction.inference import Segmenter
-from sampeft.prediction.large_raster import RasterOptions, predict_raster
-from sampeft.prediction.tiles import Axis
+from sampeft.prediction.segmenter import Segmenter
+from sampeft.prediction.sliding_window import Axis
+from sampeft.prediction.tiling import RasterOptions
 from sampeft.provenance import peak_memory_mib
 
 WINDOW, SIDE, OVERLAP, CROP = 224, 112, 0.25, 224
@@ -143,16 +143,16 @@ def plumbing(folder: Path, side: int) -> dict[str, Any]:
     before = peak_memory_mib()
     start, cpu = time.perf_counter(), time.process_time()
     with bar("predicting") as shown:
-        files = predict_raster(segmenter, path, folder / "out", RasterOptions(overlap=OVERLAP), 8, shown)
+        map = segmenter.predict_file(path, folder / "out", 8, shown, rasters=RasterOptions(overlap=OVERLAP))
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
     peak = peak_memory_mib()
     start = time.perf_counter()
-    areas = class_areas(files.map, segmenter.labels)
+    areas = class_areas(map, segmenter.labels)
     areas_seconds = time.perf_counter() - start
     start = time.perf_counter()
-    outlines = write_areas(files.map, folder / "out" / "scene.gpkg", segmenter.labels, "gpkg", min_area=160.0)
+    outlines = write_areas(map, folder / "out" / "scene.gpkg", segmenter.labels, "gpkg", min_area=160.0)
     outlines_seconds = time.perf_counter() - start
-    with rasterio.open(path) as image, rasterio.open(files.map) as made:
+    with rasterio.open(path) as image, rasterio.open(map) as made:
         same = (image.crs, image.transform, image.shape) == (made.crs, made.transform, made.shape)
         overviews = made.overviews(1)
     return {
@@ -167,8 +167,8 @@ def plumbing(folder: Path, side: int) -> dict[str, Any]:
         "pixels": sum(area.pixels for area in areas),
         "outlines": outlines,
         "outlines_seconds": outlines_seconds,
-        "seam": changes(files.map, WINDOW, OVERLAP),
-        "map_mib": files.map.stat().st_size / 2**20,
+        "seam": changes(map, WINDOW, OVERLAP),
+        "map_mib": map.stat().st_size / 2**20,
         "image_mib": path.stat().st_size / 2**20,
     }
 
@@ -195,15 +195,16 @@ def real(folder: Path, run: Path, data: Path, crops: int) -> dict[str, Any]:
     maps = {}
     for name, overlap, batch in (("hard", 0.0, 4), ("half", 0.5, 4), ("blended", OVERLAP, 4), ("one", OVERLAP, 1)):
         start, cpu = time.perf_counter(), time.process_time()
-        files = predict_raster(segmenter, path, folder / name, RasterOptions(tile=str(WINDOW), overlap=overlap), batch)
+        rasters = RasterOptions(tile=str(WINDOW), overlap=overlap)
+        map = segmenter.predict_file(path, folder / name, batch, rasters=rasters)
         windows = len(Axis.cover(mosaic.shape[1], WINDOW, overlap)) * len(Axis.cover(mosaic.shape[2], WINDOW, overlap))
         found[name] = {
             "seconds": time.perf_counter() - start,
             "cpu_seconds": time.process_time() - cpu,
             "windows": windows,
-            "seam": changes(files.map, WINDOW, overlap, pasted=True),
+            "seam": changes(map, WINDOW, overlap, pasted=True),
         }
-        with rasterio.open(files.map) as file:
+        with rasterio.open(map) as file:
             maps[name] = file.read(1)
     found["batches_agree"] = float((maps["blended"] == maps["one"]).mean())
     found["peak_mib"] = peak_memory_mib()

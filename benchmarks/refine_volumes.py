@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,12 +25,13 @@ import numpy as np
 from sampeft.data import open_dataset
 from sampeft.data.cache import PreparedVolume
 from sampeft.data.case import Dataset
-from sampeft.evaluation import score_cases
+from sampeft.evaluation.score import predictor_of, score_cases
 from sampeft.experiments.paper_refinement import change, change_text
 from sampeft.io import read_volume
 from sampeft.metrics.measures import MEASURES
 from sampeft.metrics.scores import Evaluation
-from sampeft.prediction.inference import Segmenter, load, predict_slices
+from sampeft.prediction.inference import load
+from sampeft.prediction.segmenter import Segmenter
 from sampeft.refine import REFINERS
 from sampeft.report.tables import interval_text, markdown_table
 
@@ -73,9 +73,11 @@ def write_dataset(source: Path, labels: dict[str, Any], folder: Path) -> None:
 def scored(segmenter: Segmenter, dataset: Dataset, name: str) -> Evaluation:
     portal = segmenter.labels.names.index("portal_vein_and_splenic_vein")
 
-    def predict(prepared: PreparedVolume, _: Any) -> Iterator[tuple[int, Any]]:
-        for s, channels_HW in predict_slices(segmenter.model, prepared, refiner=segmenter.refiner):
-            yield s, np.where(channels_HW == portal, 0, channels_HW).astype(np.uint8)
+    predict_all = predictor_of(segmenter)
+
+    def predict(prepared: PreparedVolume, truth_SHW: Any) -> Any:
+        channels_SHW = predict_all(prepared, truth_SHW)
+        return np.where(channels_SHW == portal, 0, channels_SHW).astype(np.uint8)
 
     meta = {"model": segmenter.name, "data": dataset.name, "split": "test", "oracle": False, "refiner": name}
     return score_cases(predict, dataset, dataset.cases, segmenter.preparation, meta)[0]

@@ -151,7 +151,7 @@ PYTHON = {
     "sampeft.workflows.train": ["train"],
     "sampeft.configs.train": ["Config"],
     "sampeft.training.settings": ["Training"],
-    "sampeft.prediction.large_raster": ["RasterOptions", "RasterFiles", "predict_raster"],
+    "sampeft.prediction.tiling": ["RasterOptions"],
     "sampeft.data": ["open_dataset"],
     "sampeft.data.case": ["Dataset", "Case", "ImageFile"],
     "sampeft.io": ["read_volume", "write_labels"],

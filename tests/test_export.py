@@ -30,7 +30,8 @@ from sampeft.peft import attach
 from sampeft.peft.run_files import read_description
 from sampeft.peft.state import save_trained
 from sampeft.peft.whole import load_whole
-from sampeft.prediction.inference import Segmenter, load
+from sampeft.prediction.inference import load
+from sampeft.prediction.segmenter import Segmenter
 
 LABELS = LabelSet(("background", "liver", "spleen"), (0, 3, 7))
 WINDOW = {"kind": "window", "low": 20.0, "high": 220.0, "crop": "none", "bands": None}

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sampeft.api import check, compare, evaluate
     from sampeft.configs.train import Config as TrainConfig
-    from sampeft.prediction.inference import Segmenter, load
+    from sampeft.prediction.inference import load
+    from sampeft.prediction.segmenter import Segmenter
     from sampeft.workflows.train import train
 
 __all__ = ["Segmenter", "TrainConfig", "__version__", "check", "compare", "evaluate", "load", "train"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from sampeft.data.cache import Preparation, PreparedVolume
 from sampeft.data.case import Case, Dataset
-from sampeft.evaluation import Predictor, read_case
+from sampeft.evaluation.score import Predictor, read_case
 
 Array = npt.NDArray[Any]
 _RIDGE = 1.0  # weight of the penalty, on standardised statistics
@@ -31,11 +31,12 @@ class Baseline:
 def majority(dataset: Dataset, cases: Sequence[Case], preparation: Preparation) -> Predictor:
     """Each picture is of the class that most of its pixels have in truth: the most that one class a picture can reach."""
 
-    def predict(prepared: PreparedVolume, truth_SHW: Array) -> Iterator[tuple[int, Array]]:
-        for s, truth_HW in enumerate(truth_SHW):
+    def predict(prepared: PreparedVolume, truth_SHW: Array) -> Array:
+        found_SHW = np.zeros(truth_SHW.shape, dtype=np.uint8)
+        for found_HW, truth_HW in zip(found_SHW, truth_SHW, strict=True):
             known = truth_HW[truth_HW >= 0]
-            found = int(np.bincount(known).argmax()) if known.size else 0
-            yield s, np.full(truth_HW.shape, found, dtype=np.uint8)
+            found_HW[:] = np.bincount(known).argmax() if known.size else 0
+        return found_SHW
 
     return predict
 
@@ -56,10 +57,11 @@ def ridge(dataset: Dataset, cases: Sequence[Case], preparation: Preparation) -> 
     z_ND = (x_ND - mean_D) / spread_D
     weights_DK = np.linalg.solve(z_ND.T @ z_ND + _RIDGE * np.eye(z_ND.shape[1]), z_ND.T @ (y_NK - base_K))
 
-    def predict(prepared: PreparedVolume, truth_SHW: Array) -> Iterator[tuple[int, Array]]:
-        for s, truth_HW in enumerate(truth_SHW):
-            scores_K = base_K + (statistics(prepared, s) - mean_D) / spread_D @ weights_DK
-            yield s, np.full(truth_HW.shape, int(scores_K.argmax()), dtype=np.uint8)
+    def predict(prepared: PreparedVolume, truth_SHW: Array) -> Array:
+        found_SHW = np.zeros(truth_SHW.shape, dtype=np.uint8)
+        for s, found_HW in enumerate(found_SHW):
+            found_HW[:] = (base_K + (statistics(prepared, s) - mean_D) / spread_D @ weights_DK).argmax()
+        return found_SHW
 
     return predict
 

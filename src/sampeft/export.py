@@ -23,7 +23,7 @@ from sampeft.export_example import program
 from sampeft.io import read_volume, write_atomically
 from sampeft.peft.run_files import read_description
 from sampeft.peft.whole import load_whole, save_whole
-from sampeft.prediction.inference import Segmenter
+from sampeft.prediction.segmenter import Segmenter
 from sampeft.provenance import json_text
 
 FORMATS = ("merged", "onnx", "openvino")

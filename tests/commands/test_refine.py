@@ -22,23 +22,20 @@ from sampeft.cli import main
 from sampeft.commands import refine
 from sampeft.io import sha256
 from sampeft.metrics.scores import Evaluation
-from sampeft.prediction.slice_maps import Said
+from sampeft.prediction.scene import Window, WindowLogits
+from sampeft.prediction.test_time import View
 from sampeft.refine import REFINERS, Refiner
 from sampeft.refine.stored import FILE
 
 BEST = {"keep": "all", "least_size": 20.0, "fill_holes": False, "least_sizes": {}}
 
 
-def bright(model: Any, places: Iterable[Any], *_: Any, **__: Any) -> Iterator[Said]:
+def bright(model: Any, windows: Iterable[Window], *_: Any) -> Iterator[WindowLogits]:
     """As a trained model to which every bright pixel is the class."""
-    for prepared, s in places:
-        level = prepared.image(s)[:1]
-        yield Said(prepared, s, 20 * torch.cat([0.5 - level, level - 0.5]))
-
-
-def bright_logits(model: Any, prepared: Any, **_: Any) -> Iterator[tuple[int, torch.Tensor]]:
-    for said in bright(model, ((prepared, s) for s in range(len(prepared)))):
-        yield said.slice, said.logits_Khw
+    for window in windows:
+        assert window.image
+        level = window.image(View())[:1]
+        yield WindowLogits(window, 20 * torch.cat([0.5 - level, level - 0.5]))
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +62,7 @@ def run(made: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """A copy of the run that predicts what is bright."""
     small = replace(architectures()["sam-vit-b"], name="tiny", native_side=64, side=64)
     monkeypatch.setitem(BACKBONES, "tiny", small)
-    for module in ("slice_maps", "segmenter"):
-        monkeypatch.setattr(f"sampeft.prediction.{module}.said_of", bright)
-    for module in ("refining", "prediction.probabilities"):
-        monkeypatch.setattr(f"sampeft.{module}.slice_logits", bright_logits)
+    monkeypatch.setattr("sampeft.prediction.pipeline.predict_logits", bright)
     return Path(shutil.copytree(made[1], tmp_path / "run"))
 
 
@@ -205,14 +199,14 @@ def test_of_pictures_that_are_cut_only_class_maps_are_refined(
     assert "is cut into windows; the refiners that look at whole images are left out" in said
     assert re.findall(r"^(\S+) +foreground DSC of 2 held-out", said, re.MULTILINE) == ["components"]
 
-    monkeypatch.setattr("sampeft.refining.Rough.of", lambda *_: pytest.fail("was looked at"))
+    monkeypatch.setattr("sampeft.evaluation.fit_refiner.Rough.of", lambda *_: pytest.fail("was looked at"))
     monkeypatch.setattr("sampeft.workflows.evaluate.held_out_temperature", lambda *_: pytest.fail("was looked at"))
     assert main(["refine", str(run), "--data", str(data), "--refiner", "crf"]) == 2
     assert "the refiner crf looks at whole images" in last_line(capsys)
     out = ["--out", str(tmp_path / "scores"), "--refine", "crf"]
     assert main(["evaluate", str(run), "--data", str(data), *out]) == 2
     assert "the refiner crf looks at whole images" in last_line(capsys)
-    monkeypatch.setattr("sampeft.prediction.by_windows.free_bytes", lambda device: 1)
+    monkeypatch.setattr("sampeft.prediction.sinks.free_bytes", lambda device: 1)
     assert main(["refine", str(run), "--data", str(data)]) == 2
     assert "needs the whole map of 32 x 32 pixels at once" in last_line(capsys)
 

@@ -279,12 +279,12 @@ def test_robustness_scores_every_way_on_the_same_noise(
 ) -> None:
     _, out = table6
     seen: dict[str, set[bytes]] = {}
-    real = reproduce_robustness.predict_slices
+    real = reproduce_robustness.SliceScene
 
-    def spy(model: Any, prepared: Any) -> Any:
+    def spy(prepared: Any) -> Any:
         noisy = prepared.noise(torch.full((1, 6, 6), 0.5), 0)
         seen.setdefault(prepared.volume.path.name, set()).add(noisy.numpy().tobytes())
-        return real(model, prepared)
+        return real(prepared)
 
     trained: list[Path] = []
     dncnn = reproduce_robustness.train_denoiser
@@ -293,7 +293,7 @@ def test_robustness_scores_every_way_on_the_same_noise(
         trained.append(config.out)
         return dncnn(config)
 
-    monkeypatch.setattr(reproduce_robustness, "predict_slices", spy)
+    monkeypatch.setattr(reproduce_robustness, "SliceScene", spy)
     monkeypatch.setattr(reproduce_robustness, "train_denoiser", once)
     arguments = ["--of", "sirst", *DNCNN]
     assert again(table6, "robustness", "--strengths", "[0.1,0]", *arguments) == 0

@@ -20,7 +20,7 @@ from sampeft.errors import DataError, UsageError
 from sampeft.io import dicom
 from sampeft.io.dicom_series import VARIABLE, SeriesChoice, series_chosen
 from sampeft.labels import LabelSet
-from sampeft.prediction.inference import Segmenter
+from sampeft.prediction.segmenter import Segmenter
 from sampeft.workflows import evaluate as evaluate_module
 from sampeft.workflows import train as train_module
 

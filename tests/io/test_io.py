@@ -25,7 +25,7 @@ from sampeft.io import (
     write_labels,
 )
 from sampeft.labels import LabelSet
-from sampeft.prediction.segmenter import output_stem
+from sampeft.prediction.outputs import output_stem
 from sampeft.volume import Volume
 
 LABELS = LabelSet(("background", "liver"), (0, 3))

@@ -19,7 +19,7 @@ from sampeft.data.cache import Preparation, PreparedVolume
 from sampeft.data.case import Case, Dataset, ImageFile
 from sampeft.data.intensity import Intensity
 from sampeft.errors import UsageError
-from sampeft.evaluation import Predictor
+from sampeft.evaluation.score import Predictor
 from sampeft.io import read_label_ids, read_volume
 from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
@@ -38,9 +38,9 @@ def box_oracle(model: Any) -> Predictor:
     """Class maps of the protocol `boxes` alone."""
     oracle = Oracle(model, (PROTOCOLS["boxes"],), MaskSettings())
 
-    def predict(prepared: PreparedVolume, truth_SHW: Any) -> Iterator[tuple[int, Any]]:
-        for s in range(len(prepared)):
-            yield s, oracle.choose(prepared, s, truth_SHW[s])[0]["boxes"].channels_HW
+    def predict(prepared: PreparedVolume, truth_SHW: Any) -> Any:
+        chosen = (oracle.choose(prepared, s, truth_HW)[0] for s, truth_HW in enumerate(truth_SHW))
+        return np.stack([by_protocol["boxes"].channels_HW for by_protocol in chosen])
 
     return predict
 
@@ -109,8 +109,7 @@ def test_masks_of_boxes_come_back_where_the_truth_is(size: tuple[int, int]) -> N
         Volume(np.zeros((*size, 1)), None, Path("x")), Preparation(Intensity("window", 0, 1), 80)
     )
     model: Any = FillsPrompts()
-    ((index, found),) = box_oracle(model)(prepared, truth)
-    assert index == 0
+    (found,) = box_oracle(model)(prepared, truth)
     expected = np.zeros(size, dtype=int)
     expected[5:15, 4:20] = 1
     expected[10:26, 18:34] = 3
@@ -295,7 +294,7 @@ def test_an_empty_slice_is_background_without_a_prompt() -> None:
         Volume(np.zeros((8, 8, 1)), None, Path("x")), Preparation(Intensity("window", 0, 1), 16)
     )
     model: Any = FillsPrompts()
-    ((_, found),) = box_oracle(model)(prepared, np.zeros((1, 8, 8), dtype=np.int16))
+    (found,) = box_oracle(model)(prepared, np.zeros((1, 8, 8), dtype=np.int16))
     assert not found.any()
     assert model.encoded == 0
 
@@ -321,7 +320,7 @@ def test_the_real_model_finds_a_real_liver_and_kidney(real_weights: Path, real_d
     prepared = PreparedVolume.of(read_volume(file.image), Preparation(PRESETS["ct-8bit"], 256))
     truth = prepared.view.slices(read_labels(file, dataset, prepared.volume).array)
     model = SemanticSam(load_backbone("lite-medsam"), dataset.labels)
-    ((_, found),) = box_oracle(model)(prepared, truth)
+    (found,) = box_oracle(model)(prepared, truth)
     for name in ("liver", "kidney_right"):
         k = dataset.labels.names.index(name)
         overlap = ((found == k) & (truth[0] == k)).sum()

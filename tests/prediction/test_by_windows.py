@@ -11,16 +11,16 @@ from PIL import Image
 
 from fabricate import write_png
 from fabricate.maps import place, write_tiff
-from prediction.test_large_raster import LABELS, SIDE, ByPixel, ids_of, scene, segmenter, true_ids
+from prediction.test_large_raster import LABELS, SIDE, ByPixel, ids_of, scene, segmenter, true_ids, written
 from sampeft.data.case import Case, Dataset, ImageFile
 from sampeft.errors import UsageError
-from sampeft.prediction import by_windows
-from sampeft.prediction.cases import Job, key_of, predict_cases
-from sampeft.prediction.large_raster import RasterOptions, predict_raster
-from sampeft.prediction.raster_reading import RowReader
+from sampeft.evaluation.fit_refiner import Rough, fit_refiner
+from sampeft.prediction import sinks
+from sampeft.prediction.cases import key_of, predict_cases
+from sampeft.prediction.outputs import Job
 from sampeft.prediction.run_record import RunRecord
+from sampeft.prediction.tiling import RasterOptions
 from sampeft.refine import refiner
-from sampeft.refining import Rough, fit_refiner
 from sampeft.workflows.evaluate import evaluate_segmenter
 
 rasterio = pytest.importorskip("rasterio", reason="needs the extra geo")
@@ -44,9 +44,9 @@ def specked(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
 def test_a_refiner_of_class_maps_gets_the_whole_map(tmp_path: Path) -> None:
     array, clean = specked(45, 61)
     path = write_tiff(tmp_path / "a.tif", array, photometric="rgb", **PLACE)
-    rough = predict_raster(segmenter(), path, tmp_path / "rough", TILES)
+    rough = written(segmenter(), path, tmp_path / "rough", TILES)
     assert (ids_of(rough.map) != clean).sum() == 1 + 3 * 4
-    refined = predict_raster(replace(segmenter(), refiner=SPECKS), path, tmp_path / "out", TILES)
+    refined = written(replace(segmenter(), refiner=SPECKS), path, tmp_path / "out", TILES)
     np.testing.assert_array_equal(ids_of(refined.map), clean)
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["a.tif"]
 
@@ -66,7 +66,7 @@ def test_what_was_not_measured_is_of_no_class_for_a_refiner(tmp_path: Path) -> N
     for name, options in (("cut", TILES), ("whole", RasterOptions(tile="off"))):
         side = 16 if name == "cut" else 40
         model = replace(largest, preparation=replace(largest.preparation, side=side))
-        files = predict_raster(model, path, tmp_path / name, options)
+        files = written(model, path, tmp_path / name, options)
         np.testing.assert_array_equal(ids_of(files.map), expected)
 
 
@@ -95,8 +95,8 @@ def test_every_view_goes_through_the_network_and_overlapping_windows_share_what_
     """On a raster of one grey all views and windows say the same, but for its border, where a view may see nothing."""
     path = write_png(tmp_path / "a.png", np.full((40, 50, 3), 128, np.uint8))
     network = ByPixel()
-    reader = RowReader(LABELS, uncertainty=True, probabilities=True)
-    files = predict_raster(replace(segmenter(network), views=3), path, tmp_path / "out", TILES, reader=reader)
+    asked = {"uncertainty": True, "probabilities": True}
+    files = written(replace(segmenter(network), views=3), path, tmp_path / "out", TILES, **asked)
     assert network.seen == 3 * 4 * 5  # ceil(24 / 11) + 1 rows of windows, ceil(34 / 11) + 1 columns
     assert files.window == (SIDE, SIDE)
     from PIL import Image
@@ -113,7 +113,7 @@ def test_a_refiner_that_looks_at_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         UsageError, match=r"a\.png: the refiner crf looks at whole images.* take components; only .* off"
     ):
-        predict_raster(replace(segmenter(), refiner=refiner("crf")), path, tmp_path / "out", TILES)
+        written(replace(segmenter(), refiner=refiner("crf")), path, tmp_path / "out", TILES)
     assert not (tmp_path / "out").exists() or list((tmp_path / "out").iterdir()) == []
 
 
@@ -121,10 +121,10 @@ def test_a_map_that_does_not_fit_into_memory_is_told_before_it_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_png(tmp_path / "a.png", np.moveaxis(scene(40, 40), 0, -1))
-    monkeypatch.setattr(by_windows, "free_bytes", lambda device: 40 * 40 * 40 - 1)
+    monkeypatch.setattr(sinks, "free_bytes", lambda device: 40 * 40 * 40 - 1)
     network = ByPixel()
     with pytest.raises(UsageError, match=r"a\.png: the refiner components needs the whole map of 40 x 40 pixels"):
-        predict_raster(replace(segmenter(network), refiner=SPECKS), path, tmp_path / "out", TILES)
+        written(replace(segmenter(network), refiner=SPECKS), path, tmp_path / "out", TILES)
     assert network.seen == 0
 
 
@@ -139,7 +139,7 @@ def test_a_class_fills_a_share_of_a_flat_window_and_scores_say_which(tmp_path: P
     named = {"pixels": SIDE, "backbone": "made", "method": "made", "options": {}}
     for share, found in ((0.05, 4), (0.07, 0)):
         model = segmenter(**named, least_share=share)
-        files = predict_raster(model, image, tmp_path / str(share), TILES)
+        files = written(model, image, tmp_path / str(share), TILES)
         assert (np.asarray(Image.open(files.map)) == 9).sum() == found
         assert evaluate_segmenter(model, dataset, [case], "test")[0].meta["least_share"] == share
     assert "least_share" not in evaluate_segmenter(segmenter(**named), dataset, [case], "test")[0].meta

@@ -13,7 +13,7 @@ import torch
 
 from data.test_slices import ORIENTATIONS, oriented
 from fabricate import write_nifti, write_png
-from sampeft.data.cache import Preparation, PreparedVolume
+from sampeft.data.cache import Preparation
 from sampeft.data.intensity import Intensity
 from sampeft.errors import WeightsError
 from sampeft.io import read_volume
@@ -21,7 +21,13 @@ from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
 from sampeft.peft import attach
 from sampeft.peft.state import save_trained
-from sampeft.prediction.inference import Segmenter, load, output_stem, predict_slices, predict_volume
+from sampeft.prediction.inference import load
+from sampeft.prediction.network import InferenceOptions
+from sampeft.prediction.outputs import output_stem
+from sampeft.prediction.pipeline import predict_scenes
+from sampeft.prediction.scene import open_scene
+from sampeft.prediction.segmenter import Segmenter
+from sampeft.prediction.sinks import ClassMap
 from sampeft.volume import Volume
 
 Make = Callable[[], SemanticSam]
@@ -41,6 +47,18 @@ class Threshold(torch.nn.Module):
 
 
 WINDOW = Preparation(Intensity("window", 0, 100), 16)
+
+
+def predict_volume(
+    model: torch.nn.Module,
+    volume: Volume,
+    preparation: Preparation,
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """Class channels on the volume's own grid, four slices at a time."""
+    made, options = ClassMap(), InferenceOptions(batch=4)
+    list(predict_scenes(model, [(open_scene(volume, preparation), [made])], 2, options, progress))
+    return made.on_own_grid()
 
 
 @pytest.mark.parametrize(("order", "signs"), ORIENTATIONS)
@@ -65,8 +83,9 @@ def test_left_stays_left(tmp_path: Path) -> None:
 def test_slices_are_streamed_in_batches() -> None:
     model = Threshold()
     volume = Volume(np.zeros((16, 16, 11)), np.diag([1.0, 1, 4, 1]), Path("x"))
-    indices = [s for s, _ in predict_slices(model, PreparedVolume.of(volume, WINDOW), batch=4)]
-    assert indices == list(range(11))
+    done: list[tuple[int, int]] = []
+    predict_volume(model, volume, WINDOW, lambda *now: done.append(now))
+    assert done == [(n, 11) for n in range(1, 12)]
     assert model.largest == 4
 
 
@@ -74,12 +93,11 @@ def test_a_class_of_a_wide_picture_fills_a_share_of_the_picture_not_of_the_squar
     """4 of 4 x 16 pixels: 6 % of the picture, 1.6 % of the square that the network sees."""
     array = np.full((4, 16, 1), 20, dtype=np.uint8)
     array[:2, :2] = 90
-    prepared = PreparedVolume.of(Volume(array, None, Path("x.png")), WINDOW)
+    volume = Volume(array, None, Path("x.png"))
     model = Threshold()
     for share, found in ((0.05, 4), (0.07, 0)):
         model.least_share = share  # type: ignore[assignment]
-        ((_, channels_HW),) = predict_slices(model, prepared)
-        assert channels_HW.sum() == found
+        assert predict_volume(model, volume, WINDOW).sum() == found
 
 
 @pytest.mark.parametrize("shape", [(7, 5, 1), (64, 64, 1), (3, 200, 1)])
@@ -199,13 +217,11 @@ def test_a_real_jpeg_2000_series_becomes_a_dicom_seg_with_the_same_voxels(
     assert found > 100_000
 
 
-def test_nothing_found_in_a_dicom_series_is_written_as_nifti(
-    make_model: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_found_in_a_dicom_series_is_written_as_nifti(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     series = Volume(np.zeros((16, 16, 3), dtype=np.int16), np.diag([1.0, 1, 3, 1]), tmp_path / "series")
-    monkeypatch.setattr("sampeft.prediction.segmenter.read_volume", lambda path: series)
+    monkeypatch.setattr("sampeft.prediction.scene.read_volume", lambda path: series)
     monkeypatch.setattr("sampeft.io.label_suffix", lambda volume: ".dcm")
-    segmenter = load(save_run(make_model(), tmp_path / "run"))
+    segmenter = Segmenter(Threshold(), LabelSet(("background", "c1"), (0, 1)), WINDOW, {})  # type: ignore[arg-type]
     with pytest.warns(UserWarning, match="nothing was found in it; written as NIfTI, not as DICOM SEG"):
         written = segmenter.predict_file("series", tmp_path / "out")
     assert written.name == "series.nii.gz"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,10 @@ from sampeft.errors import DataError, UsageError
 from sampeft.io import read_label_ids
 from sampeft.io.windows import Ids, MapWriter, opened
 from sampeft.labels import LabelSet
-from sampeft.prediction import large_raster
-from sampeft.prediction.inference import Segmenter
-from sampeft.prediction.large_raster import RasterOptions, chosen_window, predict_raster
+from sampeft.prediction import tiling
+from sampeft.prediction.outputs import Job
+from sampeft.prediction.segmenter import Segmenter
+from sampeft.prediction.tiling import RasterOptions, window_of
 
 rasterio = pytest.importorskip("rasterio", reason="needs the extra geo")
 
@@ -55,6 +56,27 @@ def segmenter(model: torch.nn.Module | None = None, preparation: Preparation = W
     return Segmenter(model or ByPixel(), LABELS, preparation, known)  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True)
+class Written:
+    map: Path
+    window: tuple[int, int] | None
+    confidence: float | None
+
+
+def written(
+    model: Segmenter, path: Path, out: Path, options: RasterOptions | None = None, batch: Any = "auto", **more: Any
+) -> Written:
+    """The files that a segmenter makes of an image; `more`: of the job, and `progress`."""
+    progress = more.pop("progress", None)
+    job = Job(out, batch, rasters=options or RasterOptions(), **more)
+    map, facts = model.write_prediction(path, job, progress)
+    return Written(map, facts.get("window"), facts["confidence"])
+
+
+def window(model: Segmenter, path: Path, options: RasterOptions | None = None) -> tuple[int, int] | None:
+    return window_of(path, model.preparation, model.scale, options or RasterOptions())
+
+
 def true_ids(red: np.ndarray) -> np.ndarray:
     return np.array([1, 5, 9], np.uint8)[(red > 0.35 * 255).astype(int) + (red > 0.65 * 255)]
 
@@ -76,7 +98,7 @@ def test_windows_give_the_map_of_the_whole(size: tuple[int, int], overlap: float
     path = write_tiff(tmp_path / "a.tif", array, photometric="rgb", **PLACE)
     for batch in (1, 5):
         options = RasterOptions(tile=str(SIDE), overlap=overlap)
-        files = predict_raster(segmenter(), path, tmp_path / f"out{batch}", options, batch)
+        files = written(segmenter(), path, tmp_path / f"out{batch}", options, batch)
         np.testing.assert_array_equal(ids_of(files.map), true_ids(array[0]))
     assert [p.name for p in (tmp_path / "out1").iterdir()] == ["a.tif"]  # nothing temporary
 
@@ -85,7 +107,7 @@ def test_the_map_lies_where_the_image_lies(tmp_path: Path) -> None:
     """CRS and a rotated transform equal; colours and names of the classes, nodata, tiles and smaller copies."""
     turned = PLACE["transform"] @ rasterio.Affine.rotation(20)
     path = write_tiff(tmp_path / "a.tif", scene(700, 600), photometric="rgb", crs=PLACE["crs"], transform=turned)
-    files = predict_raster(segmenter(), path, tmp_path / "out", RasterOptions(tile="256"))
+    files = written(segmenter(), path, tmp_path / "out", RasterOptions(tile="256"))
     with rasterio.open(files.map) as made:
         assert (made.crs.to_epsg(), made.transform, made.shape, made.nodata) == (32650, turned, (700, 600), 255)
         assert made.colormap(1)[5] == (6, 5, 4, 255)
@@ -103,7 +125,7 @@ def test_ground_control_points_are_kept(tmp_path: Path) -> None:
         file.update_tags(AREA_OR_POINT="Point")
     with rasterio.open(path) as file:
         expected = [(p.row, p.col, p.x, p.y) for p in file.gcps[0]]
-    files = predict_raster(segmenter(), path, tmp_path / "out", RasterOptions(tile="16"))
+    files = written(segmenter(), path, tmp_path / "out", RasterOptions(tile="16"))
     with rasterio.open(files.map) as made:
         assert [(p.row, p.col, p.x, p.y) for p in made.gcps[0]] == expected
         assert made.gcps[1].to_epsg() == 4326
@@ -112,7 +134,7 @@ def test_ground_control_points_are_kept(tmp_path: Path) -> None:
 def test_a_picture_gives_a_png(tmp_path: Path) -> None:
     array = scene(50, 70)
     path = write_png(tmp_path / "a.png", np.moveaxis(array, 0, -1))
-    files = predict_raster(segmenter(), path, tmp_path / "out", RasterOptions(tile="16"))
+    files = written(segmenter(), path, tmp_path / "out", RasterOptions(tile="16"))
     assert files.map.name == "a.png"
     np.testing.assert_array_equal(read_label_ids(files.map).array[..., 0], true_ids(array[0]))
     with Image.open(files.map) as made:
@@ -129,7 +151,7 @@ def changes_at_borders(ids: np.ndarray, starts: tuple[int, ...], length: int) ->
 
 def test_no_seams_where_windows_meet(tmp_path: Path) -> None:
     """A network whose answer depends on what else is in the window: hard borders show, blended ones do not."""
-    from sampeft.prediction.tiles import Axis
+    from sampeft.prediction.sliding_window import Axis
 
     x, y = np.meshgrid(np.arange(320), np.arange(224))
     smooth = 127 + 90 * np.sin(x / 37 + y / 53) + 20 * np.cos(y / 19)
@@ -137,7 +159,7 @@ def test_no_seams_where_windows_meet(tmp_path: Path) -> None:
     ratio = {}
     for overlap in (0.0, 0.5):
         model = segmenter(ByPixel(context=0.8), replace(WINDOW, side=32))
-        files = predict_raster(model, path, tmp_path / f"{overlap}", RasterOptions(tile="32", overlap=overlap))
+        files = written(model, path, tmp_path / f"{overlap}", RasterOptions(tile="32", overlap=overlap))
         at, elsewhere = changes_at_borders(ids_of(files.map), Axis.cover(320, 32, overlap).starts, 32)
         ratio[overlap] = at / elsewhere
     assert ratio[0.0] > 2
@@ -154,9 +176,7 @@ def test_what_was_not_measured_is_skipped_and_stays_out_of_the_statistics(
     path = write_tiff(tmp_path / "a.tif", red[None], nodata=-9999, **PLACE)
     model = ByPixel()
     preparation = Preparation(Intensity("percentile", 0, 100), SIDE)
-    files = predict_raster(
-        segmenter(model, preparation), path, tmp_path / "out", RasterOptions(tile="16", overlap=overlap)
-    )
+    files = written(segmenter(model, preparation), path, tmp_path / "out", RasterOptions(tile="16", overlap=overlap))
     expected = np.full((64, 64), 255)
     expected[:32, :32] = true_ids((red[:32, :32] - 100) / 300 * 255)
     np.testing.assert_array_equal(ids_of(files.map), expected)
@@ -202,28 +222,28 @@ def test_all_but_empty_rasters_are_measured_where_they_are_not(tmp_path: Path, m
 def test_windows_by_the_ground(tmp_path: Path) -> None:
     """A network of side 16 that knows 6 m a pixel looks at 96 m: 24 pixels of 4 m, whatever the size of the raster."""
     path = write_tiff(tmp_path / "a.tif", scene(20, 30), photometric="rgb", **PLACE)
-    assert chosen_window(segmenter(gsd=6.0, pixels=999), path, RasterOptions()) == (24, 24)
-    assert chosen_window(segmenter(pixels=999), path, RasterOptions(gsd=12.0)) == (48, 48)
-    assert chosen_window(segmenter(gsd=6.0), path, RasterOptions(tile="off")) is None
-    assert chosen_window(segmenter(gsd=6.0), path, RasterOptions(tile="50")) == (50, 50)
+    assert window(segmenter(gsd=6.0, pixels=999), path) == (24, 24)
+    assert window(segmenter(pixels=999), path, RasterOptions(gsd=12.0)) == (48, 48)
+    assert window(segmenter(gsd=6.0), path, RasterOptions(tile="off")) is None
+    assert window(segmenter(gsd=6.0), path, RasterOptions(tile="50")) == (50, 50)
     plain = write_png(tmp_path / "b.png", np.zeros((20, 30), np.uint8))
-    assert chosen_window(segmenter(gsd=6.0, pixels=10), plain, RasterOptions()) == (10, 10)
+    assert window(segmenter(gsd=6.0, pixels=10), plain) == (10, 10)
     with pytest.raises(UsageError, match=r"b\.png: states no place on the map, so --gsd says nothing"):
-        chosen_window(segmenter(), plain, RasterOptions(gsd=1.0))
+        window(segmenter(), plain, RasterOptions(gsd=1.0))
 
 
 def test_windows_by_the_training_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small, large = (write_png(tmp_path / f"{n}.png", np.zeros((n, 30), np.uint8)) for n in (50, 51))
-    assert chosen_window(segmenter(pixels=40), small, RasterOptions()) is None
-    assert chosen_window(segmenter(pixels=40), large, RasterOptions()) == (40, 40)
+    assert window(segmenter(pixels=40), small) is None
+    assert window(segmenter(pixels=40), large) == (40, 40)
     largest = max(Image.open(large).size) if large.suffix == ".png" else max(ids_of(large).shape)
     # Training looked at pictures of that size whole, and so does prediction.
-    assert chosen_window(segmenter(pixels=40, most_pixels=largest), large, RasterOptions()) is None
-    assert chosen_window(segmenter(pixels=40, most_pixels=largest - 1), large, RasterOptions()) == (40, 40)
-    assert chosen_window(segmenter(), large, RasterOptions()) is None
-    monkeypatch.setattr(large_raster, "_TOO_LARGE", 1000)
+    assert window(segmenter(pixels=40, most_pixels=largest), large) is None
+    assert window(segmenter(pixels=40, most_pixels=largest - 1), large) == (40, 40)
+    assert window(segmenter(), large) is None
+    monkeypatch.setattr(tiling, "_TOO_LARGE", 1000)
     with pytest.raises(UsageError, match=r"51\.png: has 30 x 51 pixels, and the run does not say"):
-        chosen_window(segmenter(), large, RasterOptions())
+        window(segmenter(), large)
 
 
 def test_a_raster_smaller_than_its_window_keeps_its_scale(tmp_path: Path) -> None:
@@ -236,7 +256,7 @@ def test_a_raster_smaller_than_its_window_keeps_its_scale(tmp_path: Path) -> Non
             return super().forward(images)
 
     path = write_tiff(tmp_path / "a.tif", np.full((1, 8, 50), 120, np.uint8), **PLACE)
-    files = predict_raster(segmenter(Rows()), path, tmp_path / "out", RasterOptions(tile="32"))
+    files = written(segmenter(Rows()), path, tmp_path / "out", RasterOptions(tile="32"))
     assert (ids_of(files.map) == 5).all()
 
 
@@ -249,7 +269,7 @@ def test_stopped_or_failed_leaves_nothing(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        predict_raster(segmenter(), path, out, RasterOptions(tile="200"), progress=stop)
+        written(segmenter(), path, out, RasterOptions(tile="200"), progress=stop)
     assert list(out.iterdir()) == []
 
 
@@ -293,22 +313,22 @@ def test_a_file_that_is_not_what_was_written_is_refused(tmp_path: Path, monkeypa
     path = write_tiff(tmp_path / "a.tif", np.zeros((3, 60, 70), np.uint8), photometric="rgb", **PLACE)
     monkeypatch.setattr(rasterio.shutil, "copy", lossy)
     with pytest.raises(OSError, match="the file is not what was written to it"):
-        predict_raster(segmenter(), path, tmp_path / "out", RasterOptions(tile="16"))
+        written(segmenter(), path, tmp_path / "out", RasterOptions(tile="16"))
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_errors_of_users(tmp_path: Path) -> None:
     five = write_tiff(tmp_path / "five.tif", scene(40, 40)[:1].repeat(5, 0), **PLACE)
     with pytest.raises(DataError, match=r"five\.tif: has 5 bands, a model looks at one or three"):
-        predict_raster(segmenter(), five, tmp_path / "out", RasterOptions(tile="16"))
+        written(segmenter(), five, tmp_path / "out", RasterOptions(tile="16"))
     cut = tmp_path / "cut.tif"
     whole = write_tiff(tmp_path / "whole.tif", scene(600, 600), photometric="rgb", **PLACE).read_bytes()
     cut.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match=r"cut\.tif: damaged or truncated"):
-        predict_raster(segmenter(), cut, tmp_path / "out", RasterOptions(tile="200"))
+        written(segmenter(), cut, tmp_path / "out", RasterOptions(tile="200"))
     body = segmenter(preparation=Preparation(Intensity("percentile", 2, 98, crop="body"), SIDE))
     with pytest.raises(UsageError, match="cuts every image to the body"):
-        predict_raster(body, tmp_path / "whole.tif", tmp_path / "out", RasterOptions(tile="200"))
+        written(body, tmp_path / "whole.tif", tmp_path / "out", RasterOptions(tile="200"))
     assert not (tmp_path / "out").exists() or list((tmp_path / "out").iterdir()) == []
 
 
@@ -325,9 +345,9 @@ def test_outlines_and_areas_go_beside_the_map(tmp_path: Path) -> None:
     pytest.importorskip("pyogrio")
     path = write_tiff(tmp_path / "a.tif", scene(30, 30) // 255 * 255, photometric="rgb", **PLACE)
     options = RasterOptions(tile="16", vector="gpkg", areas=True)
-    files = predict_raster(segmenter(), path, tmp_path / "out", options)
+    files = written(segmenter(), path, tmp_path / "out", options)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.gpkg", "a.tif", "a_areas.csv"]
-    rows = files.areas.read_text().splitlines()
+    rows = (tmp_path / "out/a_areas.csv").read_text().splitlines()
     assert rows[0] == "id,class,pixels,area_m2"
     counted = int((ids_of(files.map) == 1).sum())
     assert rows[1] == f"1,dark,{counted},{counted * 16:.2f}"

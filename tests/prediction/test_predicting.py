@@ -31,13 +31,17 @@ from sampeft.data.values import Seen
 from sampeft.errors import SampeftError, UsageError
 from sampeft.io import read_volume
 from sampeft.labels import LabelSet
-from sampeft.prediction import cases
+from sampeft.prediction import scene
 from sampeft.prediction.array_volume import volume_of
 from sampeft.prediction.batch_size import BatchSize, memory_in_words
-from sampeft.prediction.cases import Job, key_of
-from sampeft.prediction.inference import Segmenter
-from sampeft.prediction.reading import Reader
-from sampeft.prediction.slice_maps import Said
+from sampeft.prediction.cases import key_of
+from sampeft.prediction.network import InferenceOptions
+from sampeft.prediction.outputs import Job
+from sampeft.prediction.pipeline import watch
+from sampeft.prediction.scene import SliceScene, WindowLogits
+from sampeft.prediction.segmenter import Segmenter
+from sampeft.prediction.share_maps import KeptShareMaps
+from sampeft.prediction.sinks import ClassMap, Confidence, Sink
 from sampeft.volume import Volume
 
 LABELS = LabelSet(("background", "bright", "brightest"), (0, 3, 200))
@@ -317,27 +321,33 @@ def test_shares_of_pictures_are_grey_values(run: Path, tmp_path: Path) -> None:
     assert np.abs(np.sum(maps, axis=0, dtype=int) - 255).max() <= 2
 
 
+def show(prepared: PreparedVolume, logits_Khw: torch.Tensor, *sinks: Sink, temperature: float = 1.0) -> None:
+    """Show sinks a picture of which the network says this."""
+    scene = SliceScene(prepared)
+    (window,) = scene.windows()
+    watch([WindowLogits(window, logits_Khw)], scene, sinks, len(LABELS), InferenceOptions(temperature=temperature))
+
+
 def test_confidence_is_the_mean_over_the_foreground_worked_by_hand() -> None:
     prepared = PreparedVolume.of(volume_of(np.zeros((2, 2), np.uint8)), Preparation(Intensity("window", 0, 1), 2))
     probabilities = torch.tensor([[[0.9, 0.2], [0.1, 0.3]], [[0.05, 0.7], [0.5, 0.3]], [[0.05, 0.1], [0.4, 0.4]]])
-    said = Said(prepared, 0, probabilities.log())
-    reader = Reader(LABELS)
-    assert reader(said).tolist() == [[0, 1], [1, 2]]
-    assert reader.confidence == pytest.approx((0.7 + 0.5 + 0.4) / 3, abs=1e-6)
-    warm = Reader(LABELS, temperature=2.0)
-    warm(said)
+    shown, confidence, warm = ClassMap(), Confidence(LABELS), Confidence(LABELS)
+    show(prepared, probabilities.log(), shown, confidence)
+    assert shown.channels_SHW[0].tolist() == [[0, 1], [1, 2]]
+    assert confidence.mean == pytest.approx((0.7 + 0.5 + 0.4) / 3, abs=1e-6)
+    show(prepared, probabilities.log(), warm, temperature=2.0)
     roots = probabilities.sqrt() / probabilities.sqrt().sum(dim=0)
-    assert warm.confidence == pytest.approx(float(roots.amax(dim=0).flatten()[1:].mean()), abs=1e-6)
-    assert Reader(LABELS).confidence is None
+    assert warm.mean == pytest.approx(float(roots.amax(dim=0).flatten()[1:].mean()), abs=1e-6)
+    assert Confidence(LABELS).mean is None
     with pytest.raises(UsageError, match="--temperature is 0"):
-        Reader(LABELS, temperature=0.0)
+        Job(Path("out"), temperature=0.0)
 
 
 def test_outside_the_box_background_is_certain(tmp_path: Path) -> None:
     frame = Frame((20, 24), (4, 5, 16, 20), 12)
     prepared = PreparedVolume.of(volume_of(np.zeros((20, 24), np.uint8)), Preparation(Intensity("window", 0, 1), 12))
-    reader = Reader(LABELS, probabilities=True, uncertainty=True, folder=tmp_path)
-    reader(Said(replace(prepared, frame=frame), 0, torch.zeros(3, 12, 12)))
+    reader = KeptShareMaps(LABELS, probabilities=True, uncertainty=True, views=1, folder=tmp_path)
+    show(replace(prepared, frame=frame), torch.zeros(3, 12, 12), reader)
     maps = dict(reader.maps())
     assert (maps["background"][0] == 255).all()
     assert set(np.unique(maps["background"][4:16, 5:20])) == {85}
@@ -475,14 +485,14 @@ def test_a_case_that_fails_for_any_reason_fails_alone(
     pictures(tmp_path / "in")
     (tmp_path / "in/p0.png").unlink()
     (tmp_path / "in/p0.png").symlink_to("/nowhere/p0.png")
-    real = cases.read_volume
+    real = scene.read_volume
 
     def faulty(path: Path) -> Volume:
         if path.name == "p1.png":
             raise ZeroDivisionError("by hand")
         return real(path)
 
-    monkeypatch.setattr(cases, "read_volume", faulty)
+    monkeypatch.setattr(scene, "read_volume", faulty)
     assert main(["predict", str(run), str(tmp_path / "in"), "--out", str(tmp_path / "out")]) == 1
     told = capsys.readouterr().err
     assert "p0.png: is a link to /nowhere/p0.png, which is not there" in told

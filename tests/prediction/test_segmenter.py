@@ -15,7 +15,8 @@ from sampeft.errors import UsageError, WeightsError
 from sampeft.labels import LabelSet
 from sampeft.peft import attach
 from sampeft.peft.state import save_trained
-from sampeft.prediction.inference import Segmenter, load
+from sampeft.prediction.inference import load
+from sampeft.prediction.segmenter import Segmenter
 from sampeft.volume import Volume
 
 PREPARATION = {"intensity": {"kind": "window", "low": 0, "high": 255, "crop": "none"}, "side": 64, "plane": "auto"}

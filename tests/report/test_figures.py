@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sampeft.evaluation import Look
+from sampeft.evaluation.score import Look
 from sampeft.labels import LabelSet
 from sampeft.metrics.scores import Evaluation
 from sampeft.report.figures import FILL, Example, encode, figure_examples

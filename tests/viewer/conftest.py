@@ -23,7 +23,7 @@ from sampeft.metrics.scores import Evaluation
 from sampeft.model import SemanticSam
 from sampeft.peft import attach
 from sampeft.peft.run_files import WEIGHTS, write_run
-from sampeft.prediction.inference import Segmenter
+from sampeft.prediction.segmenter import Segmenter
 from sampeft.viewer.service import Service
 from sampeft.viewer.settings import Settings
 from viewer.browser import boxes_in, chromium, served, write_volume_dataset

@@ -25,7 +25,7 @@ from sampeft.data.truth import read_labels
 from sampeft.errors import UsageError
 from sampeft.io import read_volume
 from sampeft.labels import LabelSet
-from sampeft.prediction.inference import Segmenter
+from sampeft.prediction.segmenter import Segmenter
 from sampeft.viewer.corrected_cases import CorrectedCases
 from sampeft.viewer.corrections import mask_of, run_lengths
 from sampeft.viewer.faults import RequestError

@@ -25,8 +25,11 @@ from sampeft.data.check import check_dataset
 from sampeft.data.truth import read_labels
 from sampeft.io import read_label_ids, read_volume
 from sampeft.metrics.protocols import PROTOCOLS
-from sampeft.prediction.inference import Segmenter, slice_logits
-from sampeft.prediction.large_raster import predict_raster
+from sampeft.prediction.outputs import Job
+from sampeft.prediction.pipeline import predict_scenes
+from sampeft.prediction.scene import SliceScene
+from sampeft.prediction.segmenter import Segmenter
+from sampeft.prediction.sinks import KeptLogits
 from viewer.clients import Levels, Serve, ended, predicted
 
 rng = np.random.default_rng(0)
@@ -74,7 +77,10 @@ def test_slices_come_with_the_least_sure_first_and_agree_with_the_probabilities(
         found = predicted(client, volume)["result"]
     prepared = PreparedVolume.of(read_volume(volume), segmenter.preparation)
     wanted, sums = {}, np.zeros(2)
-    for s, logits in slice_logits(segmenter.model, prepared, 1):
+    kept = KeptLogits()
+    list(predict_scenes(segmenter.model, [(SliceScene(prepared), [kept])], len(segmenter.labels)))
+    for s, logits in enumerate(kept.windows):
+        assert logits is not None
         most = prepared.frame.logits(logits).softmax(dim=0).max(dim=0)
         sure = most.values[most.indices > 0]
         if len(sure):
@@ -90,14 +96,14 @@ def test_a_large_picture_is_cut_into_windows_as_by_predict(serve: Serve, segment
     """Four times the size of training's pictures: scaled to one square, single pixels would be lost."""
     picture = write_png(tmp_path / "large.png", rng.choice(np.array([0, 128, 255], np.uint8), (200, 224)))
     trained = replace(segmenter, description={**segmenter.description, "pixels": 56})
-    files = predict_raster(trained, picture, tmp_path / "out")
+    map, facts = trained.write_prediction(picture, Job(tmp_path / "out"))
     with serve(loaded=trained) as client:
         body = predicted(client, picture)
         result = client.get(f"/api/predictions/{body['id']}/files/result").content
-    assert files.window == (56, 56)
+    assert facts["window"] == (56, 56)
     (tmp_path / "result.png").write_bytes(result)
     found = read_label_ids(tmp_path / "result.png").array
-    assert np.array_equal(found, read_label_ids(files.map).array)
+    assert np.array_equal(found, read_label_ids(map).array)
     assert np.array_equal(found[..., 0], read_volume(picture).array[..., 0] // 127)
     assert body["result"]["worst_slices"] == [{"slice": 0, "confidence": body["result"]["confidence"]}]
 

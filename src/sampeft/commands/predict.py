@@ -21,10 +21,11 @@ from sampeft.one_writer import one_writer
 from sampeft.options import check_paths
 from sampeft.peft.run_files import DESCRIPTION, tensors_file
 from sampeft.prediction.case_tables import write_cases, write_classes, write_volumes
-from sampeft.prediction.cases import Job, key_of, left_to_do, predict_cases
+from sampeft.prediction.cases import key_of, left_to_do, predict_cases
 from sampeft.prediction.inference import load
-from sampeft.prediction.large_raster import RasterOptions
+from sampeft.prediction.outputs import Job
 from sampeft.prediction.run_record import RunRecord
+from sampeft.prediction.tiling import RasterOptions
 from sampeft.refine.stored import check_refiner_name, chosen
 from sampeft.workflows.inputs import all_files
 

@@ -12,16 +12,16 @@ from sampeft.console import bar, say
 from sampeft.data import open_dataset
 from sampeft.data.check import check_dataset
 from sampeft.errors import UsageError, unknown_name
+from sampeft.evaluation.fit_refiner import Rough, fit_refiner
 from sampeft.io.windows import glance
 from sampeft.one_writer import one_writer
 from sampeft.options import check_paths, parse_map
 from sampeft.peft.run_files import tensors_file
-from sampeft.prediction.by_windows import check_refiner
 from sampeft.prediction.inference import load
+from sampeft.prediction.sinks import check_refiner
 from sampeft.provenance import run_config
 from sampeft.refine import REFINERS
 from sampeft.refine.stored import FILE, write_fitted
-from sampeft.refining import Rough, fit_refiner
 from sampeft.workflows.evaluate import cut_of, same_labels
 
 

@@ -23,7 +23,8 @@ from sampeft.data.case import Case, Dataset
 from sampeft.data.folds import fold_of
 from sampeft.data.recipe import chosen_intensity
 from sampeft.errors import UsageError, WeightsError, counted
-from sampeft.evaluation import Look, score_cases, telling_slice
+from sampeft.evaluation.calibrate import Readings
+from sampeft.evaluation.score import Look, score_cases, telling_slice
 from sampeft.experiments.finished_runs import finish, finished, plain_settings
 from sampeft.labels import BACKGROUND, LabelSet
 from sampeft.metrics.protocols import PROTOCOLS as SCORING
@@ -32,7 +33,6 @@ from sampeft.model import SemanticSam
 from sampeft.oracle.automatic_masks import MaskSettings
 from sampeft.oracle.protocols import PROTOCOLS, Oracle
 from sampeft.prediction.inference import load
-from sampeft.prediction.probabilities import CalibratedPredictor
 from sampeft.provenance import differences
 from sampeft.stopping import stopped_by
 from sampeft.training.loop import Training
@@ -286,7 +286,7 @@ def _scored_run(place: Place, row: Row, seed: int) -> Evaluation:
         return known
     segmenter = load(run, weights=place.weights)
     temperatures = held_out_temperature(segmenter, place.dataset, place.cases, [run])
-    reader = CalibratedPredictor(segmenter.model, temperatures)
+    reader = Readings(temperatures)
     say(f"scoring   {row.heading}, seed {seed}")
     rules = SCORING[_RULES[place.data]]
     evaluation, _ = evaluate_segmenter(segmenter, place.dataset, place.cases, place.split, None, rules, reader)

@@ -11,6 +11,7 @@ import numpy as np
 
 from sampeft.console import bar, say
 from sampeft.errors import UsageError, counted
+from sampeft.evaluation.fit_refiner import Fitted, Rough, fit_refiner
 from sampeft.experiments.finished_runs import write_json
 from sampeft.experiments.paper import Place, Row, scored_before, trained
 from sampeft.io import write_atomically
@@ -20,7 +21,6 @@ from sampeft.metrics.statistics import Interval, bootstrap_interval
 from sampeft.prediction.inference import load
 from sampeft.provenance import run_config, versions
 from sampeft.refine import REFINERS, Refiner
-from sampeft.refining import Fitted, Rough, fit_refiner
 from sampeft.report.tables import NOT_SCORED, interval_text, markdown_table
 from sampeft.workflows.evaluate import cut_of, evaluate_segmenter
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,14 @@ from sampeft.console import bar, say
 from sampeft.data.cache import PreparedVolume
 from sampeft.denoise import Denoise
 from sampeft.denoise.training import Denoising
-from sampeft.evaluation import score_cases
+from sampeft.evaluation.score import score_cases
 from sampeft.experiments.finished_runs import finish, finished, write_json
 from sampeft.experiments.paper import Place, Row, minutes_text, scored_before, settings_of, trained
 from sampeft.io import write_atomically
 from sampeft.metrics.scores import Evaluation
 from sampeft.metrics.statistics import Interval
-from sampeft.prediction.inference import load, predict_slices
+from sampeft.prediction.inference import load
+from sampeft.prediction.scene import SliceScene
 from sampeft.provenance import versions
 from sampeft.report.noise_figure import figure_noise
 from sampeft.report.tables import interval_text, markdown_table
@@ -104,10 +105,13 @@ def _score(place: Place, way: Way, run: Path, strength: float, kind: str, dncnn:
         options = {"weights": str(dncnn)} if dncnn else {}
         preparation = replace(preparation, denoise=Denoise.of(way.denoiser, options))
 
-    def predict(prepared: PreparedVolume, _: Any) -> Iterator[tuple[int, Any]]:
+    def predict(prepared: PreparedVolume, _: Any) -> Any:
         # The same for every way, but other noise in each picture and slice.
         seed = crc32(prepared.volume.path.name.encode("utf-8", "surrogateescape"))
-        return predict_slices(segmenter.model, prepared.with_noise(kind, strength, seed))
+        scene, made = SliceScene(prepared.with_noise(kind, strength, seed)), segmenter.class_map()
+        for _ in segmenter.predict_scenes([(scene, [made])], batch=4):
+            pass
+        return made.channels_SHW
 
     meta = {"model": f"{segmenter.name}, {way.heading}", "data": place.dataset.name, "split": place.split}
     meta["noise"] = f"{kind} {strength:g}"

@@ -21,6 +21,7 @@ from sampeft.io import geotiff, raster, read_volume, shares, write_atomically
 from sampeft.io.geotiff import MapHeader
 from sampeft.io.ground import affine_of, pixel_metres
 from sampeft.labels import LabelSet
+from sampeft.volume import Volume
 
 BLOCK = 512  # side of the output's tiles
 _LEAST_CACHE = 32 << 20
@@ -43,15 +44,15 @@ class Source(Protocol):
 
 
 class Picture:
-    """A whole image in memory."""
+    """A whole picture in memory."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        volume = read_volume(path)
-        self.header: MapHeader | None = volume.header and replace(volume.header, missing=None)
+    def __init__(self, volume: Volume) -> None:
+        self.path = volume.path
+        header = volume.header if isinstance(volume.header, MapHeader) else None
+        self.header = header and replace(header, missing=None)
         self._array = volume.array[:, :, 0]
         self.size = (self._array.shape[0], self._array.shape[1])
-        missing = volume.header.missing if volume.header else None
+        missing = header.missing if header else None
         self._missing = np.zeros(self.size, dtype=bool) if missing is None else missing[:, :, 0]
 
     def read(
@@ -86,7 +87,7 @@ def opened(path: Path) -> Iterator[Source]:
     Raises DataError as `read_volume` does.
     """
     if not geotiff.is_map(path):
-        yield Picture(path)
+        yield Picture(read_volume(path))
         return
     with geotiff.open_file(path) as file:
         import rasterio

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import reduce
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from sampeft.data.cache import Preparation, PreparedVolume
 from sampeft.data.case import Case, Dataset
-from sampeft.evaluation import Look, Predictor, measure_case, stamp
+from sampeft.evaluation.score import Look, Predictor, measure_case, stamp
 from sampeft.labels import LabelSet
 from sampeft.metrics.measures import CaseScore
 from sampeft.metrics.protocols import PROTOCOLS, Protocol, Tally, Unit
@@ -88,8 +88,8 @@ class _Choices:
     def predictor(self, name: str) -> Predictor:
         """The class maps of a protocol."""
 
-        def predict(prepared: PreparedVolume, truth_SHW: Array) -> Iterator[tuple[int, Array]]:
-            yield from enumerate(self._chosen(prepared, truth_SHW).maps[name])
+        def predict(prepared: PreparedVolume, truth_SHW: Array) -> Array:
+            return np.stack(self._chosen(prepared, truth_SHW).maps[name])
 
         return predict
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,13 +13,16 @@ from sampeft.backbones import RANDOM
 from sampeft.data.cache import Preparation, PreparedVolume, Slices
 from sampeft.data.case import Case, Dataset
 from sampeft.data.unprepared import Shape, Unprepared
-from sampeft.evaluation import score_case
+from sampeft.evaluation.score import score_case
 from sampeft.model import SemanticSam
 from sampeft.peft import METHODS
 from sampeft.planning.machine import processes, room_bytes
 from sampeft.planning.planner import Plan, Workload, plan
 from sampeft.planning.step_trial import measure_costs
-from sampeft.prediction.inference import predict_slices
+from sampeft.prediction.network import InferenceOptions
+from sampeft.prediction.pipeline import predict_scenes
+from sampeft.prediction.scene import SliceScene
+from sampeft.prediction.sinks import ClassMap
 from sampeft.training.loop import precision_for
 from sampeft.training.settings import Training
 
@@ -63,10 +66,13 @@ def _scoring_seconds(dataset: Dataset, case: Case, preparation: Preparation) -> 
 
     counted = 0
 
-    def predict(prepared: PreparedVolume, _: Any) -> Iterator[tuple[int, Any]]:
+    def predict(prepared: PreparedVolume, _: Any) -> Any:
         nonlocal counted
-        counted = len(prepared)
-        return predict_slices(Nothing(), prepared)
+        counted, made = len(prepared), ClassMap()
+        watched = [(SliceScene(prepared), [made])]
+        for _ in predict_scenes(Nothing(), watched, len(dataset.labels), InferenceOptions(batch=4)):
+            pass
+        return made.channels_SHW
 
     start = time.perf_counter()
     score_case(predict, dataset, case, preparation)

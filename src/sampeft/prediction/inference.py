@@ -22,13 +22,7 @@ from sampeft.peft.state import load_trained, merge
 from sampeft.peft.whole import is_whole, load_whole
 from sampeft.prediction.ensemble import EnsembleEngine, joined
 from sampeft.prediction.model_lock import lock_of
-from sampeft.prediction.prompting import Prompter as Prompter
-from sampeft.prediction.segmenter import Segmenter as Segmenter
-from sampeft.prediction.segmenter import output_stem as output_stem
-from sampeft.prediction.segmenter import predict_volume as predict_volume
-from sampeft.prediction.slice_maps import class_maps as class_maps
-from sampeft.prediction.slice_maps import predict_slices as predict_slices
-from sampeft.prediction.slice_maps import slice_logits as slice_logits
+from sampeft.prediction.segmenter import Segmenter
 from sampeft.refine import Refiner
 
 

@@ -7,7 +7,7 @@ what has not begun is dropped and what has is waited for.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
@@ -32,7 +32,7 @@ def ahead(function: Callable[[Given], Made], items: Iterable[Given], depth: int 
             yield made
 
 
-def behind(function: Callable[[Given], Made], items: Iterable[Given], depth: int = 2) -> Iterator[Made]:
+def behind(function: Callable[[Given], Made], items: Iterable[Given], depth: int = 2) -> Generator[Made, None, None]:
     """Results of items that the caller's own thread makes; at most `depth` of them wait for the function meanwhile."""
     with _thread("behind") as thread:
         begun: deque[Future[Made]] = deque()

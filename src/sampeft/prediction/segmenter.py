@@ -1,8 +1,8 @@
-"""A trained model and a volume, picture or array in, the class map on its own grid out; slices are streamed."""
+"""A trained run, ready to predict: images of any kind in, class maps on their own grids, or files, out."""
 
 from __future__ import annotations
 
-import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,112 +18,29 @@ from sampeft.console import Timing
 from sampeft.data.cache import Preparation, PreparedVolume
 from sampeft.data.scale import Scale
 from sampeft.errors import UsageError
-from sampeft.io import file_stem, portable_name, read_volume, write_map
+from sampeft.io import read_volume
 from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
 from sampeft.peft.state import name_of
 from sampeft.prediction.array_volume import volume_of
+from sampeft.prediction.bands import Channels
 from sampeft.prediction.batch_size import Batch
-from sampeft.prediction.overlap import behind
+from sampeft.prediction.network import InferenceOptions
+from sampeft.prediction.outputs import Job, Output, output_of
+from sampeft.prediction.pipeline import Progress, Watched, predict_scenes
 from sampeft.prediction.prompting import Prompter
-from sampeft.prediction.reading import Reader
-from sampeft.prediction.slice_maps import Channels, Place, Said, evidence, said_of
+from sampeft.prediction.scene import Scene, open_scene
+from sampeft.prediction.sinks import ClassMap
 from sampeft.prediction.test_time import View, views
+from sampeft.prediction.tiling import RasterOptions
 from sampeft.refine import Refiner
 from sampeft.volume import Volume
 
 if TYPE_CHECKING:
     from sampeft.engines import Engine
 
-Progress = Callable[[int, int], None]
 Image = Path | str | Volume | npt.NDArray[Any]
 """What can be segmented: a file or a DICOM series, a Volume, or an array as `volume_of` takes it."""
-
-
-@dataclass(frozen=True)
-class Way:
-    """How slices go through the network and what follows it.
-
-    batch: slices at a time, or `auto` by the free memory. engine: what runs the network instead of the model. shown:
-    the views of each slice that are averaged. refiner: what mends the class maps.
-    reader: what looks at the logits on the way. stages: what adds up the seconds. least_share: see `said_of`.
-    """
-
-    batch: Batch = "auto"
-    engine: Engine | None = None
-    shown: Sequence[View] = (View(),)
-    refiner: Refiner | None = None
-    reader: Reader | None = None
-    stages: Timing | None = None
-    least_share: float | None = None
-
-
-def predict_volume(
-    model: torch.nn.Module,
-    volume: Volume,
-    preparation: Preparation,
-    batch: Batch = "auto",
-    progress: Progress | None = None,
-    refiner: Refiner | None = None,
-) -> Channels:
-    """Class channels (I, J, K) on the grid of the volume. No labels needed; memory holds one class map and a batch."""
-    return next(predict_volumes(model, [(volume, preparation)], Way(batch, refiner=refiner), progress))
-
-
-def predict_volumes(
-    model: torch.nn.Module | None,
-    volumes: Iterable[tuple[Volume, Preparation]],
-    way: Way,
-    progress: Progress | None = None,
-) -> Iterator[Channels]:
-    """Class channels of one volume after another, each on its own grid. A batch may hold slices of several, as of many
-    small pictures.
-
-    model: None where an engine takes its place and no refiner asks for it. progress: (slices done, slices) of the volume
-    that is worked on.
-    """
-    stages = way.stages or Timing()
-
-    def places() -> Iterator[Place]:
-        for volume, preparation in volumes:
-            with stages.of("prepare"):
-                prepared = PreparedVolume.of(volume, preparation)
-            yield from ((prepared, s) for s in range(len(prepared)))
-
-    def mapped(said: Said) -> tuple[Said, Channels]:
-        with stages.of("finish"):
-            frame = said.prepared.frame
-            channels = way.reader(said) if way.reader else None
-            if way.refiner is None:
-                return said, frame.class_map(said.logits_Khw) if channels is None else channels
-            scaled = frame.logits(said.logits_Khw)
-            rough = frame.placed(scaled) if channels is None else channels
-            assert model is not None, "a refiner goes with a model"
-            return said, way.refiner.refine_slice(evidence(model, said.prepared, said.slice, scaled, rough))
-
-    ready = model.eval() if model is not None else None
-    found = said_of(ready, places(), way.batch, way.engine, way.shown, stages, way.least_share)
-    for said, channels_HW in behind(mapped, found):
-        prepared, s = said.prepared, said.slice
-        if s == 0:
-            result = np.zeros(prepared.slices.shape[:3], dtype=np.uint8)
-        result[s] = channels_HW
-        if progress:
-            progress(s + 1, len(prepared))
-        if s + 1 == len(prepared):
-            with stages.of("finish"):
-                if way.refiner:
-                    labels = cast(SemanticSam, model).labels
-                    spacing_mm = prepared.view.spacing_mm
-                    result = way.refiner.refine_measured(result, prepared.missing, spacing_mm, labels)
-                whole = prepared.view.restore(result)
-            yield whole
-
-
-def output_stem(image: Path) -> str:
-    """Name of the label map of an image; the channel number of nnU-Net's and FLARE's names is left out, as they do, and a
-    name that Windows would not take is changed."""
-    return portable_name(file_stem(image).removesuffix("_0000"))
 
 
 @dataclass(frozen=True, repr=False)
@@ -190,9 +107,38 @@ class Segmenter:
             f"          engine {self.engine.name if self.engine else 'torch'}, {self.views} view{'s' * (self.views != 1)})"
         )
 
-    def way(self, batch: Batch = "auto", reader: Reader | None = None, stages: Timing | None = None) -> Way:
-        """How this segmenter's own predictions go."""
-        return Way(batch, self.engine, self.shown, self.refiner, reader, stages, self.least_share)
+    @property
+    def scale(self) -> Scale:
+        """At what scale pictures were seen in training."""
+        return Scale.from_json(self.description)
+
+    def scene(self, image: Path | Volume | PreparedVolume, rasters: RasterOptions | None = None) -> Scene:
+        """An image as this run looks at it; see `open_scene`."""
+        return open_scene(image, self.preparation, self.scale, rasters)
+
+    def class_map(self) -> ClassMap:
+        """What makes the class map that this segmenter predicts."""
+        slices = self.refiner is not None and self.refiner.looks_at_slices()
+        return ClassMap(self.labels, self.refiner, self.model if slices else None)
+
+    def predict_scenes(
+        self,
+        scenes: Iterable[Watched],
+        batch: Batch = "auto",
+        progress: Progress | None = None,
+        stages: Timing | None = None,
+        temperature: float = 1.0,
+        disagreement: bool = False,
+    ) -> Iterator[Watched]:
+        """As `predict_scenes`, by this model, which is made only where no engine takes its place.
+
+        disagreement: of the views, where there are several.
+        """
+        options = InferenceOptions(
+            batch, self.engine, self.shown, self.least_share, temperature, disagreement and self.views > 1
+        )
+        model = self.model if self.engine is None else None
+        return predict_scenes(model, scenes, len(self.labels), options, progress, stages)
 
     def predict(
         self,
@@ -200,15 +146,15 @@ class Segmenter:
         batch: Batch = "auto",
         progress: Progress | None = None,
         spacing_mm: tuple[float, float, float] | None = None,
+        rasters: RasterOptions | None = None,
     ) -> Channels:
         """Class channels on the grid of an image; `labels.to_ids` turns them into file ids.
 
         image: a file, a volume, or an array: (H, W) or (H, W, 3), or with `spacing_mm` of slices, rows and columns
         (S, H, W), whose slices are taken along the first axis and shown as they are. An array gives (H, W) or (S, H, W).
-        A picture is scaled to the network's square, however large it is, with a warning for a file that is larger than
-        those of training; `predict_raster` cuts it into windows.
+        rasters: how a picture larger than those of training is cut into windows; as `sampeft predict` does where not given.
         """
-        return next(self._predicted([image], batch, progress, spacing_mm))
+        return next(self._predicted([image], batch, progress, spacing_mm, rasters))
 
     def predict_many(
         self,
@@ -216,9 +162,10 @@ class Segmenter:
         batch: Batch = "auto",
         progress: Progress | None = None,
         spacing_mm: tuple[float, float, float] | None = None,
+        rasters: RasterOptions | None = None,
     ) -> list[Channels]:
         """What `predict` gives for each; small pictures share batches, which is faster on a graphics card."""
-        return list(self._predicted(images, batch, progress, spacing_mm))
+        return list(self._predicted(images, batch, progress, spacing_mm, rasters))
 
     def _predicted(
         self,
@@ -226,40 +173,23 @@ class Segmenter:
         batch: Batch,
         progress: Progress | None,
         spacing_mm: tuple[float, float, float] | None,
+        rasters: RasterOptions | None,
     ) -> Iterator[Channels]:
-        flat: list[bool] = []
+        flat: deque[bool] = deque()
 
-        def volumes() -> Iterator[tuple[Volume, Preparation]]:
+        def scenes() -> Iterator[Watched]:
             for image in images:
+                flat.append(isinstance(image, np.ndarray) and spacing_mm is None)
                 if isinstance(image, np.ndarray):
-                    flat.append(spacing_mm is None)
-                    yield volume_of(image, spacing_mm), self.preparation.as_shown(stack=spacing_mm is not None)
+                    shown = self.preparation.as_shown(stack=spacing_mm is not None)
+                    scene = open_scene(volume_of(image, spacing_mm), shown, self.scale, rasters)
                 else:
-                    flat.append(False)
-                    volume = image if isinstance(image, Volume) else read_volume(Path(image))
-                    self._tell_if_shrunk(volume)
-                    yield volume, self.preparation
+                    scene = self.scene(image if isinstance(image, Volume) else Path(image), rasters)
+                yield scene, [self.class_map()]
 
-        for number, channels in enumerate(self.predict_volumes(volumes(), self.way(batch), progress)):
-            yield channels[:, :, 0] if flat[number] else channels
-
-    def _tell_if_shrunk(self, volume: Volume) -> None:
-        scale = Scale.from_json(self.description)
-        size = volume.grid[:2]
-        if volume.is_raster and scale.pixels and not scale.shows_whole(size, (scale.pixels, scale.pixels)):
-            logging.getLogger("sampeft").warning(
-                "warning: %s: has %d x %d pixels, training's pictures about %d; it is shrunk to the network's square, and what "
-                "is small is lost; sampeft.prediction.large_raster.predict_raster looks at it by windows, as `sampeft "
-                "predict` does",
-                *(volume.path, size[1], size[0], scale.pixels),
-            )
-
-    def predict_volumes(
-        self, volumes: Iterable[tuple[Volume, Preparation]], way: Way, progress: Progress | None = None
-    ) -> Iterator[Channels]:
-        """As `predict_volumes`, by this model, which is made only when the way needs it."""
-        model = self.model if way.engine is None or way.refiner else None
-        return predict_volumes(model, volumes, way, progress)
+        for _, (made,) in self.predict_scenes(scenes(), batch, progress):
+            channels = cast(ClassMap, made).on_own_grid()
+            yield channels[:, :, 0] if flat.popleft() else channels
 
     def segment(
         self,
@@ -297,11 +227,29 @@ class Segmenter:
         batch: Batch = "auto",
         progress: Progress | None = None,
         nifti: bool = False,
+        rasters: RasterOptions | None = None,
     ) -> Path:
         """Segment an image file or series; the label map goes to the folder `out` under its name. Returns its path.
 
         nifti: write NIfTI for DICOM, too. It is written as well when nothing was found, of which no DICOM SEG can tell.
+        rasters: how pictures and rasters are looked at, and outlines and areas of them.
         """
-        volume = read_volume(Path(image))
-        channels = self.predict(volume, batch, progress)
-        return write_map(Path(out) / output_stem(Path(image)), channels, self.labels, volume, nifti)
+        job = Job(Path(out), batch, nifti=nifti, rasters=rasters or RasterOptions())
+        return self.write_prediction(Path(image), job, progress)[0]
+
+    def write_prediction(self, image: Path, job: Job, progress: Progress | None = None) -> tuple[Path, dict[str, Any]]:
+        """Segment an image file or series and write what is asked for: (file of the class map, what is known of the case).
+
+        Memory holds a volume or picture, or rows of windows: of a GeoTIFF W x (classes x overlapping rows x 4 bytes + window
+        rows x bands), whatever its height. Raises UsageError when no window can be chosen or a refiner does not go with
+        windows, DataError as `read_volume`, OSError when it cannot be written.
+        """
+        with output_of(self.scene(image, job.rasters), image, job, self) as output:
+            self.predict_output(output, progress)
+            return output.write()
+
+    def predict_output(self, output: Output, progress: Progress | None = None, stages: Timing | None = None) -> None:
+        """Show an output the prediction that it writes."""
+        job, watched = output.job, [(output.scene, output.sinks)]
+        for _ in self.predict_scenes(watched, job.batch, progress, stages, job.temperature, job.uncertainty):
+            pass

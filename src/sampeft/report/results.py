@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from sampeft.evaluation import Look
+from sampeft.evaluation.score import Look
 from sampeft.io import write_atomically
 from sampeft.metrics.scores import Evaluation
-from sampeft.prediction.inference import Segmenter
+from sampeft.prediction.segmenter import Segmenter
 from sampeft.provenance import history_of, run_config
 from sampeft.report.figures import Example, figure_examples, figure_learning_curve, figure_per_class
 from sampeft.report.page import write_page

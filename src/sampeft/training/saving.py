@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from sampeft.data.cache import Preparation
 from sampeft.data.case import Case, Dataset
-from sampeft.evaluation import read_case
+from sampeft.evaluation.score import Array, read_case
 from sampeft.heads.given import without_small
 from sampeft.io import write_atomically
 from sampeft.metrics.counts import Counts, count
@@ -24,11 +25,14 @@ from sampeft.metrics.scores import Evaluation
 from sampeft.model import SemanticSam
 from sampeft.one_writer import remove_leftovers
 from sampeft.peft.state import save_trained
+from sampeft.prediction.network import InferenceOptions
+from sampeft.prediction.pipeline import predict_scenes
+from sampeft.prediction.scene import SliceScene, WindowLogits
+from sampeft.prediction.sinks import Sink
 from sampeft.training.checkpoint import Checkpoint, Learner, Position
 
 SHARES = (0.0, 0.05, 0.1)
 """Of a picture, that a class may have to fill to be drawn where classes fill pictures; which of them, held-out cases decide."""
-_TOGETHER = 4  # slices that go through the model at a time
 
 
 def validate(
@@ -59,25 +63,34 @@ def _counts(
     model: SemanticSam, dataset: Dataset, case: Case, preparation: Preparation, shares: Sequence[float]
 ) -> list[Counts]:
     """Of a case at each least share, pooled over its files and slices."""
-    totals = [Counts.zeros(len(dataset.labels)) for _ in shares]
-    device = model.mean.device
+    counted = _CountedShares(shares, len(dataset.labels))
+    options = InferenceOptions(batch=4, least_share=0.0)
     for _, prepared, _, truth_SHW in read_case(dataset, case, preparation):
-        for first in range(0, len(prepared), _TOGETHER):
-            places = range(first, min(first + _TOGETHER, len(prepared)))
-            with torch.inference_mode():
-                images_B3HW = torch.stack([prepared.image(s) for s in places]).to(device)
-                logits_BKhw = model(images_B3HW).float().cpu()
-                filled = [prepared.frame.filled] * len(places)
-                by_share = [without_small(logits_BKhw, share, filled) for share in shares]
-            for s, of_shares in zip(places, zip(*by_share, strict=True), strict=True):
-                counted: list[tuple[torch.Tensor, Counts]] = []  # most shares leave out the same
-                for i, logits_Khw in enumerate(of_shares):
-                    found = next((counts for logits, counts in counted if torch.equal(logits, logits_Khw)), None)
-                    if found is None:
-                        found = count(prepared.frame.class_map(logits_Khw), truth_SHW[s], len(dataset.labels))
-                        counted.append((logits_Khw, found))
-                    totals[i] = totals[i] + found
-    return totals
+        counted.truth_SHW = truth_SHW
+        for _ in predict_scenes(model, [(SliceScene(prepared), [counted])], len(dataset.labels), options):
+            pass
+    return counted.totals
+
+
+class _CountedShares(Sink):
+    """totals: of each least share, over all slices seen. truth_SHW: of the file that is looked at."""
+
+    def __init__(self, shares: Sequence[float], classes: int) -> None:
+        self.totals = [Counts.zeros(classes) for _ in shares]
+        self.truth_SHW: Array = np.zeros((0, 0, 0))
+        self._shares, self._classes = shares, classes
+
+    def see_window(self, said: WindowLogits) -> None:
+        assert said.logits_Khw is not None
+        frame, truth_HW = said.window.scene.frame, self.truth_SHW[said.window.index]
+        counted: list[tuple[torch.Tensor, Counts]] = []  # most shares leave out the same
+        for i, share in enumerate(self._shares):
+            logits_Khw = without_small(said.logits_Khw[None], share, [frame.filled])[0]
+            found = next((counts for logits, counts in counted if torch.equal(logits, logits_Khw)), None)
+            if found is None:
+                found = count(frame.class_map(logits_Khw), truth_HW, self._classes)
+                counted.append((logits_Khw, found))
+            self.totals[i] = self.totals[i] + found
 
 
 @dataclass

@@ -17,17 +17,14 @@ from sampeft.data.truth import read_labels
 from sampeft.errors import SampeftError, is_full
 from sampeft.io import geotiff, read_volume, write_array, write_atomically, write_map
 from sampeft.io.dicom import Series
-from sampeft.io.windows import opened
 from sampeft.labels import LabelSet
 from sampeft.metrics.protocols import PROTOCOLS
 from sampeft.prediction.batch_size import Batch
-from sampeft.prediction.by_windows import channels_by_rows
-from sampeft.prediction.inference import Segmenter, output_stem
-from sampeft.prediction.large_raster import RasterOptions, window_of
-from sampeft.prediction.raster_reading import RowReader
+from sampeft.prediction.outputs import output_stem
+from sampeft.prediction.segmenter import Segmenter
+from sampeft.prediction.sinks import Confidence
 from sampeft.provenance import without_nan
 from sampeft.viewer import pictures
-from sampeft.viewer.confidence import SliceReader
 from sampeft.viewer.corrections import ClassMap
 from sampeft.viewer.faults import RequestError
 from sampeft.viewer.jobs import DONE, Job
@@ -106,7 +103,6 @@ class Prediction:
     def work(self, job: Job, segmenter: Segmenter, batch: Batch) -> None:
         """Segment; called by the worker's thread."""
         try:
-            window = window_of(segmenter, self.source.path, RasterOptions())
             volume = read_volume(self.source.path)
             self.folder.mkdir(exist_ok=True)
             write_atomically(self.folder / "image.nii.gz", pictures.nifti_of(volume))
@@ -117,19 +113,10 @@ class Prediction:
             def on_the_way(done: int, total: int) -> None:
                 job.report(_READ + _NETWORK * done / total)
 
-            reader: SliceReader | RowReader
-            if window:
-                reader = RowReader(segmenter.labels)
-                with opened(self.source.path) as source:
-                    rows = channels_by_rows(segmenter, source, window, batch=batch, progress=on_the_way, reader=reader)
-                    channels = np.concatenate([channels_nW for channels_nW, _ in rows])[..., None]
-                self.worst = [] if reader.confidence is None else [(0, reader.confidence)]
-            else:
-                reader = SliceReader(segmenter.labels)
-                way = segmenter.way(batch, reader)
-                channels = next(segmenter.predict_volumes([(volume, segmenter.preparation)], way, on_the_way))
-                self.worst = reader.worst_first()
-            write_array(self.folder / "channels.npy", channels)
+            made, confidence = segmenter.class_map(), Confidence(segmenter.labels)
+            for _ in segmenter.predict_scenes([(segmenter.scene(volume), [made, confidence])], batch, on_the_way):
+                pass
+            write_array(self.folder / "channels.npy", made.on_own_grid())
             view = SliceView.of(volume, segmenter.preparation.plane)
             found = ClassMap(self.folder / "channels.npy", view, len(self.labels))
         except SampeftError as error:
@@ -141,7 +128,7 @@ class Prediction:
                 f"the disk of the server's temporary folder {tempfile.gettempdir()} is full; free some space, or set TMPDIR to "
                 "another folder and start the server anew"
             ) from None
-        self.confidence = reader.confidence
+        self.confidence, self.worst = confidence.mean, confidence.lowest_first()
         self.geometry, self.map = Geometry.of(volume, view), found
 
     def done(self) -> tuple[ClassMap, Geometry]:

@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from sampeft.data.cache import PreparedVolume
 from sampeft.io import read_volume
-from sampeft.prediction.inference import Segmenter
 from sampeft.prediction.prompting import Prompter
+from sampeft.prediction.segmenter import Segmenter
 from sampeft.viewer.faults import RequestError
 from sampeft.viewer.predictions import Prediction
 

@@ -18,7 +18,7 @@ from sampeft.data.case import Case, Dataset, ImageFile
 from sampeft.data.truth import read_labels
 from sampeft.errors import UsageError
 from sampeft.io import read_volume, write_atomically
-from sampeft.prediction.inference import Segmenter
+from sampeft.prediction.segmenter import Segmenter
 from sampeft.viewer import pictures, uploads
 from sampeft.viewer.audit import Audit
 from sampeft.viewer.corrected_cases import CorrectedCases

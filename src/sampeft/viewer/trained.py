@@ -13,7 +13,8 @@ from sampeft.backbones import RANDOM
 from sampeft.labels import LabelSet
 from sampeft.peft.run_files import read_description
 from sampeft.peft.state import name_of
-from sampeft.prediction.inference import Segmenter, load
+from sampeft.prediction.inference import load
+from sampeft.prediction.segmenter import Segmenter
 from sampeft.viewer.faults import not_found
 
 _MOST_LOADED = 4

@@ -3,35 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sampeft.configs.evaluate import Config
 from sampeft.console import bar, say
 from sampeft.data import open_dataset
-from sampeft.data.cache import PreparedVolume
 from sampeft.data.case import Case, Dataset
 from sampeft.data.check import check_dataset
 from sampeft.data.folds import fold_of
 from sampeft.data.intensity import Intensity
 from sampeft.data.pairing import pair_files
 from sampeft.errors import UsageError
-from sampeft.evaluation import Array, Look, Predictor, score_cases, score_maps
+from sampeft.evaluation.calibrate import AS_TRAINED, Readings, temperature_on
+from sampeft.evaluation.score import Look, predictor_of, score_cases, score_maps
 from sampeft.io.dicom_series import series_chosen
-from sampeft.io.windows import glance, opened
+from sampeft.io.windows import glance
 from sampeft.labels import LabelSet
 from sampeft.metrics.protocols import PROTOCOLS, Protocol, check_protocol
 from sampeft.metrics.scores import Evaluation
 from sampeft.options import parse_map
 from sampeft.peft.run_files import tensors_file
-from sampeft.prediction.by_windows import channels_by_rows, check_refiner
-from sampeft.prediction.inference import Segmenter, load, predict_slices
-from sampeft.prediction.large_raster import RasterOptions, window_of
-from sampeft.prediction.probabilities import AS_TRAINED, CalibratedPredictor, temperature_on
+from sampeft.prediction.inference import load
+from sampeft.prediction.segmenter import Segmenter
+from sampeft.prediction.sinks import check_refiner
+from sampeft.prediction.tiling import RasterOptions, window_of
 from sampeft.provenance import resources_used, run_config
 from sampeft.refine.stored import check_refiner_name, chosen
 from sampeft.report.results import trained_on_note, write_results
@@ -77,12 +75,12 @@ def _evaluate_run(config: Config, protocol: Protocol) -> Evaluation:
         say(
             f"warning   {trained_on_note(len(seen), len(cases))} ({', '.join(seen[:4])}{', ...' if len(seen) > 4 else ''})"
         )
-    predictor = None
+    readings = None
     if config.calibrate:
         temperatures = held_out_temperature(segmenter, dataset, cases, runs)
-        predictor = CalibratedPredictor(segmenter.model, temperatures, refiner=refiner, shown=segmenter.shown)
+        readings = Readings(temperatures)
     maps = config.out / "maps" if config.maps else None
-    evaluation, looks = evaluate_segmenter(segmenter, dataset, cases, config.split, maps, protocol, predictor)
+    evaluation, looks = evaluate_segmenter(segmenter, dataset, cases, config.split, maps, protocol, readings)
     if seen:
         evaluation.meta["trained_on"] = len(seen)
     beside = [(path, Evaluation.read(path)) for path in config.beside]
@@ -94,7 +92,7 @@ def _evaluate_run(config: Config, protocol: Protocol) -> Evaluation:
 def held_out_temperature(
     segmenter: Segmenter, dataset: Dataset, scored: Sequence[Case], runs: Sequence[Path]
 ) -> dict[str, float]:
-    """Readings for `CalibratedPredictor`: as trained, and with the temperature of the run's held-out cases, if this
+    """Readings for `Readings`: as trained, and with the temperature of the run's held-out cases, if this
     data set has them and none of them is scored."""
     readings = {AS_TRAINED: 1.0}
     known, scored_ids = {case.id: case for case in dataset.cases}, {case.id for case in scored}
@@ -106,7 +104,7 @@ def held_out_temperature(
     cases = [known[name] for name in held_out if not any(is_cut(segmenter, file.image) for file in known[name].files)]
     if cases:
         with bar("temperature", len(cases)) as shown:
-            fitted = temperature_on(segmenter.model, dataset, cases, segmenter.preparation, shown, segmenter.shown)
+            fitted = temperature_on(segmenter, dataset, cases, shown)
         readings[f"temperature {fitted:.2f}"] = fitted
     return readings
 
@@ -125,7 +123,7 @@ def trained_on(runs: Sequence[Path], dataset: Dataset, cases: Sequence[Case]) ->
 
 def is_cut(segmenter: Segmenter, image: Path) -> bool:
     """Whether `predict` cuts it into windows."""
-    return window_of(segmenter, image, RasterOptions()) is not None
+    return window_of(image, segmenter.preparation, segmenter.scale, RasterOptions()) is not None
 
 
 def cut_of(segmenter: Segmenter, cases: Sequence[Case]) -> list[Path]:
@@ -135,20 +133,6 @@ def cut_of(segmenter: Segmenter, cases: Sequence[Case]) -> list[Path]:
     for path in cut:
         check_refiner(segmenter.refiner, path, glance(path)[0])
     return cut
-
-
-def as_predicted(segmenter: Segmenter, whole: Predictor) -> Predictor:
-    """A predictor whose class maps are those that `predict` writes: of large pictures by windows, of others by `whole`."""
-
-    def predict(prepared: PreparedVolume, truth_SHW: Array) -> Iterator[tuple[int, Array]]:
-        path = prepared.volume.path
-        if (window := window_of(segmenter, path, RasterOptions())) is None:
-            yield from whole(prepared, truth_SHW)
-            return
-        with opened(path) as source:
-            yield 0, np.concatenate([channels_nW for channels_nW, _ in channels_by_rows(segmenter, source, window)])
-
-    return predict
 
 
 def same_labels(trained: LabelSet, dataset: Dataset, run: Path) -> None:
@@ -167,11 +151,11 @@ def evaluate_segmenter(
     split: str,
     maps: Path | None = None,
     protocol: Protocol = PROTOCOLS["default"],
-    predictor: CalibratedPredictor | None = None,
+    readings: Readings | None = None,
 ) -> tuple[Evaluation, list[Look]]:
     """Score a loaded run on cases by the maps that `predict` writes of them, by torch: large pictures are cut into windows.
 
-    predictor: what reads its probabilities on the way, of images that are looked at whole; nothing: they are not read.
+    readings: of its probabilities, of images that are looked at whole; None: they are not read.
     """
     segmenter = replace(segmenter, engine=None)
     cut = cut_of(segmenter, cases)
@@ -187,12 +171,9 @@ def evaluate_segmenter(
     if segmenter.refiner:
         meta["refiner"] = {"name": segmenter.refiner.name, **asdict(segmenter.refiner)}
     started = time.monotonic()
-    whole = predictor or (
-        lambda prepared, _: predict_slices(segmenter.model, prepared, refiner=segmenter.refiner, shown=segmenter.shown)
-    )
     with bar("scoring", len(cases)) as shown:
         evaluation, looks = score_cases(
-            as_predicted(segmenter, whole),
+            predictor_of(segmenter, readings.sink if readings else None),
             dataset,
             cases,
             segmenter.preparation,
@@ -203,7 +184,7 @@ def evaluate_segmenter(
         )
     evaluation.meta["seconds"] = round(time.monotonic() - started, 1)
     evaluation.meta["resources"] = resources_used()
-    return replace(evaluation, calibration=predictor.found) if predictor else evaluation, looks
+    return replace(evaluation, calibration=readings.found) if readings else evaluation, looks
 
 
 def evaluate_maps(

@@ -9,7 +9,7 @@ from sampeft.data.pairing import image_files, natural_key, series_folders
 from sampeft.errors import UsageError
 from sampeft.io import IMAGE_SUFFIXES, is_series
 from sampeft.io.fetched import is_dangling
-from sampeft.prediction.inference import output_stem
+from sampeft.prediction.outputs import output_stem
 
 
 def all_files(inputs: list[Path]) -> list[Path]:

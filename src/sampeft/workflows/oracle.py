@@ -12,7 +12,7 @@ from sampeft.configs.oracle import Masks
 from sampeft.console import bar
 from sampeft.data.cache import Preparation
 from sampeft.data.case import Case, Dataset
-from sampeft.evaluation import Look
+from sampeft.evaluation.score import Look
 from sampeft.io import write_atomically
 from sampeft.metrics.protocols import PROTOCOLS as SCORING
 from sampeft.metrics.protocols import Protocol

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sampeft.errors import UsageError
-from sampeft.prediction.tiles import Axis, class_rows
+from sampeft.prediction.sliding_window import Axis, Blend, finished
 
 
 @given(st.integers(1, 300), st.integers(1, 90), st.floats(0, 0.9))
@@ -48,7 +46,7 @@ def test_impossible_windows_are_refused(length: int, overlap: float) -> None:
 
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.8])
 @pytest.mark.parametrize("size", [(23, 31), (8, 40), (5, 6), (40, 8)])
-def test_rows_of_classes_are_the_weighted_mean_by_definition(overlap: float, size: tuple[int, int]) -> None:
+def test_the_blend_is_the_weighted_sum_by_definition(overlap: float, size: tuple[int, int]) -> None:
     """Windows that disagree, some unknown; the oracle holds the whole image at once."""
     rng = np.random.default_rng(3)
     rows, columns = (Axis.cover(n, 8, overlap) for n in size)
@@ -62,22 +60,10 @@ def test_rows_of_classes_are_the_weighted_mean_by_definition(overlap: float, siz
             place = np.s_[:, top : top + shape[1], left : left + shape[2]]
             whole[place] += known[i, j] * weight * windows[i, j]
 
-    def predicted(i: int) -> Iterator[np.ndarray | None]:
-        return (windows[i, j].astype(np.float32) if known[i, j] else None for j in range(len(columns)))
-
-    found = list(class_rows(rows, columns, 3, predicted))
-    np.testing.assert_array_equal(np.concatenate([c for _, c in found]), whole.argmax(axis=0))
-    assert [top for top, _ in found] == list(rows.starts)
-
-
-def test_rows_of_which_nothing_is_known_leave_nothing_behind() -> None:
-    """Class 1 in the first row of windows, nothing in the second, class 2 from there on."""
-    axis = Axis.cover(12, 4, 0.5)
-
-    def predicted(i: int) -> list[np.ndarray] | None:
-        one_hot = np.zeros((3, 4, 4), np.float32)
-        one_hot[1 if i == 0 else 2] = 1
-        return None if i == 1 else [one_hot] * len(axis)
-
-    rows = np.concatenate([channels for _, channels in class_rows(axis, axis, 3, predicted)])
-    assert rows[:, 5].tolist() == [1, 1, 0, 0, 2, 2, 2, 2, 2, 2, 2, 2]
+    blend, found = Blend(rows, columns, 3), np.full((3, *size), np.nan)
+    for i in range(len(rows)):
+        for j in range(len(columns)):
+            inside = np.s_[:, finished(rows, i), finished(columns, j)]
+            assert np.isnan(found[inside]).all()
+            found[inside] = blend.add(i, j, windows[i, j].astype(np.float32) if known[i, j] else None)
+    np.testing.assert_allclose(found, whole, atol=1e-6)

@@ -1,4 +1,4 @@
-"""A predictor (or label maps) and labelled cases in, numbers per case and class and the slices worth looking at out."""
+"""Score a predictor, or label maps, on labelled cases; and the slices worth looking at."""
 
 from __future__ import annotations
 
@@ -26,12 +26,14 @@ from sampeft.metrics.counts import Counts, count
 from sampeft.metrics.measures import CaseScore
 from sampeft.metrics.protocols import PROTOCOLS, Protocol, Tally, Unit
 from sampeft.metrics.scores import Evaluation
+from sampeft.prediction.segmenter import Segmenter
+from sampeft.prediction.sinks import Sink
 from sampeft.stopping import not_for_children
 from sampeft.volume import LabelVolume, Volume
 
 Array = npt.NDArray[Any]
-# Prepared file and its truth (S, H, W) -> (slice index, class channels (H, W)). Only an oracle looks at the truth.
-Predictor = Callable[[PreparedVolume, Array], Iterator[tuple[int, Array]]]
+Predictor = Callable[[PreparedVolume, Array], Array]
+"""Prepared file and its truth (S, H, W) -> class channels (S, H, W). Only an oracle looks at the truth."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,19 @@ class TellingSlice:
         return Look(
             self.case, self.file, self.index, len(self.prepared), image, self.truth_HW.copy(), prediction_HW.copy()
         )
+
+
+def predictor_of(segmenter: Segmenter, sink: Callable[[Array], Sink] | None = None) -> Predictor:
+    """Predicts as `sampeft predict` does. sink: truth (S, H, W) -> what else looks at the prediction."""
+
+    def predict(prepared: PreparedVolume, truth_SHW: Array) -> Array:
+        made = segmenter.class_map()
+        scene = segmenter.scene(prepared)
+        for _ in segmenter.predict_scenes([(scene, [made, *([sink(truth_SHW)] if sink else [])])], batch=4):
+            pass
+        return made.channels_SHW
+
+    return predict
 
 
 def telling_slice(dataset: Dataset, case: Case, preparation: Preparation) -> TellingSlice:
@@ -258,9 +273,8 @@ def _predict_case(
     richest = -1.0
     for file, prepared, label, truth in read_case(dataset, case, preparation):
         volume = prepared.volume
-        result = np.zeros(truth.shape, dtype=np.int16)
-        for s, channels_HW in predict(prepared, truth):
-            result[s] = channels_HW
+        result = predict(prepared, truth).astype(np.int16, copy=False)
+        for s, channels_HW in enumerate(result):
             if (richness := _richness(truth[s], dataset)) > richest:
                 richest = richness
                 telling = TellingSlice(case.id, file.id, s, prepared, truth[s]), channels_HW

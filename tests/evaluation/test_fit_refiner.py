@@ -13,17 +13,17 @@ import pytest
 import torch
 
 from fabricate import write_png
-from sampeft import refining
 from sampeft.data.cache import Preparation
 from sampeft.data.case import Case, Dataset, ImageFile
 from sampeft.data.intensity import Intensity
 from sampeft.errors import DataError
-from sampeft.evaluation import score_cases
+from sampeft.evaluation import fit_refiner as fitting
+from sampeft.evaluation.fit_refiner import Rough, fit_refiner
+from sampeft.evaluation.score import predictor_of, score_cases
 from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
-from sampeft.prediction.inference import Segmenter, predict_slices
+from sampeft.prediction.segmenter import Segmenter
 from sampeft.refine import REFINERS, Refiner
-from sampeft.refining import Rough, fit_refiner
 
 LABELS = LabelSet(("background", "target"), (0, 1))
 
@@ -74,9 +74,7 @@ def rough_of(dataset: Dataset, cases: list[Case]) -> tuple[Rough, Bright]:
 def test_the_known_best_is_found_with_one_look_of_the_network(pictures: tuple[Dataset, list[Case]]) -> None:
     rough, model = rough_of(*pictures)
     assert model.slices == 2
-    ordinary, _ = score_cases(
-        lambda prepared, _: predict_slices(model, prepared), *pictures, rough.segmenter.preparation, {}
-    )
+    ordinary, _ = score_cases(predictor_of(rough.segmenter), *pictures, rough.segmenter.preparation, {})
     before = rough.dsc(None)
     assert before == ordinary.headline().mean < 0.95
     model.slices = 0
@@ -130,7 +128,7 @@ class Two(Knobs):
 @pytest.fixture(autouse=True)
 def known(monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in (Knobs, Two):
-        monkeypatch.setitem(refining.REFINERS, kind.name, kind)
+        monkeypatch.setitem(fitting.REFINERS, kind.name, kind)
 
 
 def scores(before: float, of: Callable[[Any], float]) -> Rough:

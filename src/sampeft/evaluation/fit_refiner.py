@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from math import prod
@@ -15,13 +15,12 @@ import torch
 from sampeft.data.cache import PreparedVolume
 from sampeft.data.case import Case, Dataset
 from sampeft.errors import DataError
-from sampeft.evaluation import score_case
-from sampeft.io import read_volume
-from sampeft.io.windows import opened
+from sampeft.evaluation.score import score_case
 from sampeft.metrics.scores import Evaluation
-from sampeft.prediction.by_windows import channels_by_rows, check_refiner
-from sampeft.prediction.inference import Segmenter, class_maps, slice_logits
-from sampeft.prediction.large_raster import RasterOptions, window_of
+from sampeft.prediction.pipeline import watch
+from sampeft.prediction.scene import SliceScene, WindowLogits
+from sampeft.prediction.segmenter import Segmenter
+from sampeft.prediction.sinks import ClassMap, KeptLogits, check_refiner
 from sampeft.refine import REFINERS, Channels, Refiner
 
 _WHOLE_GRID = 24  # up to so many combinations all are tried; beyond, one parameter after the other
@@ -40,14 +39,14 @@ class Fitted:
 
 @dataclass
 class Rough:
-    """What the network says of whole cases, so that no trial costs its time again: logits at the network's own resolution,
-    and the class maps of large pictures, which are cut into windows as for prediction."""
+    """What the network says of whole cases, so that no trial costs its time again: logits of slices at the network's own
+    resolution, and class maps of what is cut into windows, of which refiners see no more."""
 
     segmenter: Segmenter
     dataset: Dataset
     cases: Sequence[Case]
-    logits: dict[str, list[torch.Tensor]] = field(default_factory=dict)
-    maps: dict[str, Channels] = field(default_factory=dict)
+    logits: dict[Path, list[torch.Tensor | None]] = field(default_factory=dict)
+    maps: dict[Path, Channels] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -62,15 +61,14 @@ class Rough:
         rough = cls(segmenter, dataset, cases)
         for done, case in enumerate(cases):
             for file in case.files:
-                if window := window_of(segmenter, file.image, RasterOptions()):
-                    with opened(file.image) as source:
-                        rows = channels_by_rows(segmenter, source, window)
-                        rough.maps[str(file.image)] = np.concatenate([channels_nW for channels_nW, _ in rows])
-                    continue
-                prepared = PreparedVolume.of(read_volume(file.image), segmenter.preparation)
-                rough.logits[str(prepared.volume.path)] = [
-                    logits for _, logits in slice_logits(segmenter.model, prepared)
-                ]
+                scene, logits, made = segmenter.scene(file.image), KeptLogits(), ClassMap()
+                is_whole = isinstance(scene, SliceScene)
+                for _ in segmenter.predict_scenes([(scene, [logits if is_whole else made])], batch=4):
+                    pass
+                if is_whole:
+                    rough.logits[scene.path] = logits.windows
+                else:
+                    rough.maps[scene.path] = made.channels_SHW
             if progress:
                 progress(done + 1, len(cases))
         return rough
@@ -78,16 +76,18 @@ class Rough:
     def dsc(self, refiner: Refiner | None) -> float:
         """Foreground DSC of the cases: mean over classes of the mean over cases."""
 
-        def predict(prepared: PreparedVolume, _: Any) -> Iterator[tuple[int, Any]]:
-            path = str(prepared.volume.path)
+        labels = self.segmenter.labels
+
+        def predict(prepared: PreparedVolume, _: Any) -> Any:
+            path = prepared.volume.path
             if path in self.maps:
-                rough_HW = self.maps[path]
-                if refiner is None:
-                    return iter([(0, rough_HW)])
-                spacing_mm, labels = prepared.view.spacing_mm, self.segmenter.labels
-                return enumerate(refiner.refine_measured(rough_HW[None], prepared.missing, spacing_mm, labels))
-            kept = enumerate(self.logits[path])
-            return class_maps(self.segmenter.model, prepared, kept, refiner)
+                rough_SHW, spacing_mm = self.maps[path], prepared.view.spacing_mm
+                return (
+                    refiner.refine_measured(rough_SHW, prepared.missing, spacing_mm, labels) if refiner else rough_SHW
+                )
+            scene, made = SliceScene(prepared), replace(self.segmenter, refiner=refiner).class_map()
+            watch(map(WindowLogits, scene.windows(), self.logits[path]), scene, [made], len(labels))
+            return made.channels_SHW
 
         counts = {
             case.id: score_case(predict, self.dataset, case, self.segmenter.preparation)[0] for case in self.cases
@@ -104,8 +104,8 @@ def fit_refiner(name: str, rough: Rough, progress: Callable[[int, int], None] | 
     UsageError for a refiner that looks at slices where pictures were cut into windows.
     """
     kind = REFINERS[name]
-    for path, map_HW in rough.maps.items():
-        check_refiner(kind(), Path(path), map_HW.shape)
+    for path, map_SHW in rough.maps.items():
+        check_refiner(kind(), path, map_SHW.shape[1:])
     before = rough.dsc(None)
     if np.isnan(before):
         raise DataError(f"{rough.dataset.root}: the cases to fit on show no foreground class; give others")

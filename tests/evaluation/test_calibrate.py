@@ -13,12 +13,12 @@ from fabricate import write_png
 from sampeft.data.cache import Preparation, PreparedVolume
 from sampeft.data.case import Case, Dataset, ImageFile
 from sampeft.data.intensity import Intensity
-from sampeft.evaluation import score_cases
+from sampeft.evaluation.calibrate import AS_TRAINED, Readings, temperature_on
+from sampeft.evaluation.score import predictor_of, score_cases
 from sampeft.io import read_volume
 from sampeft.labels import LabelSet
 from sampeft.metrics.scores import Evaluation
-from sampeft.prediction.inference import predict_slices
-from sampeft.prediction.probabilities import AS_TRAINED, CalibratedPredictor, temperature_on
+from sampeft.prediction.segmenter import Segmenter
 
 LABELS = LabelSet(("background", "lesion"), (0, 1))
 SIDE = 64
@@ -56,13 +56,13 @@ def dataset(tmp_path: Path) -> Dataset:
 
 
 def test_too_sure_by_a_factor_of_three_is_a_temperature_of_three(dataset: Dataset, tmp_path: Path) -> None:
-    model = Known(3.0)
-    fitted = temperature_on(model, dataset, dataset.cases[:8], PREPARATION)  # type: ignore[arg-type]
+    segmenter = Segmenter(Known(3.0), LABELS, PREPARATION, {})  # type: ignore[arg-type]
+    fitted = temperature_on(segmenter, dataset, dataset.cases[:8])
     assert fitted == pytest.approx(3.0, rel=0.1)
-    readings = {AS_TRAINED: 1.0, "temperature": fitted}
-    predictor = CalibratedPredictor(model, readings)  # type: ignore[arg-type]
+    readings = Readings({AS_TRAINED: 1.0, "temperature": fitted})
+    predictor = predictor_of(segmenter, readings.sink)
     evaluation, _ = score_cases(predictor, dataset, dataset.cases[8:], PREPARATION, {"model": "known"})
-    found = predictor.found
+    found = readings.found
     assert found["temperature"].ece < 0.02 < 0.1 < found[AS_TRAINED].ece
     assert found["temperature"].top_n.sum() == 4 * SIDE * SIDE  # every pixel of so small a picture
 
@@ -76,9 +76,9 @@ def test_too_sure_by_a_factor_of_three_is_a_temperature_of_three(dataset: Datase
 
 
 def test_reading_the_probabilities_does_not_change_the_class_map(dataset: Dataset) -> None:
-    model = Known(1.0)
+    segmenter = Segmenter(Known(1.0), LABELS, PREPARATION, {})  # type: ignore[arg-type]
     prepared = PreparedVolume.of(read_volume(dataset.cases[0].files[0].image), PREPARATION)
     truth = np.zeros((1, SIDE, SIDE), dtype=np.int16)
-    (_, plain), (_, read) = *predict_slices(model, prepared), *CalibratedPredictor(model)(prepared, truth)  # type: ignore[arg-type]
+    plain, read = (predictor_of(segmenter, sink)(prepared, truth) for sink in (None, Readings().sink))
     assert 0 < plain.mean() < 1
     assert np.array_equal(plain, read)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from sampeft.data.cache import Preparation, PreparedVolume
 from sampeft.data.case import Case, Dataset, ImageFile
 from sampeft.data.intensity import preset
 from sampeft.errors import DataError, UsageError
-from sampeft.evaluation import score_case, score_cases, score_maps, telling_slice
+from sampeft.evaluation.score import score_case, score_cases, score_maps, telling_slice
 from sampeft.labels import LabelSet
 from sampeft.metrics.protocols import PROTOCOLS
 
@@ -93,9 +92,8 @@ def test_wrong_usage_is_told_before_any_work(maps: Dataset) -> None:
 def test_a_predictor_scores_as_its_own_maps_do(maps: Dataset, tmp_path: Path) -> None:
     """The truth moved by a pixel within each slice, predicted slice by slice, then written and read again."""
 
-    def predict(prepared: PreparedVolume, truth_SHW: Any) -> Iterator[tuple[int, Any]]:
-        for s, truth_HW in enumerate(truth_SHW):
-            yield s, np.roll(truth_HW, 1, axis=1).astype(np.uint8)
+    def predict(prepared: PreparedVolume, truth_SHW: Any) -> Any:
+        return np.roll(truth_SHW, 1, axis=2).astype(np.uint8)
 
     scans = []
     for case in maps.cases:

@@ -12,17 +12,15 @@ import pytest
 
 from fabricate import write_png
 from fabricate.maps import place, write_tiff
-from prediction.test_large_raster import LABELS, SIDE, ByPixel, scene, segmenter, true_ids
+from prediction.test_large_raster import LABELS, SIDE, ByPixel, scene, segmenter, true_ids, window, written
 from sampeft.data.case import Case, Dataset, ImageFile
 from sampeft.errors import UsageError
-from sampeft.io import read_label_ids
-from sampeft.io.windows import opened
+from sampeft.io import read_label_ids, read_volume
 from sampeft.labels import LabelSet
-from sampeft.prediction.by_windows import channels_by_rows
-from sampeft.prediction.cases import Job, key_of, predict_cases
-from sampeft.prediction.large_raster import RasterOptions, chosen_window, predict_raster
-from sampeft.prediction.raster_reading import RowReader
+from sampeft.prediction.cases import key_of, predict_cases
+from sampeft.prediction.outputs import Job
 from sampeft.prediction.run_record import RunRecord
+from sampeft.prediction.tiling import RasterOptions
 from sampeft.workflows.evaluate import evaluate_segmenter
 
 rasterio = pytest.importorskip("rasterio", reason="needs the extra geo")
@@ -42,8 +40,8 @@ def test_maps_are_what_the_network_says_of_each_pixel(temperature: float, tmp_pa
     """It looks at single pixels, so every window says the same, and so does their blend."""
     array = scene(61, 45)
     path = write_tiff(tmp_path / "a.tif", array, photometric="rgb", **PLACE)
-    reader = RowReader(LABELS, temperature, probabilities=True, uncertainty=True)
-    predict_raster(segmenter(), path, tmp_path / "out", TILES, reader=reader)
+    asked = {"temperature": temperature, "probabilities": True, "uncertainty": True}
+    made_of_it = written(segmenter(), path, tmp_path / "out", TILES, **asked)
     wanted = said(array[0], temperature)
     files = [f"probabilities/a_{name}.tif" for name in LABELS.names] + ["uncertainty/a_entropy.tif"]
     entropy = -(wanted * np.log(wanted)).sum(axis=0) / math.log(3)
@@ -51,7 +49,7 @@ def test_maps_are_what_the_network_says_of_each_pixel(temperature: float, tmp_pa
         with rasterio.open(tmp_path / "out" / file) as made:
             assert (made.crs.to_epsg(), made.transform, made.nodata) == (32650, PLACE["transform"], None)
             assert np.abs(made.read(1) * made.scales[0] - map_HW).max() <= 0.5 / 255 + 1e-5
-    assert reader.confidence == pytest.approx(wanted.max(axis=0).mean(), abs=1e-5)
+    assert made_of_it.confidence == pytest.approx(wanted.max(axis=0).mean(), abs=1e-5)
     assert sorted(p.name for p in (tmp_path / "out").rglob("*.tif")) == sorted(
         ["a.tif", *(Path(file).name for file in files)]
     )
@@ -62,8 +60,7 @@ def test_what_was_not_measured_counts_for_nothing(tmp_path: Path) -> None:
     array = scene(40, 40).clip(1)
     array[:, :20, :20] = array[:, 30:, :] = 0
     path = write_tiff(tmp_path / "a.tif", array, photometric="rgb", nodata=0, **PLACE)
-    reader = RowReader(LABELS, probabilities=True)
-    predict_raster(segmenter(), path, tmp_path / "out", TILES, reader=reader)
+    files = written(segmenter(), path, tmp_path / "out", TILES, probabilities=True)
     measured = (array != 0).any(axis=0)
     wanted = said(array[0])
     total = np.zeros((40, 40))
@@ -72,7 +69,7 @@ def test_what_was_not_measured_counts_for_nothing(tmp_path: Path) -> None:
             total += made.read(1)
     assert (total[~measured] == 0).all()
     assert np.abs(total[measured] - 255).max() <= 1.5  # three roundings
-    assert reader.confidence == pytest.approx(wanted.max(axis=0)[measured].mean(), abs=1e-5)
+    assert files.confidence == pytest.approx(wanted.max(axis=0)[measured].mean(), abs=1e-5)
 
 
 def test_confidence_is_of_the_foreground_alone(tmp_path: Path) -> None:
@@ -81,15 +78,12 @@ def test_confidence_is_of_the_foreground_alone(tmp_path: Path) -> None:
     path = write_png(tmp_path / "a.png", np.moveaxis(array, 0, -1))
     for red, wanted in ((array[0], None), (np.zeros((30, 30), np.uint8), 0.0)):
         picture = write_png(path, np.stack([red] * 3, axis=-1))
-        reader = RowReader(labels)
-        with opened(picture) as source:
-            for _ in channels_by_rows(replace(segmenter(), labels=labels), source, (SIDE, SIDE), reader=reader):
-                pass
+        files = written(replace(segmenter(), labels=labels), picture, tmp_path / "out", TILES)
         if wanted is None:
             chosen = said(red)
-            assert reader.confidence == pytest.approx(chosen.max(axis=0)[chosen.argmax(axis=0) > 0].mean(), abs=1e-5)
+            assert files.confidence == pytest.approx(chosen.max(axis=0)[chosen.argmax(axis=0) > 0].mean(), abs=1e-5)
         else:
-            assert reader.confidence is None
+            assert files.confidence is None
 
 
 def test_cases_write_the_maps_that_are_asked_for_whether_cut_or_whole(tmp_path: Path) -> None:
@@ -137,9 +131,9 @@ def test_a_picture_without_a_place_fails_by_itself(tmp_path: Path) -> None:
         assert [record.cases[name]["status"] for name in "ab"] == ["failed", "done"]
 
 
-def test_a_temperature_out_of_range_is_refused() -> None:
+def test_a_temperature_out_of_range_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--temperature is 0"):
-        RowReader(LABELS, temperature=0)
+        Job(tmp_path, temperature=0)
 
 
 def test_scores_are_of_the_map_that_is_written(tmp_path: Path) -> None:
@@ -152,7 +146,7 @@ def test_scores_are_of_the_map_that_is_written(tmp_path: Path) -> None:
     named = {"backbone": "made", "method": "made", "options": {}}
     model = segmenter(pixels=SIDE, **named)
     evaluation, (look,) = evaluate_segmenter(model, dataset, [case], "test", tmp_path / "maps")
-    files = predict_raster(model, image, tmp_path / "out")
+    files = written(model, image, tmp_path / "out")
     assert files.window == (SIDE, SIDE)
     assert np.array_equal(read_label_ids(files.map).array, read_label_ids(tmp_path / "maps" / "a.png").array)
     assert evaluation.headline().mean == 1.0  # every pixel is right, which a picture of 16 x 16 pixels could not be
@@ -165,17 +159,27 @@ def test_scores_are_of_the_map_that_is_written(tmp_path: Path) -> None:
 def test_a_map_of_the_size_of_training_is_looked_at_whole(tmp_path: Path) -> None:
     """4 m pixels, 16 of which fill the square: one window, so nothing is cut, whatever the other sides are."""
     sizes = {(16, 16): None, (17, 15): None, (16, 18): (16, 16), (30, 30): (16, 16), (9, 16): (16, 16)}
-    for (height, width), window in sizes.items():
+    for (height, width), wanted in sizes.items():
         path = write_tiff(tmp_path / f"{height}x{width}.tif", scene(height, width), photometric="rgb", **PLACE)
-        assert chosen_window(segmenter(pixels=16, gsd=4.0), path, RasterOptions()) == window, path
+        assert window(segmenter(pixels=16, gsd=4.0), path) == wanted, path
 
 
-def test_a_file_that_is_shrunk_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    picture = write_png(tmp_path / "a.png", np.moveaxis(scene(40, 64), 0, -1))
-    assert segmenter(pixels=SIDE).predict(picture).shape == (40, 64, 1)
-    assert "a.png: has 64 x 40 pixels, training's pictures about 16; it is shrunk" in caplog.text
-    caplog.clear()
-    segmenter(pixels=60).predict(picture)  # hardly larger
-    segmenter(pixels=SIDE, most_pixels=64).predict(picture)  # as training's largest
-    segmenter().predict(picture)  # nothing is known
-    assert not caplog.text
+def test_python_cuts_a_picture_as_the_command_does(tmp_path: Path) -> None:
+    """A file, what was read of it and an array: the map that is written, of a picture four times the size of training's."""
+    array = np.moveaxis(scene(40, 64), 0, -1)
+    picture = write_png(tmp_path / "a.png", array)
+    for model, cut in (
+        (segmenter(pixels=SIDE), True),
+        (segmenter(pixels=60), False),  # hardly larger
+        (segmenter(pixels=SIDE, most_pixels=64), False),  # as training's largest
+        (segmenter(), False),  # nothing is known
+    ):
+        files = written(model, picture, tmp_path / "out")
+        wanted = read_label_ids(files.map).array
+        assert (files.window == (SIDE, SIDE)) == cut
+        assert (wanted[..., 0] == true_ids(array[..., 0])).all() == cut
+        for image in (picture, read_volume(picture)):
+            np.testing.assert_array_equal(LABELS.to_ids(model.predict(image)), wanted)
+        np.testing.assert_array_equal(LABELS.to_ids(model.predict(array)), wanted[..., 0])
+        whole = model.predict(picture, rasters=RasterOptions(tile="off"))
+        assert (LABELS.to_ids(whole)[..., 0] != true_ids(array[..., 0])).any()

@@ -1,0 +1,1 @@
+"""What sees the truth: scores, calibration, and the choice of refiners."""
