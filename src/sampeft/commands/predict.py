@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import sys
 from collections.abc import Callable
 from contextlib import closing
@@ -17,6 +16,7 @@ from sampeft.engines import check_engine
 from sampeft.errors import UsageError
 from sampeft.io.dicom_series import series_chosen
 from sampeft.io.fetched import is_dangling
+from sampeft.launcher import launched
 from sampeft.one_writer import one_writer
 from sampeft.options import check_paths
 from sampeft.peft.run_files import DESCRIPTION, tensors_file
@@ -109,13 +109,13 @@ def _size(image: Path) -> int:
 
 def _process() -> tuple[int, int]:
     """(number of this process, of all) that torchrun or `accelerate launch` started; each has its own graphics card."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    rank, world, local_rank = launched()
     if world > 1:
         import torch
 
         if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-    return int(os.environ.get("RANK", "0")), world
+            torch.cuda.set_device(local_rank % torch.cuda.device_count())
+    return rank, world
 
 
 def _shown(shown: Bar, todo: list[Path]) -> Callable[[Path, int, int], None]:
