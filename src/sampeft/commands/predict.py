@@ -52,7 +52,8 @@ def run(config: Config) -> int:
 
 
 def _predict(config: Config, runs: list[Path], files: list[Path], rasters: RasterOptions) -> int:
-    refiner = chosen(config.run, tensors_file(config.run), config.refine, config.refine_options)
+    last = tensors_file(config.run / "last") if config.last else None
+    refiner = chosen(config.run, tensors_file(config.run), config.refine, config.refine_options, last)
     rank, world = _process()
     segmenter = load(
         runs,

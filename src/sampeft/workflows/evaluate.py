@@ -65,7 +65,8 @@ def evaluate_run(config: Config, protocol: Protocol = PROTOCOLS["default"]) -> E
 def _evaluate_run(config: Config, protocol: Protocol) -> Evaluation:
     assert config.run is not None
     assert config.data is not None
-    refiner = chosen(config.run, tensors_file(config.run), config.refine, config.refine_options)
+    last = tensors_file(config.run / "last") if config.last else None
+    refiner = chosen(config.run, tensors_file(config.run), config.refine, config.refine_options, last)
     runs = [config.run, *config.others]
     segmenter = load(runs, weights=config.weights, last=config.last, refiner=refiner, views=config.views)
     dataset = open_dataset(config.data, config.layout, parse_map(config.map))
