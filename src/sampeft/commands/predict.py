@@ -78,7 +78,7 @@ def _predict(config: Config, runs: list[Path], files: list[Path], rasters: Raste
     failed: dict[str, str] = {}
     with RunRecord(config.out, header, rank, world) as record:
         own = files[rank::world]
-        todo, finished = left_to_do(own, record, key, config.force)
+        todo, finished = left_to_do(own, record, key, config.force, files)
         with (
             bar("predicting", len(todo)) as shown,
             closing(predict_cases(segmenter, todo, job, record, key, _shown(shown, todo))) as made,
