@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sampeft.options import MAX_VIEWS, READ, WRITTEN, check_ranges, number
+from sampeft.options import MAX_VIEWS, READ, RESULTS, check_ranges, number
 
 POSITIONAL = {
     "run": {"type": Path, "nargs": "?", "help": "folder of a trained run; or give --pred and --truth"},
@@ -48,7 +48,7 @@ class Config:
     """
 
     run: Path | None = field(metadata=READ)
-    out: Path = field(metadata=WRITTEN)
+    out: Path = field(metadata=RESULTS)
     others: list[Path] = field(default_factory=list, metadata=READ)
     data: Path | None = field(default=None, metadata=READ)
     split: str = "test"

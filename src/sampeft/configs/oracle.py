@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sampeft.options import MAX_SIDE, READ, WRITTEN, check_ranges, number
+from sampeft.options import MAX_SIDE, READ, RESULTS, check_ranges, number
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Config:
     """
 
     data: Path = field(metadata=READ)
-    out: Path = field(metadata=WRITTEN)
+    out: Path = field(metadata=RESULTS)
     protocols: str = "boxes"
     backbone: str = "lite-medsam"
     split: str = "test"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from sampeft.options import MAX_BATCH, MAX_VIEWS, WRITTEN, Batch, check_ranges, check_tile, number
+from sampeft.options import MAX_BATCH, MAX_VIEWS, RESULTS, Batch, check_ranges, check_tile, number
 
 POSITIONAL = {
     "run": {
@@ -67,7 +67,7 @@ class Config:
 
     run: Path
     inputs: list[Path]
-    out: Path = field(metadata=WRITTEN)
+    out: Path = field(metadata=RESULTS)
     force: bool = False
     volumes: bool = False
     probabilities: bool = False

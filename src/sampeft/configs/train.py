@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sampeft.denoise.settings import Denoising
-from sampeft.options import MAX_SIDE, READ, WRITTEN, check_ranges, number, share_or_count
+from sampeft.options import MAX_SIDE, READ, RUN, check_ranges, number, share_or_count
 from sampeft.training.settings import Training
 
 
@@ -65,7 +65,7 @@ class Config:
     """
 
     data: Path = field(metadata=READ)
-    out: Path = field(metadata=WRITTEN)
+    out: Path = field(metadata=RUN)
     backbone: str = "lite-medsam"
     method: str = "lora"
     options: dict[str, Any] = field(default_factory=dict)
