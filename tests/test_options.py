@@ -288,7 +288,10 @@ def test_a_wrong_path_has_one_exit_code(words: list[str], tmp_path: Path, capsys
         (["check", "data", "--out", "data"], "data: is given as data, too"),
         (["train", "--data", "data", "--out", "data"], "data: is given as data, too"),
         (["train", "--data", "data", "--out", "other-data"], "other-data: holds a data set"),
-        (["train", "--data", "data", "--start_from", "run", "--out", "run", "--force"], "run: is given as start_from, too"),
+        (
+            ["train", "--data", "data", "--start_from", "run", "--out", "run", "--force"],
+            "run: is given as start_from, too",
+        ),
     ],
 )
 def test_results_are_not_mixed_with_what_is_read(
