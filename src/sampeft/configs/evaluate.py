@@ -43,6 +43,7 @@ class Config:
             values, such as SeriesDescription=T2*,EchoTime=30. Default: there may be only one.
         last: score the run's last checkpoint instead of its best.
         weights: file of the backbone's weights. Default: found by the name of the run's backbone.
+        force: overwrite the evaluation of another run or of other data; without it only the same one is made anew.
         processes: processes that share the cases of --pred; the result does not depend on it.
         json: print the summary as one JSON object on stdout.
     """
@@ -68,6 +69,7 @@ class Config:
     series: str | None = None
     last: bool = False
     weights: str | None = None
+    force: bool = False
     processes: int = number(1, 1, 1024)
     json: bool = False
 

@@ -242,6 +242,8 @@ class Evaluation:
         if self.calibration:
             sums = {reading: sums.to_json() for reading, sums in self.calibration.items()}
             write_atomically(out / CALIBRATION, json.dumps(sums) + "\n")
+        else:
+            (out / CALIBRATION).unlink(missing_ok=True)  # of an evaluation before
         write_atomically(out / SUMMARY, json_text(self.summary()))
 
     def _raw(self, name: str) -> npt.NDArray[np.float64]:
