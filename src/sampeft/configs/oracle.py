@@ -56,6 +56,7 @@ class Config:
             first of two.
         weights: weights of the backbone: a file, a `transformers` folder, a Hugging Face id, or 'random'. Default:
             found by the backbone's name.
+        force: overwrite the evaluation of another model or of other data; without it only the same one is made anew.
         json: print the summary (of several: that of the first) as one JSON object on stdout.
         masks: how automatic masks are made.
     """
@@ -72,6 +73,7 @@ class Config:
     intensity: str = "auto"
     bands: str | None = None
     weights: str | None = None
+    force: bool = False
     json: bool = False
     masks: Masks = field(default_factory=Masks)
 
