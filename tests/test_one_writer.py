@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import sampeft
-from fabricate import write_png
+from fabricate import folder_dataset, write_png
 from sampeft.cli import main
 from sampeft.errors import UsageError
 from sampeft.one_writer import LOCK, one_writer
@@ -126,6 +126,7 @@ def test_it_needs_no_locks_of_the_file_system(tmp_path: Path, monkeypatch: pytes
 
 
 def test_the_first_of_a_distributed_run_holds_it_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
     with one_writer(tmp_path):
         monkeypatch.setenv("RANK", "1")
@@ -134,6 +135,34 @@ def test_the_first_of_a_distributed_run_holds_it_for_all(tmp_path: Path, monkeyp
         assert (tmp_path / LOCK).is_file()
         monkeypatch.setenv("RANK", "0")
     assert not (tmp_path / LOCK).exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ({"RANK": "abc"}, "the environment variable RANK is 'abc', and must be a whole number of 0 or more"),
+        ({"RANK": "-1"}, "RANK is '-1'"),
+        ({"WORLD_SIZE": "2x"}, "WORLD_SIZE is '2x', and must be a whole number of 1 or more"),
+        ({"WORLD_SIZE": ""}, "WORLD_SIZE is ''"),
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE is '0'"),
+        ({"LOCAL_RANK": "1.0"}, "LOCAL_RANK is '1.0'"),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK is 2, but WORLD_SIZE is 2: processes count from 0"),
+        ({"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "abc"}, "cannot find each other"),
+    ],
+)
+def test_a_place_among_processes_that_is_none_is_a_usage_error(
+    place: dict[str, str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    data = folder_dataset(tmp_path / "data", size=(8, 8))
+    assert main(["train", "--data", str(data), "--out", str(tmp_path / "out")]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 PART = """

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from fabricate import folder_dataset
 from sampeft import options
 from sampeft.arguments import OTHERS, described, numeric
 from sampeft.cli import COMMANDS, main, parser_of, usage
@@ -257,6 +258,56 @@ def test_a_wrong_path_has_one_exit_code(words: list[str], tmp_path: Path, capsys
     told = capsys.readouterr().err.strip().splitlines()
     assert str(tmp_path) in told[-1]
     assert "Traceback" not in " ".join(told)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["predict", "run", "data/images", "--out", "run"], "run: holds a trained run, with whose files"),
+        (["predict", "run", "data/images", "--out", "other"], "other: holds a trained run"),
+        (["predict", "run", "data/images", "--out", "data"], "data: holds a data set"),
+        (["evaluate", "run", "--data", "data", "--out", "run"], "run: is given as run, too, and would be written into"),
+        (["evaluate", "run", "--data", "data", "--out", "other"], "other: holds a trained run"),
+        (["evaluate", "run", "--data", "data", "--out", "data/"], "data: is given as data, too"),
+        (
+            [
+                "evaluate",
+                "--pred",
+                "p",
+                "--truth",
+                "data/labels",
+                "--labels",
+                "data/dataset.json",
+                "--out",
+                "data/labels",
+            ],
+            "labels: is given as truth, too",
+        ),
+        (["evaluate", "run", "--data", "data", "--beside=[p]", "--out", "p"], "p: is given as beside, too"),
+        (["oracle", "--data", "data", "--out", "run"], "run: holds a trained run"),
+        (["check", "data", "--out", "data"], "data: is given as data, too"),
+        (["train", "--data", "data", "--out", "data"], "data: is given as data, too"),
+        (["train", "--data", "data", "--out", "other-data"], "other-data: holds a data set"),
+        (
+            ["train", "--data", "data", "--start_from", "run", "--out", "run", "--force"],
+            "run: is given as start_from, too",
+        ),
+    ],
+)
+def test_results_are_not_mixed_with_what_is_read(
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder_dataset(tmp_path / "data", size=(8, 8))
+    folder_dataset(tmp_path / "other-data", size=(8, 8))
+    for name in ("run", "other", "p"):
+        (tmp_path / name).mkdir()
+    for name in ("run", "other"):
+        (tmp_path / name / "adapter.json").write_text("{}")
+    before = sorted(tmp_path.rglob("*"))
+    assert main(words) == 2
+    assert said in capsys.readouterr().err.splitlines()[-1]
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sampeft.errors import UsageError
+from sampeft.launcher import launched
 
 if TYPE_CHECKING:
     from filelock import MarkerSoftFileLock
@@ -75,12 +76,17 @@ class _Distributed:
 
     @classmethod
     def of_this_process(cls) -> _Distributed:
-        rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        rank, world, _ = launched()
         if world == 1 or "MASTER_ADDR" not in os.environ:
             return cls(rank, world)
         from torch.distributed.rendezvous import rendezvous
 
-        store, _, _ = next(rendezvous("env://"))
+        try:
+            store, _, _ = next(rendezvous("env://"))
+        except ValueError as error:  # of MASTER_PORT
+            raise UsageError(
+                f"the processes of this command cannot find each other ({error}); start them with torchrun"
+            ) from None
         return cls(rank, world, store)
 
     def say(self, refusal: str) -> None:

@@ -13,11 +13,16 @@ from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hin
 
 from sampeft.errors import UsageError, unknown_name
 
-_RANGE, _READ, _WRITTEN = "range", "read", "written"
+_RANGE, _READ, _WRITTEN, _APART = "range", "read", "written", "apart"
 READ = {_READ: True}
 """Metadata of the field of a dataclass for a path, or paths, to read: what is there already."""
 WRITTEN = {_WRITTEN: True}
 """Metadata of the field of a dataclass for a folder to write to, which is made if need be."""
+_HOLDS = {"adapter.json": "a trained run", "dataset.json": "a data set"}
+RESULTS = {**WRITTEN, _APART: tuple(_HOLDS)}
+"""The same of a folder of results, which is none that is read, nor that of any run or data set."""
+RUN = {**WRITTEN, _APART: ("dataset.json",)}
+"""The same of the folder of a run, which is none that is read, nor that of any data set."""
 MOST = 2.0**53
 """No number goes beyond it, whatever its range: whole numbers are then no longer told apart by floats."""
 MAX_SEED = 2**32 - 1  # as NumPy takes them
@@ -107,6 +112,8 @@ def check_paths(options: Any) -> None:
         value = getattr(options, option.name)
         if option.metadata.get(_WRITTEN) and value is not None:
             _check_folder(value, option.name)
+            if _APART in option.metadata:
+                _check_apart(value, option, options)
         if not option.metadata.get(_READ) or value is None:
             continue
         for path in value if isinstance(value, list) else (value,):
@@ -120,6 +127,27 @@ def _check_folder(folder: Path, name: str) -> None:
         raise UsageError(f"{there}: is a file, but {name} is a folder to write to; give another --{name}")
     if not os.access(there, os.W_OK | os.X_OK):
         raise UsageError(f"{there}: you may not write there; give another --{name}")
+
+
+def _check_apart(folder: Path, option: Any, options: Any) -> None:
+    """Raises UsageError where what is written would be mixed with what is read, or with a run or data set that lies there."""
+    for other in fields(options):
+        paths = getattr(options, other.name) if other.metadata.get(_READ) else None
+        for path in paths if isinstance(paths, list) else [paths] if paths else []:
+            if path.resolve() == folder.resolve():
+                raise UsageError(
+                    f"{folder}: is given as {other.name}, too, and would be written into; give another --{option.name}"
+                )
+    check_apart(folder, option.name, option.metadata[_APART])
+
+
+def check_apart(folder: Path, name: str = "out", files: Iterable[str] = tuple(_HOLDS)) -> None:
+    """Raises UsageError for a folder that holds one of these files, of a run or a data set. name: of the option."""
+    for file in files:
+        if (folder / file).is_file():
+            raise UsageError(
+                f"{folder}: holds {_HOLDS[file]}, with whose files the results would be mixed; give another --{name}"
+            )
 
 
 def _default(value: Any) -> dict[str, Any]:

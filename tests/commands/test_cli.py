@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -67,7 +68,9 @@ def test_train_writes_a_self_describing_run(trained: tuple[Path, Path]) -> None:
     assert config["training"]["minutes"] is None  # --training.steps alone is the whole end
 
 
-def test_evaluate_writes_scores_table_and_report(trained: tuple[Path, Path], tmp_path: Path) -> None:
+def test_evaluate_writes_scores_table_and_report(
+    trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data, run = trained
     assert main(["evaluate", str(run), "--data", str(data), "--out", str(tmp_path / "e"), "--maps"]) == 0
     assert {"scores.csv", "summary.json", "table.md", "report.html", "examples.png", "per_class.png", "maps"} <= {
@@ -78,8 +81,8 @@ def test_evaluate_writes_scores_table_and_report(trained: tuple[Path, Path], tmp
     # Scoring the written maps as anybody's label maps gives the same numbers.
     (tmp_path / "labels.json").write_text(json.dumps(json.loads((run / "adapter.json").read_text())["label_map"]))
     (tmp_path / "truth").mkdir()
-    name = next((tmp_path / "e/maps").iterdir()).name
-    (tmp_path / "truth" / name).write_bytes((data / "labels" / name).read_bytes())
+    name_of_map = next((tmp_path / "e/maps").iterdir()).name
+    (tmp_path / "truth" / name_of_map).write_bytes((data / "labels" / name_of_map).read_bytes())
     arguments = [
         "--pred",
         str(tmp_path / "e/maps"),
@@ -91,10 +94,34 @@ def test_evaluate_writes_scores_table_and_report(trained: tuple[Path, Path], tmp
     assert main(["evaluate", *arguments, "--out", str(tmp_path / "m")]) == 0
     first, second = ((tmp_path / d / "scores.csv").read_text() for d in ("e", "m"))
     assert first == second
+    # The folder of another evaluation is left as it is, and with --force nothing of it stays.
+    before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "e").iterdir()}
+    assert main(["evaluate", *arguments, "--out", str(tmp_path / "e")]) == 2
+    assert {p.name: p.stat().st_mtime_ns for p in (tmp_path / "e").iterdir()} == before
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'e'}: holds another evaluation (run was {run}, is None; data was {data}, is None; " in said
+    assert f"pred was None, is {tmp_path / 'e/maps'}" in said
+    assert "choose another --out or overwrite it with --force" in said
+    for name in ("table.md", "calibration.json", "learning.png"):
+        (tmp_path / "m" / name).write_text("of before")
+    assert main(["evaluate", *arguments, "--out", str(tmp_path / "m")]) == 0  # the same again
+    assert {"calibration.json", "learning.png"}.isdisjoint(p.name for p in (tmp_path / "m").iterdir())
+    assert (tmp_path / "m/table.md").read_text() != "of before"
+    assert main(["evaluate", str(run), "--data", str(data), "--out", str(tmp_path / "m")]) == 2
+    shutil.copytree(tmp_path / "e", tmp_path / "taken")
+    assert main(["evaluate", *arguments, "--out", str(tmp_path / "taken"), "--force"]) == 0
+    assert {p.name for p in (tmp_path / "taken").iterdir()} == {p.name for p in (tmp_path / "m").iterdir()}
+    assert main(["evaluate", *arguments, "--out", str(tmp_path / "e"), "--force"]) == 0
+    assert (tmp_path / "e/maps" / name_of_map).is_file()  # which were scored
+    assert main(["evaluate", *arguments, "--protocol", "pixels", "--out", str(tmp_path / "m")]) == 2
+    assert "protocol was default, is pixels" in capsys.readouterr().err
+    (tmp_path / "m/origin.json").unlink()
+    assert main(["evaluate", *arguments, "--out", str(tmp_path / "m")]) == 2
+    assert "holds an evaluation that does not say of what it is" in capsys.readouterr().err
     # And so do the functions of these names.
     found = sampeft.evaluate(run, data, tmp_path / "f", calibrate=False)
     assert (tmp_path / "f/scores.csv").read_text() == first
-    beside = sampeft.compare([tmp_path / "e", tmp_path / "f"])
+    beside = sampeft.compare([tmp_path / "m", tmp_path / "f"])
     assert len(beside.names) == 2
     for shown in (found, beside, sampeft.check(data)):
         assert repr(shown).startswith(type(shown).__name__)

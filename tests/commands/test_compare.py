@@ -111,6 +111,11 @@ def test_mistakes_are_one_line(folders: list[str], tmp_path: Path, capsys: pytes
     assert "at least two evaluation folders, got 1" in refused([a, *to], capsys)
     assert "seed0 is given 2 times" in refused([a, b, a + "/", *to], capsys)
     assert "is one of the evaluations" in refused([a, b, "--out", a], capsys)
+    other, run = folder(tmp_path / "other", evaluation_of(BASE.round(3))), tmp_path / "run"
+    assert f"{other}: holds an evaluation, whose figures would be replaced" in refused([a, b, "--out", other], capsys)
+    run.mkdir()
+    (run / "adapter.json").write_text("{}")
+    assert f"{run}: holds a trained run" in refused([a, b, "--out", str(run)], capsys)
     assert "--names has 1 names (x) for 2 evaluations" in refused([a, b, "--names", "x", *to], capsys)
     assert "gives 'x' to more than one" in refused([a, b, "--names", "x,x", *to], capsys)
     assert "did you mean 'dsc'" in refused([a, b, "--metrics", "dcs", *to], capsys)

@@ -63,6 +63,14 @@ def test_one_protocol_lies_in_the_folder_itself(
     assert json.loads(capsys.readouterr().out)["meta"]["model"] == f"{NAME}, RANDOM WEIGHTS"
     assert Evaluation.read(out).meta["oracle_protocol"] == "boxes"
     assert "uses the truth; the box of each class" in (out / "table.md").read_text()
+    other = ["oracle", "--data", str(data), "--backbone", backbone, "--out", str(out), *COMMON, "--split", "train"]
+    assert main(other) == 2
+    assert (
+        f"{out}: holds another evaluation (split was test, is train); choose another --out" in capsys.readouterr().err
+    )
+    assert Evaluation.read(out).meta["split"] == "test"
+    assert main([*other, "--force"]) == 0
+    assert Evaluation.read(out).meta["split"] == "train"
 
 
 def test_the_box_oracle_for_other_commands_gives_the_same(tmp_path: Path, backbone: str) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from fabricate import folder_dataset, write_png
 from fabricate.backbones import architectures
@@ -69,6 +70,9 @@ def run(made: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.fixture
 def data(made: tuple[Path, Path]) -> Path:
     return made[0]
+
+
+DIGESTS = ("tensors_sha256", "description_sha256")
 
 
 def fit(run: Path, data: Path, *more: str) -> int:
@@ -139,6 +143,23 @@ def test_a_refiner_that_was_fitted_for_other_weights_is_refused(
     del content["tensors_sha256"]  # older files do not say
     (run / FILE).write_text(json.dumps(content))
     predicted(run, data, tmp_path / "older", "--refine", "fitted")
+
+
+def test_a_fitted_refiner_follows_the_last_weights_only_where_they_are_the_best(
+    run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fit(run, data) == 0
+    predicted(run, data, tmp_path / "equal", "--refine", "fitted", "--last")  # after one step the last are the best
+    weights, described = run / "last/adapter.safetensors", run / "last/adapter.json"
+    save_file({name: tensor + 1 for name, tensor in load_file(weights).items()}, weights)
+    older = {key: value for key, value in json.loads(described.read_text()).items() if key not in DIGESTS}
+    described.write_text(json.dumps(older))
+    for name, words in (("predict", [str(data / "images")]), ("evaluate", ["--data", str(data)])):
+        command = [name, str(run), *words, "--out", str(tmp_path / name), "--last"]
+        assert main([*command, "--refine", "fitted"]) == 2
+        assert "was fitted for the best weights of" in (said := last_line(capsys))
+        assert "leave --last out" in said
+        assert main([*command, "--refine", "components"]) == 0
 
 
 def test_only_held_out_cases_are_looked_at(run: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

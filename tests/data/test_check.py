@@ -12,6 +12,7 @@ import pytest
 import fabricate
 from fabricate import CT_AFFINE, discs, looks_like, write_nifti, write_png
 from fabricate.layouts import flare22_nnunet_names
+from sampeft.cli import main
 from sampeft.data import check as check_module
 from sampeft.data import open_dataset
 from sampeft.data.case import Case, Dataset, ImageFile
@@ -353,3 +354,31 @@ def test_volumes_of_several_planes_are_told_and_the_usual_one_is_chosen(tmp_path
     )
     alone = check_dataset(Dataset("d", tmp_path, ONE, tuple(cases[:1])))
     assert (alone.plane, alone.notes) == ("coronal", ())
+
+
+def test_ct_that_is_stored_without_negative_values_is_told_of_each_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Hounsfield units + 1024, as scanners store them, where the recipe is a window in Hounsfield units."""
+    hu = np.linspace(-1024, 1500, 480).reshape(10, 8, 6).astype(np.int16)
+    for n in range(2):
+        write_nifti(tmp_path / f"images/p{n}.nii.gz", np.roll(hu, n) + 1024)
+        write_nifti(tmp_path / f"labels/p{n}.nii.gz", (hu > 200).astype(np.uint8))
+    (tmp_path / "dataset.json").write_text('{"labels": {"background": 0, "bone": 1}, "modality": "CT"}')
+    report = check_dataset(open_dataset(tmp_path), recipe=PRESETS["ct-abdomen"])
+    assert [fault.file.name for fault in report.warnings] == ["p0.nii.gz", "p1.nii.gz"]
+    fault = report.warnings[0]
+    assert fault.problem.startswith("its values are 0..2524 (int16), but the recipe is a window of ")
+    assert fault.fix == "give the image as it was before any scaling"
+    assert main(["check", str(tmp_path), "--intensity", "ct-abdomen"]) == 0
+    said = capsys.readouterr().out
+    assert "images/p0.nii.gz: its values are 0..2524 (int16), but the recipe is a window of " in said
+    assert main(["check", str(tmp_path)]) == 0  # the recipe follows the first image then, and the note remains
+    assert (
+        "2 CT volumes without a value below 0, such as p0.nii.gz: these are no Hounsfield units"
+        in capsys.readouterr().out
+    )
+    write_nifti(tmp_path / "images/p1.nii.gz", np.roll(hu, 1))
+    report = check_dataset(open_dataset(tmp_path), recipe=PRESETS["ct-abdomen"])
+    assert [fault.file.name for fault in report.warnings] == ["p0.nii.gz"]
+    assert any(note.startswith("1 CT volume without a value below 0") for note in report.notes)

@@ -9,6 +9,7 @@ from random import Random
 import pytest
 
 from fabricate import folder_dataset
+from sampeft.cli import main
 from sampeft.data import open_dataset
 from sampeft.data.case import Case, Dataset, ImageFile
 from sampeft.data.folds import drawn, fold_of, hold_out, k_folds, read_splits, split_cases
@@ -252,3 +253,18 @@ def test_a_part_of_a_case_cannot_be_held_out_and_an_empty_validation_list_is_non
     assert [len(part) for part in split_cases(empty, "auto", 0.15, 0)] == [2, 1]
     with pytest.raises(UsageError, match="cannot make 2 folds of 1 case; they need two cases or more"):
         k_folds(["a"], 2, 0)
+
+
+@pytest.mark.parametrize(("asked", "said"), [("1.0", True), ("1", True), ("2", False), ("0.25", False)])
+def test_one_held_out_case_is_said_to_be_one(
+    asked: str, said: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever gives shares may mean all cases by 1.0."""
+
+    def stopped(*_: object) -> None:
+        raise UsageError("far enough")
+
+    monkeypatch.setattr("sampeft.workflows.train.load_backbone", stopped)
+    data = folder_dataset(tmp_path / "data", cases=6, size=(16, 16))
+    assert main(["train", "--data", str(data), "--out", str(tmp_path / "run"), "--held_out", asked]) == 2
+    assert ("note      --held_out 1 is one case; give a share below 1" in capsys.readouterr().err) is said

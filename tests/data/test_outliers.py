@@ -84,6 +84,14 @@ def test_what_is_near_the_others_or_not_alone_is_not_told(odd: tuple[FileFacts, 
     assert problems(*odd) == []
 
 
+def test_blank_files_are_none_of_the_other_files() -> None:
+    """Of 11 files with values and 3 without any range, in which one is 1,000 times as bright."""
+    blank = [volume(f"b{value}", Quantiles(*[value] * 5)) for value in (0.0, np.nan, -5000.0)]
+    (told,) = problems(volume("x", times(1000)), *blank)
+    assert "those of the other 11 files 2..1600" in told
+    assert problems(*blank) == []
+
+
 def test_orders_of_magnitude_between_all_files_are_how_the_data_are() -> None:
     """Five scanners with scales 1 to 10,000, and one of another 1,000 times; the same beside files that are alike."""
     spread = [volume(f"p{n}", times(8**n)) for n in range(5)]

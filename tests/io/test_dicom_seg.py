@@ -426,5 +426,6 @@ def test_a_folder_of_series_with_a_folder_of_segs_is_a_data_set_and_maps_are_sco
     words = ["--labels", str(tmp_path / "dataset.json"), "--out", str(tmp_path / "e")]
     assert main(["evaluate", "--pred", str(tmp_path / "pred"), "--truth", str(tmp_path / "truth"), *words]) == 0
     assert "| Leber | 0.857" in capsys.readouterr().out
-    assert main(["evaluate", "--pred", str(tmp_path / "pred"), "--truth", str(tmp_path / "labels"), *words]) == 0
+    folders = ["--pred", str(tmp_path / "pred"), "--truth", str(tmp_path / "labels")]
+    assert main(["evaluate", *folders, *words, "--force"]) == 0
     assert "| Leber | 0.857" in capsys.readouterr().out

@@ -109,7 +109,7 @@ def test_scored_cases_that_any_run_was_trained_on_are_told(
     (runs[0] / "config.json").write_text(
         json.dumps({"training_cases": ["P03"], "description": {"data": {"name": "x"}}})
     )
-    assert main(["evaluate", str(runs[0]), *words]) == 0
+    assert main(["evaluate", str(runs[0]), *words, "--force"]) == 0
     assert "trained on" not in capsys.readouterr().err
 
 

@@ -182,7 +182,12 @@ def test_maps_of_other_settings_are_not_joined_by_those_of_other_images(
     record = (out / "predictions.json").read_bytes()
     assert predict(third, "--views", "2") == 2
     assert "p0.png: was written with other settings (and 1 more); it is already there" in capsys.readouterr().err
+    assert predict(third, "--views", "2", "--force") == 2
+    assert "p0.png: was written with other settings (and 1 more), and its image is not among those given" in (
+        capsys.readouterr().err
+    )
     assert (out / "predictions.json").read_bytes() == record
+    assert predict(first, "--force") == 0  # the same settings mix nothing
     for name in ("p0.png", "p1.png"):
         (out / name).unlink()
     assert predict(third, "--views", "2") == 0
@@ -252,6 +257,10 @@ def test_processes_share_the_cases_and_leave_one_record(
     assert made == [2, 3]
     assert sorted(records(tmp_path / "out")) == [f"p{n}" for n in range(5)]
     assert not list((tmp_path / "out").glob(".predictions.*.jsonl"))
+    for rank in ("0", "1"):  # what the other process has not yet made again is no map of another image
+        monkeypatch.setenv("RANK", rank)
+        assert main([*command, "--views", "2", "--force"]) == 0
+    assert len({case["settings"] for case in records(tmp_path / "out").values()}) == 1
 
 
 KILLED = """

@@ -10,8 +10,8 @@ from sampeft.metrics.protocols import Protocol, protocol_of
 from sampeft.one_writer import one_writer
 from sampeft.options import check_paths
 from sampeft.provenance import plain_json
-from sampeft.report.results import write_results
-from sampeft.workflows.evaluate import check_names, evaluate_maps, evaluate_run
+from sampeft.report.results import begin_results, check_origin, write_results
+from sampeft.workflows.evaluate import check_names, evaluate_maps, evaluate_run, origin_of
 
 
 def run(config: Config) -> int:
@@ -29,7 +29,9 @@ def _evaluate(config: Config, protocol: Protocol) -> int:
         if not (config.pred and config.truth and config.labels):
             missing = [f"--{name}" for name in ("pred", "truth", "labels") if getattr(config, name) is None]
             raise UsageError(f"to score label maps without a run give {' and '.join(missing)}, too")
+        check_origin(config.out, origin := origin_of(config), config.force)
         evaluation = evaluate_maps(config.pred, config.truth, LabelSet.read(config.labels), protocol, config.processes)
+        begin_results(config.out, origin)
         write_results(config.out, {str(config.pred): evaluation}, [])
     elif config.run and config.data:
         evaluation = evaluate_run(config, protocol)

@@ -15,7 +15,7 @@ from sampeft.model import SemanticSam
 from sampeft.options import check_paths, parse_map
 from sampeft.oracle.protocols import Oracle, protocols_of
 from sampeft.provenance import plain_json
-from sampeft.report.results import write_results
+from sampeft.report.results import begin_results, check_origin, write_results
 from sampeft.workflows.evaluate import checked_cases
 from sampeft.workflows.oracle import add_notes, mask_settings, notes_of, score, write_side_by_side
 
@@ -35,6 +35,14 @@ def run(config: Config) -> int:
     check_names(config)
     protocols, spec = protocols_of(config.protocols), backbone(config.backbone)
     settings = mask_settings(config.masks, spec)
+    several = len(protocols) > 1
+    folders = {protocol.name: config.out / protocol.name if several else config.out for protocol in protocols}
+    known = {"data": str(config.data.resolve()), "split": config.split, "backbone": config.backbone}
+    origins = {folder: {"oracle": name, **known} for name, folder in folders.items()}
+    if several:
+        origins[config.out] = {"oracle": "several", **known}
+    for folder, origin in origins.items():
+        check_origin(folder, origin, config.force)
     dataset = open_dataset(config.data, config.layout, parse_map(config.map))
     cases = checked_cases(dataset, config.split)
     _, recipe = chosen_intensity(config.intensity, config.bands, cases, dataset.modality)
@@ -43,7 +51,8 @@ def run(config: Config) -> int:
         model.cuda()
     if any(protocol.apart for protocol in protocols):
         say(f"automatic masks: {settings}")
-    several = len(protocols) > 1
+    for folder, origin in origins.items():
+        begin_results(folder, origin)
     results = score(
         Oracle(model, protocols, settings),
         dataset,
@@ -53,12 +62,12 @@ def run(config: Config) -> int:
         config.out if config.maps else None,
     )
     for name, (evaluation, looks) in results.items():
-        folder = config.out / name if several else config.out
+        folder = folders[name]
         write_results(folder, {str(evaluation.meta["model"]): evaluation}, looks, extra_notes=notes_of(evaluation))
         add_notes(folder / "table.md", [evaluation])
     if several:
         write_side_by_side(config.out, results)
-    first = config.out / protocols[0].name if several else config.out
+    first = folders[protocols[0].name]
     print(plain_json(first / "summary.json") if config.json else (config.out / "table.md").read_text(encoding="utf-8"))
     say(f"results in {config.out}")
     return 0

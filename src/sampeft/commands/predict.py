@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import sys
 from collections.abc import Callable
 from contextlib import closing
@@ -17,6 +16,7 @@ from sampeft.engines import check_engine
 from sampeft.errors import UsageError
 from sampeft.io.dicom_series import series_chosen
 from sampeft.io.fetched import is_dangling
+from sampeft.launcher import launched
 from sampeft.one_writer import one_writer
 from sampeft.options import check_paths
 from sampeft.peft.run_files import DESCRIPTION, tensors_file
@@ -53,7 +53,8 @@ def run(config: Config) -> int:
 
 
 def _predict(config: Config, runs: list[Path], files: list[Path], rasters: RasterOptions) -> int:
-    refiner = chosen(config.run, tensors_file(config.run), config.refine, config.refine_options)
+    last = tensors_file(config.run / "last") if config.last else None
+    refiner = chosen(config.run, tensors_file(config.run), config.refine, config.refine_options, last)
     rank, world = _process()
     segmenter = load(
         runs,
@@ -78,7 +79,7 @@ def _predict(config: Config, runs: list[Path], files: list[Path], rasters: Raste
     failed: dict[str, str] = {}
     with RunRecord(config.out, header, rank, world) as record:
         own = files[rank::world]
-        todo, finished = left_to_do(own, record, key, config.force)
+        todo, finished = left_to_do(own, record, key, config.force, files)
         with (
             bar("predicting", len(todo)) as shown,
             closing(predict_cases(segmenter, todo, job, record, key, _shown(shown, todo))) as made,
@@ -110,13 +111,13 @@ def _size(image: Path) -> int:
 
 def _process() -> tuple[int, int]:
     """(number of this process, of all) that torchrun or `accelerate launch` started; each has its own graphics card."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    rank, world, local_rank = launched()
     if world > 1:
         import torch
 
         if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-    return int(os.environ.get("RANK", "0")), world
+            torch.cuda.set_device(local_rank % torch.cuda.device_count())
+    return rank, world
 
 
 def _shown(shown: Bar, todo: list[Path]) -> Callable[[Path, int, int], None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 from sampeft.configs.sweep import Config
@@ -11,6 +10,7 @@ from sampeft.errors import UsageError
 from sampeft.experiments.sweep import PLAN, conclude, keep_plan, plan_json, planned
 from sampeft.experiments.sweep import check_names as check_names
 from sampeft.experiments.sweep_runs import work
+from sampeft.launcher import launched
 from sampeft.options import check_paths
 from sampeft.report.tables import markdown_table
 from sampeft.store import writable_cache
@@ -18,7 +18,7 @@ from sampeft.store import writable_cache
 
 def run(config: Config) -> int:
     check_paths(config)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if launched().world > 1:
         raise UsageError(
             "a sweep shares out whole runs: start the same command once for each GPU (CUDA_VISIBLE_DEVICES=0, 1, ...) "
             "instead of torchrun"

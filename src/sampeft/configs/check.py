@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sampeft.options import MAX_SIDE, READ, WRITTEN, check_ranges, number
+from sampeft.options import MAX_SIDE, READ, RESULTS, check_ranges, number
 
 POSITIONAL = {"data": {"type": Path, "help": "folder of the data set"}}
 
@@ -31,7 +31,7 @@ class Config:
     """
 
     data: Path = field(metadata=READ)
-    out: Path | None = field(default=None, metadata=WRITTEN)
+    out: Path | None = field(default=None, metadata=RESULTS)
     side: int | None = number(None, 1, MAX_SIDE)
     layout: str | None = None
     map: str | None = None

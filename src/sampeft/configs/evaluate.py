@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sampeft.options import MAX_VIEWS, READ, WRITTEN, check_ranges, number
+from sampeft.options import MAX_VIEWS, READ, RESULTS, check_ranges, number
 
 POSITIONAL = {
     "run": {"type": Path, "nargs": "?", "help": "folder of a trained run; or give --pred and --truth"},
@@ -43,12 +43,13 @@ class Config:
             values, such as SeriesDescription=T2*,EchoTime=30. Default: there may be only one.
         last: score the run's last checkpoint instead of its best.
         weights: file of the backbone's weights. Default: found by the name of the run's backbone.
+        force: overwrite the evaluation of another run or of other data; without it only the same one is made anew.
         processes: processes that share the cases of --pred; the result does not depend on it.
         json: print the summary as one JSON object on stdout.
     """
 
     run: Path | None = field(metadata=READ)
-    out: Path = field(metadata=WRITTEN)
+    out: Path = field(metadata=RESULTS)
     others: list[Path] = field(default_factory=list, metadata=READ)
     data: Path | None = field(default=None, metadata=READ)
     split: str = "test"
@@ -68,6 +69,7 @@ class Config:
     series: str | None = None
     last: bool = False
     weights: str | None = None
+    force: bool = False
     processes: int = number(1, 1, 1024)
     json: bool = False
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sampeft.options import MAX_SIDE, READ, WRITTEN, check_ranges, number
+from sampeft.options import MAX_SIDE, READ, RESULTS, check_ranges, number
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,13 @@ class Config:
             first of two.
         weights: weights of the backbone: a file, a `transformers` folder, a Hugging Face id, or 'random'. Default:
             found by the backbone's name.
+        force: overwrite the evaluation of another model or of other data; without it only the same one is made anew.
         json: print the summary (of several: that of the first) as one JSON object on stdout.
         masks: how automatic masks are made.
     """
 
     data: Path = field(metadata=READ)
-    out: Path = field(metadata=WRITTEN)
+    out: Path = field(metadata=RESULTS)
     protocols: str = "boxes"
     backbone: str = "lite-medsam"
     split: str = "test"
@@ -72,6 +73,7 @@ class Config:
     intensity: str = "auto"
     bands: str | None = None
     weights: str | None = None
+    force: bool = False
     json: bool = False
     masks: Masks = field(default_factory=Masks)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from sampeft.options import MAX_BATCH, MAX_VIEWS, WRITTEN, Batch, check_ranges, check_tile, number
+from sampeft.options import MAX_BATCH, MAX_VIEWS, RESULTS, Batch, check_ranges, check_tile, number
 
 POSITIONAL = {
     "run": {
@@ -31,7 +31,7 @@ class Config:
         out: folder for the label maps, predictions.json (what became of each case), cases.csv (the same as a table,
             cases to review first at the top) and classes.csv (id, name and colour of each class). A case that is
             already there, made by this run with these options, is kept: after a stop the same command goes on.
-        force: overwrite label maps that are already there.
+        force: overwrite label maps that are already there; those of other settings only all together.
         volumes: also write volumes.csv: pixels and millilitres of each class in each case.
         probabilities: also write the probability map of each class (0..1 in steps of 1/255) into `probabilities`.
         uncertainty: also write the normalised entropy of each pixel (0: certain, 1: all classes equally likely)
@@ -67,7 +67,7 @@ class Config:
 
     run: Path
     inputs: list[Path]
-    out: Path = field(metadata=WRITTEN)
+    out: Path = field(metadata=RESULTS)
     force: bool = False
     volumes: bool = False
     probabilities: bool = False

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sampeft.denoise.settings import Denoising
-from sampeft.options import MAX_SIDE, READ, WRITTEN, check_ranges, number, share_or_count
+from sampeft.options import MAX_SIDE, READ, RUN, check_ranges, number, share_or_count
 from sampeft.training.settings import Training
 
 
@@ -24,8 +24,8 @@ class Config:
         side: side of the square network input, in pixels. Default: the backbone's own.
         split: split to train on; auto: train if the data set has it, else all; fold2of5: all cases outside the
             second of five folds.
-        held_out: training cases set aside for validation, which picks the best step; a `val` split that the data
-            set has is used instead; 0: none.
+        held_out: training cases set aside for validation, which picks the best step, 1 and 1.0 being one case; a
+            `val` split that the data set has is used instead; 0: none.
         layout: layout of the data set; `sampeft info` lists layouts. Default: recognised by its files.
         map: label ids to change on reading, as OLD:NEW, such as --map=4:3,255:1.
         intensity: how pixel values are normalised to 0..1; `sampeft info` lists recipes; auto: chosen by the first
@@ -65,7 +65,7 @@ class Config:
     """
 
     data: Path = field(metadata=READ)
-    out: Path = field(metadata=WRITTEN)
+    out: Path = field(metadata=RUN)
     backbone: str = "lite-medsam"
     method: str = "lora"
     options: dict[str, Any] = field(default_factory=dict)

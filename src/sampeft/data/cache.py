@@ -270,7 +270,7 @@ def _prepared(
     """Image (1 or 3, side, side) and class channels (side, side) of each slice that has any truth."""
     import torch
 
-    prepared = PreparedVolume.of(read_volume(file.image), preparation)
+    prepared = PreparedVolume.of(read_volume(file.image), preparation, quiet=True)  # `check` has told what is odd
     truth = prepared.view.slices(read_labels(file, dataset, prepared.volume).array)
     for s in range(len(prepared)):
         channels = prepared.frame.channels(torch.from_numpy(np.ascontiguousarray(truth[s]))).numpy()

@@ -21,7 +21,7 @@ from sampeft.data.truth import GRID_TOLERANCE_VOXELS as GRID_TOLERANCE_VOXELS
 from sampeft.data.truth import count_channels, read_truth
 from sampeft.data.truth import on_image_grid as on_image_grid
 from sampeft.data.truth import read_labels as read_labels
-from sampeft.data.values import Seen, is_constant
+from sampeft.data.values import Seen, is_constant, odd_values
 from sampeft.errors import DataError, counted, unforeseen
 from sampeft.io import read_volume
 from sampeft.volume import IGNORE, LabelVolume, Volume
@@ -244,6 +244,8 @@ def _check_file(
         if is_constant(image):
             fix = "nothing can be learned or scored there; export it again or leave it out"
             found.faults.append(Fault(file.image, "all its pixels have one value", fix, "warning"))
+        elif recipe and (odd := odd_values(image, recipe)):
+            found.faults.append(_fault(odd, file, "warning"))
         if leaks:
             from sampeft.data.leaks import image_print
 
@@ -260,7 +262,7 @@ def _check_file(
         if side is not None:
             found.faults += _lost(file, image, label, dataset, recipe, side)
     except DataError as error:
-        found.faults.append(_fault(error, file))
+        found.faults.append(_fault(str(error), file))
     except (OSError, MemoryError) as error:
         problem = f"cannot be read ({type(error).__name__}: {error})"
         found.faults.append(Fault(file.image, problem, "check the file, the disk and the memory"))
@@ -302,9 +304,8 @@ def _lost(
     ]
 
 
-def _fault(error: DataError, file: ImageFile) -> Fault:
+def _fault(text: str, file: ImageFile, severity: str = "error") -> Fault:
     """A reader's sentence `file: problem; fix` in its parts."""
-    text = str(error)
     path = file.label if file.label and text.startswith(f"{file.label}: ") else file.image
     problem, _, fix = text.removeprefix(f"{path}: ").rpartition("; ")
-    return Fault(path, problem, fix)
+    return Fault(path, problem, fix, severity)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from sampeft.data.case import ImageFile
 from sampeft.data.slices import PICTURE, SliceView
 from sampeft.data.values import Quantiles, Seen
+from sampeft.errors import counted
 from sampeft.labels import LabelSet
 from sampeft.volume import Volume
 
@@ -116,6 +117,13 @@ def notes(facts: Sequence[FileFacts], labels: LabelSet, modality: str) -> list[s
                 f"each of these {len(pictures)} pictures has the same minimum {low:g} and maximum {high:g}: it seems that "
                 "every slice was scaled on its own, so that one grey level means another density in each"
             )
+    positive = [f for f in facts if f.spacing_mm is not None and f.levels.lowest >= 0]
+    if positive and modality.upper().startswith("CT"):
+        found.append(
+            f"{counted(len(positive), 'CT volume')} without a value below 0, such as {positive[0].file.image.name}: these are "
+            "no Hounsfield units, where air is -1000; give them as they were before any scaling, or subtract what was added "
+            "(most often 1024)"
+        )
     for bands in sorted({f.bands for f in facts} - {1, 3}):
         chosen = "bands 1, 2 and 3 are" if bands > 3 else "band 1 is"
         found.append(f"images have {bands} bands: {chosen} looked at unless others are chosen with --bands")

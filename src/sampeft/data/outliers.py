@@ -58,6 +58,7 @@ def _odd_channels(facts: Sequence[FileFacts]) -> Iterator[Outlier]:
 
 
 def _odd_values(facts: Sequence[FileFacts]) -> Iterator[Outlier]:
+    facts = [f for f in facts if f.levels.p1 < f.levels.p99]  # blank files have no range, which is said elsewhere
     largest = [max(abs(f.levels.p1), abs(f.levels.p99)) for f in facts]
     signed = [f.levels.p1 < -_BELOW_0 * f.levels.p99 for f in facts]
     odd = dict([*_unlike(signed), *_apart(largest, _VALUES, by_spread=True)])

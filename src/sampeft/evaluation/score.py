@@ -24,7 +24,8 @@ from sampeft.errors import SampeftError, UsageError, unforeseen
 from sampeft.io import portable_name, read_label_ids, read_volume, write_map
 from sampeft.metrics.counts import Counts, count
 from sampeft.metrics.measures import CaseScore
-from sampeft.metrics.protocols import PROTOCOLS, Protocol, Tally, Unit
+from sampeft.metrics.places import Unit
+from sampeft.metrics.protocols import PROTOCOLS, Protocol, Tally
 from sampeft.metrics.scores import Evaluation
 from sampeft.prediction.segmenter import Segmenter
 from sampeft.prediction.sinks import Sink
@@ -253,7 +254,7 @@ def _score_map(dataset: Dataset, protocol: Protocol, case: Case) -> CaseScore | 
 
 def _tally(protocol: Protocol, prediction: LabelVolume, truth: LabelVolume, image: Volume, dataset: Dataset) -> Tally:
     unit: Unit = "px" if image.is_raster else "mm"
-    return protocol.tally(prediction.array, truth.array, image.spacing_mm, dataset.labels, unit)
+    return protocol.tally(prediction.array, truth.array, image.spacing_mm, dataset.labels, unit, image.affine)
 
 
 def _joined(protocol: Protocol, tallies: Sequence[Tally], dataset: Dataset) -> CaseScore:

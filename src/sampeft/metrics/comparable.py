@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+import numpy.typing as npt
+
 from sampeft.errors import UsageError, unknown_name
 from sampeft.metrics.measures import MEASURES
+from sampeft.metrics.places import PLACE_TOLERANCE, PLACES, Unit
 from sampeft.metrics.scores import Evaluation
 
 TOLERANCES = {"nsd": "nsd_tolerance_mm", "nsd_px": "nsd_tolerance_px"}
@@ -16,7 +20,8 @@ def comparable(evaluations: Mapping[str, Evaluation], metrics: Sequence[str] = (
     """The metrics to compare by. Raises UsageError, naming both and the values, for evaluations that cannot be compared.
 
     That is for fewer than two, other classes or ids, another protocol, other tolerances of a metric compared by, no case in
-    common, a case whose truth is not the same, and for a metric that is unknown or missing in one.
+    common, a case whose truth is not the same by pixel counts and mean positions, and for a metric that is unknown or missing
+    in one.
     """
     if len(evaluations) < 2:
         raise UsageError(f"a comparison needs at least two evaluations, got {len(evaluations)}")
@@ -64,11 +69,32 @@ def _same_truth(a: str, b: str, first: Evaluation, second: Evaluation, cases: Se
     for case in cases:
         ours, theirs = first.counts[case].truth, second.counts[case].truth
         for k in first.labels.foreground:
+            name = first.labels.names[k]
             if ours[k] != theirs[k]:
                 raise UsageError(
-                    f"case {case}: the truth has {ours[k]} pixels of '{first.labels.names[k]}' in {a} and {theirs[k]} in "
-                    f"{b}; they were scored against different truths, evaluate both on the same data"
+                    f"case {case}: the truth has {ours[k]} pixels of '{name}' in {a} and {theirs[k]} in {b}; they were scored "
+                    "against different truths, evaluate both on the same data"
                 )
+            for unit, tolerance in PLACE_TOLERANCE.items():
+                one, other = (_place(e, case, k, unit) for e in (first, second))
+                if np.abs(one - other).max() > tolerance:  # never where one of them is not known
+                    raise UsageError(
+                        f"case {case}: the truth's {ours[k]} pixels of '{name}' lie at {_in_words(one, unit)} in {a} and at "
+                        f"{_in_words(other, unit)} in {b} (mean position); they were scored against different truths, such "
+                        "as mirrored or shifted ones, evaluate both on the same data"
+                    )
+
+
+def _place(evaluation: Evaluation, case: str, k: int, unit: Unit) -> npt.NDArray[np.float64]:
+    """(3,) mean position of the truth of class k; NaN where it is not known, as in evaluations of older versions."""
+    values = evaluation.measures[case].values if case in evaluation.measures else {}
+    return np.array([values[name][k] if name in values else np.nan for name in PLACES[unit]])
+
+
+def _in_words(place: npt.NDArray[np.float64], unit: Unit) -> str:
+    """`x 10.5, y -3, z 40 mm`"""
+    axes = [name.split("_")[1] for name in PLACES[unit]]
+    return f"{', '.join(f'{axis} {value:.7g}' for axis, value in zip(axes, place, strict=True))} {unit}"
 
 
 def _same_tolerances(metric: str, a: str, b: str, first: Evaluation, second: Evaluation) -> None:

@@ -51,7 +51,8 @@ def mean_over_seeds(trainings: Sequence[Evaluation], **meta: Any) -> Evaluation:
     if not others:
         return replace(first, meta={**first.meta, **meta})
     metrics = [name for name in first.metrics if all(name in other.metrics for other in others)]
-    raw = {name for m in first.measures.values() for name in m.values} - set(metrics)
+    known = [set(m.values) for e in trainings for m in e.measures.values()]
+    raw = set.intersection(*known) - set(metrics) if known else set()
     counts, measures = {}, {}
     rows = [{case: i for i, case in enumerate(e.cases)} for e in trainings]
     matrices = {name: [e.matrix(name) for e in trainings] for name in metrics}

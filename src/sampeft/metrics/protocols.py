@@ -16,12 +16,12 @@ from sampeft.labels import LabelSet
 from sampeft.metrics.counts import Counts, class_boxes, count_in_boxes, used_box
 from sampeft.metrics.measures import VOLUME, CaseScore, Measures
 from sampeft.metrics.overlap import POLICY, dsc
+from sampeft.metrics.places import PLACES, Affine, Unit, position_sums, positions_of
 from sampeft.metrics.surface import Elements, Surfaces, assd, hausdorff, nsd, surfaces, widened
 from sampeft.metrics.targets import TargetCounts, count_targets
 from sampeft.volume import IGNORE
 
 Array = npt.NDArray[Any]
-Unit = Literal["mm", "px"]
 
 FLARE22_TOLERANCE_MM = {
     "liver": 5.0, "right kidney": 3.0, "spleen": 3.0, "pancreas": 5.0, "aorta": 2.0, "inferior vena cava": 2.0,
@@ -47,7 +47,8 @@ class Tally:
     """What is known of a case before it is scored. Tallies of the files of one case add up.
 
     counts: of all pixels. kept: of the pixels that the protocol scores. volumes_ml: (2, K) of truth and prediction; None
-    for pictures. surfaces, targets: by channel.
+    for pictures. surfaces, targets: by channel. positions_K3: sums of the positions of the truth's pixels, in mm or pixels; None
+    where they are not known.
     """
 
     counts: Counts
@@ -56,11 +57,13 @@ class Tally:
     volumes_ml: npt.NDArray[np.float64] | None = None
     surfaces: dict[int, Surfaces] = field(default_factory=dict)
     targets: dict[int, TargetCounts] = field(default_factory=dict)
+    positions_K3: npt.NDArray[np.float64] | None = None
 
     def __add__(self, other: Tally) -> Tally:
         if self.unit != other.unit:
             raise DataError("a case has both files with a pixel size in mm and files without; score them as two cases")
         both = self.volumes_ml is not None and other.volumes_ml is not None
+        placed = self.positions_K3 is not None and other.positions_K3 is not None
         return Tally(
             self.counts + other.counts,
             self.kept + other.kept,
@@ -68,6 +71,7 @@ class Tally:
             self.volumes_ml + other.volumes_ml if both else None,  # type: ignore[operator]  # neither is None
             {k: found + other.surfaces[k] for k, found in self.surfaces.items()},
             {k: found + other.targets[k] for k, found in self.targets.items()},
+            self.positions_K3 + other.positions_K3 if placed else None,  # type: ignore[operator]  # neither is None
         )
 
 
@@ -116,23 +120,36 @@ class Protocol:
             )
 
     def score(
-        self, prediction: Array, truth: Array, spacing: Sequence[float], labels: LabelSet, unit: Unit = "mm"
+        self,
+        prediction: Array,
+        truth: Array,
+        spacing: Sequence[float],
+        labels: LabelSet,
+        unit: Unit = "mm",
+        affine: Affine | None = None,
     ) -> CaseScore:
         """Score a case of one file; see `tally`."""
-        return self.finish(self.tally(prediction, truth, spacing, labels, unit), labels)
+        return self.finish(self.tally(prediction, truth, spacing, labels, unit, affine), labels)
 
     def tally(
-        self, prediction: Array, truth: Array, spacing: Sequence[float], labels: LabelSet, unit: Unit = "mm"
+        self,
+        prediction: Array,
+        truth: Array,
+        spacing: Sequence[float],
+        labels: LabelSet,
+        unit: Unit = "mm",
+        affine: Affine | None = None,
     ) -> Tally:
         """Count and measure one file of a case.
 
         prediction, truth: class channels of equal shape on the original grid; truth may hold IGNORE.
         spacing: pixel size along each axis in mm, or ones when the unit is px.
+        affine: (4, 4) index to mm; without it a truth in mm has no place.
         Raises UsageError when the protocol does not fit the classes or the image.
         """
         self.check(labels)
         if self.flare22:
-            return self._tally_flare22(prediction, truth, spacing, unit)
+            return self._tally_flare22(prediction, truth, spacing, unit, affine)
         # A volume of one slice is a picture: an axis of one pixel has no surface of its own.
         axes = [a for a in range(truth.ndim) if truth.shape[a] > 1]
         axes = axes if len(axes) == 2 else list(range(truth.ndim))
@@ -148,9 +165,10 @@ class Protocol:
             if self.targets
             else {}
         )
-        prediction, truth, boxes, counts = _boxes(prediction, truth, len(labels), labels.has_background)
+        prediction, truth, boxes, counts, sums = _boxes(prediction, truth, len(labels), labels.has_background)
         volumes = np.stack([counts.truth, counts.prediction]) * (np.prod(spacing) / 1000) if unit == "mm" else None
-        tally = Tally(counts, counts, unit, volumes, targets=found)
+        positions = positions_of(sums, counts.truth, axes, unit, affine)
+        tally = Tally(counts, counts, unit, volumes, targets=found, positions_K3=positions)
         for k in labels.foreground if self.elements else ():
             known = truth[boxes[k]]
             tally.surfaces[k] = surfaces(
@@ -188,14 +206,16 @@ class Protocol:
                 values[name] = np.full(len(labels), np.nan)
                 for k, targets in tally.targets.items():
                     values[name][k] = getattr(targets, attribute)
-        return CaseScore(counts, Measures(values))
+        return CaseScore(counts, Measures(values | _places(tally, labels)))
 
-    def _tally_flare22(self, prediction: Array, truth: Array, spacing: Sequence[float], unit: Unit) -> Tally:
+    def _tally_flare22(
+        self, prediction: Array, truth: Array, spacing: Sequence[float], unit: Unit, affine: Affine | None
+    ) -> Tally:
         if truth.ndim != 3 or unit != "mm":
             raise UsageError(f"protocol '{self.name}' is for volumes with a pixel size in mm; use 'default'")
-        prediction, truth, boxes, counts = _boxes(prediction, truth, len(FLARE22_TOLERANCE_MM) + 1)
+        prediction, truth, boxes, counts, sums = _boxes(prediction, truth, len(FLARE22_TOLERANCE_MM) + 1)
         kept = Counts(counts.tp.copy(), counts.fp.copy(), counts.fn.copy())
-        tally = Tally(counts, kept, unit)
+        tally = Tally(counts, kept, unit, positions_K3=positions_of(sums, counts.truth, range(3), unit, affine))
         for k, tolerance in enumerate(FLARE22_TOLERANCE_MM.values(), 1):
             masks = [prediction[boxes[k]] == k, truth[boxes[k]] == k]
             ignored = truth[boxes[k]] == IGNORE
@@ -216,7 +236,19 @@ class Protocol:
                 overlap_K[k] = near_K[k] = 1.0
             elif self.flare22 == "repository" and overlap_K[k] < 0.2:
                 near_K[k] = 0.0
-        return CaseScore(tally.counts, Measures({"dsc": overlap_K.round(4), "nsd": near_K.round(4)}))
+        values = {"dsc": overlap_K.round(4), "nsd": near_K.round(4)}
+        return CaseScore(tally.counts, Measures(values | _places(tally, labels)))
+
+
+def _places(tally: Tally, labels: LabelSet) -> dict[str, npt.NDArray[np.float64]]:
+    """Mean positions of the truth's foreground classes by their names, NaN for a class that it does not have; nothing where
+    positions are not known."""
+    if tally.positions_K3 is None:
+        return {}
+    pixels_K1 = tally.counts.truth[:, None]
+    means_K3 = np.where(pixels_K1 > 0, tally.positions_K3 / np.maximum(pixels_K1, 1), np.nan)
+    means_K3[[k for k in range(len(labels)) if k not in labels.foreground]] = np.nan
+    return dict(zip(PLACES[tally.unit], means_K3.T, strict=True))
 
 
 def _nearest(length: int, wanted: int) -> npt.NDArray[np.int64]:
@@ -226,23 +258,24 @@ def _nearest(length: int, wanted: int) -> npt.NDArray[np.int64]:
 
 def _boxes(
     prediction: Array, truth: Array, classes: int, background: bool = True
-) -> tuple[Array, Array, list[tuple[slice, ...]], Counts]:
-    """Both arrays without the border that is background in both, each class's box in them, and the counts of the whole.
+) -> tuple[Array, Array, list[tuple[slice, ...]], Counts, npt.NDArray[np.int64]]:
+    """Both arrays without the border that is background in both, each class's box in them, and of the whole the counts and the
+    truth's `position_sums`, without those of the background.
 
     Raises ValueError for unequal shapes and for values that are no channel.
     """
     if prediction.shape != truth.shape:
         raise ValueError(f"prediction {prediction.shape} and truth {truth.shape} differ in shape")
     pixels = truth.size
-    if background:
-        used = used_box(prediction, truth)
-        prediction, truth = prediction[used], truth[used]
+    used = used_box(prediction, truth) if background else tuple(slice(0, length) for length in truth.shape)
+    prediction, truth = prediction[used], truth[used]
     boxes = class_boxes((prediction, truth), classes)
     counts = count_in_boxes(prediction, truth, boxes)
     counts.tp[0] += pixels - truth.size
+    sums = position_sums(truth, boxes, [side.start for side in used], range(int(background), classes))
     if truth.size and truth.min() == IGNORE:
         boxes = [widened(box, truth.shape) for box in boxes]
-    return prediction, truth, boxes, counts
+    return prediction, truth, boxes, counts, sums
 
 
 _COMMON = "surfaces by area; surface distances are inf and NSD 0 for a class in only one of truth and prediction"

@@ -20,12 +20,14 @@ from sampeft.metrics.counts import Counts
 from sampeft.metrics.landcover import land_cover
 from sampeft.metrics.measures import MEASURES, VOLUME, CaseScore, Measures
 from sampeft.metrics.overlap import METRICS
+from sampeft.metrics.places import PLACES
 from sampeft.metrics.protocols import PROTOCOLS, TARGET_COUNTS, Protocol
 from sampeft.metrics.statistics import FEW, METHOD, Interval, bootstrap_interval, bootstrap_per_class, mean_of_means
 from sampeft.metrics.targets import TargetCounts
 from sampeft.provenance import csv_text, json_text
 
 SCORES, COUNTS, SUMMARY, CALIBRATION = "scores.csv", "counts.csv", "summary.json", "calibration.json"
+_PLACES = [name for names in PLACES.values() for name in names]
 
 
 @dataclass(frozen=True)
@@ -205,7 +207,9 @@ class Evaluation:
         summary.json; the folder is made. The summary comes last: where it is, the others are whole."""
         names = self.labels.names
         pixels = {case: (counts.truth, counts.prediction) for case, counts in self.counts.items()}
-        extra = {name for measures in self.measures.values() for name in measures.values} - set(self.metrics)
+        measured = {name for measures in self.measures.values() for name in measures.values}
+        places = {name: self._raw(name) for name in _PLACES if name in measured}
+        extra = measured - set(self.metrics) - set(_PLACES)
         scores = {metric: self.matrix(metric) for metric in self.metrics}
         scores |= {name: self._raw(name) for name in sorted(extra)}
         out.mkdir(parents=True, exist_ok=True)
@@ -220,10 +224,17 @@ class Evaluation:
         )
         write_atomically(out / SCORES, scores_csv)
         counts_csv = csv_text(
-            ("case", "class", "tp", "fp", "fn"),
+            ("case", "class", "tp", "fp", "fn", *places),
             (
-                (case, names[k], counts.tp[k], counts.fp[k], counts.fn[k])
-                for case, counts in self.counts.items()
+                (
+                    case,
+                    names[k],
+                    counts.tp[k],
+                    counts.fp[k],
+                    counts.fn[k],
+                    *(repr(float(p[i, k])) for p in places.values()),
+                )
+                for i, (case, counts) in enumerate(self.counts.items())
                 for k in range(len(names))
             ),
         )
@@ -231,6 +242,8 @@ class Evaluation:
         if self.calibration:
             sums = {reading: sums.to_json() for reading, sums in self.calibration.items()}
             write_atomically(out / CALIBRATION, json.dumps(sums) + "\n")
+        else:
+            (out / CALIBRATION).unlink(missing_ok=True)  # of an evaluation before
         write_atomically(out / SUMMARY, json_text(self.summary()))
 
     def _raw(self, name: str) -> npt.NDArray[np.float64]:
@@ -293,19 +306,23 @@ class Evaluation:
             labels = LabelSet.from_json(content["label_map"], path)
             path = out / COUNTS
             counts: dict[str, Counts] = {}
+            places: dict[str, dict[str, npt.NDArray[np.float64]]] = {}
             with path.open(encoding="utf-8", newline="") as file:
                 rows = list(csv.DictReader(file))
             for row in rows:
                 k = labels.names.index(row["class"])
                 case = counts.setdefault(row["case"], Counts.zeros(len(labels)))
                 case.tp[k], case.fp[k], case.fn[k] = int(row["tp"]), int(row["fp"]), int(row["fn"])
+                for name in [name for name in _PLACES if name in row]:
+                    place = places.setdefault(row["case"], {}).setdefault(name, np.full(len(labels), np.nan))
+                    place[k] = float(row[name])
             if len(rows) != content["n_cases"] * len(labels):
                 raise ValueError(f"{len(rows)} rows for {content['n_cases']} cases of {len(labels)} classes")
             path = out / SCORES
             evaluation = cls(counts, labels, dict(content["meta"]))
             # A mean over seeds has no whole pixels to compute its scores from.
             own_scores = bool(evaluation.protocol.flare22) or "averaged_over" in evaluation.meta
-            measures = _read_measures(path, labels, counts, own_scores)
+            measures = _read_measures(path, labels, counts, own_scores, places)
             path = out / CALIBRATION
             sums = json.loads(path.read_text(encoding="utf-8")) if "calibration" in content else {}
             calibration = {reading: Calibration.from_json(found) for reading, found in sums.items()}
@@ -318,8 +335,15 @@ class Evaluation:
             raise DataError(f"{path}: not a whole evaluation ({error}); run `sampeft evaluate` again") from None
 
 
-def _read_measures(path: Path, labels: LabelSet, cases: Iterable[str], all_metrics: bool) -> dict[str, Measures]:
-    """What scores.csv holds. all_metrics: those of counts too, because the protocol has its own rules for them."""
+def _read_measures(
+    path: Path,
+    labels: LabelSet,
+    cases: Iterable[str],
+    all_metrics: bool,
+    places: Mapping[str, Mapping[str, npt.NDArray[np.float64]]],
+) -> dict[str, Measures]:
+    """What scores.csv holds. all_metrics: those of counts too, because the protocol has its own rules for them. places: what
+    counts.csv holds beside the counts."""
     table: dict[str, dict[str, npt.NDArray[np.float64]]] = {case: {} for case in cases}
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -329,7 +353,7 @@ def _read_measures(path: Path, labels: LabelSet, cases: Iterable[str], all_metri
     if len(rows) != len(labels) * sum(map(len, table.values())) or len({frozenset(v) for v in table.values()}) > 1:
         raise ValueError(f"{len(rows)} rows of scores for {len(table)} cases of {len(labels)} classes")
     own = {
-        case: {name: v for name, v in values.items() if all_metrics or name not in METRICS}
+        case: {name: v for name, v in values.items() if all_metrics or name not in METRICS} | {**places.get(case, {})}
         for case, values in table.items()
     }
     return {case: Measures(values) for case, values in own.items() if values}

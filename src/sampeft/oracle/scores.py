@@ -17,7 +17,8 @@ from sampeft.data.case import Case, Dataset
 from sampeft.evaluation.score import Look, Predictor, measure_case, stamp
 from sampeft.labels import LabelSet
 from sampeft.metrics.measures import CaseScore
-from sampeft.metrics.protocols import PROTOCOLS, Protocol, Tally, Unit
+from sampeft.metrics.places import Unit
+from sampeft.metrics.protocols import PROTOCOLS, Protocol, Tally
 from sampeft.metrics.scores import Evaluation
 from sampeft.oracle.protocols import Chosen, Oracle
 from sampeft.volume import IGNORE
@@ -55,7 +56,7 @@ class _ChosenVolume:
             other = 1 if k == 0 else 0
             alone = np.where(truth == IGNORE, IGNORE, np.where(truth == k, k, other)).astype(np.int16)
             mask = np.where(view.restore(self.mask_SHW(name, k)), k, other).astype(np.int16)
-            one = rules.tally(mask, alone, volume.spacing_mm, labels, unit)
+            one = rules.tally(mask, alone, volume.spacing_mm, labels, unit, volume.affine)
             together = one if together is None else _with_class(together, one, k)
         assert together is not None, "a label map has at least two classes"
         return together
@@ -67,6 +68,8 @@ def _with_class(tally: Tally, one: Tally, k: int) -> Tally:
         mine.tp[k], mine.fp[k], mine.fn[k] = its.tp[k], its.fp[k], its.fn[k]
     if tally.volumes_ml is not None and one.volumes_ml is not None:
         tally.volumes_ml[:, k] = one.volumes_ml[:, k]
+    if tally.positions_K3 is not None and one.positions_K3 is not None:
+        tally.positions_K3[k] = one.positions_K3[k]
     surfaces = tally.surfaces | ({k: one.surfaces[k]} if k in one.surfaces else {})
     targets = tally.targets | ({k: one.targets[k]} if k in one.targets else {})
     return replace(tally, surfaces=surfaces, targets=targets)

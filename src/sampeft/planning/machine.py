@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+
+from sampeft.launcher import launched
 
 
 def room_bytes() -> int:
@@ -47,4 +48,4 @@ def left_by_groups(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/
 
 def processes() -> int:
     """How many processes train together, as accelerate's launcher tells them."""
-    return max(1, int(os.environ.get("WORLD_SIZE", "1")))
+    return launched().world

@@ -37,21 +37,25 @@ def key_of(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def left_to_do(images: Sequence[Path], record: RunRecord, key: str, force: bool) -> tuple[list[Path], list[Path]]:
+def left_to_do(
+    images: Sequence[Path], record: RunRecord, key: str, force: bool, shared: Sequence[Path] = ()
+) -> tuple[list[Path], list[Path]]:
     """(images to segment, images whose finished maps are there, by this run with these settings).
 
     A map that was begun but not noted as finished is made again. Raises UsageError, before any work, for label maps that
-    the record does not know as such, and for those of other images with other settings, since one record and one table of
-    classes stand for all; force: overwrite them, and finished ones too.
+    the record does not know as such; force: overwrite them, and finished ones too. Raises it, whatever force is, for those of
+    other images with other settings, since one record and one table of classes stand for all.
+
+    shared: images of other processes of the same command.
     """
     there: dict[str, list[Path]] = {}
     if record.folder.is_dir():
         for path in sorted(p for p in record.folder.iterdir() if p.is_file()):
             there.setdefault(file_stem(path), []).append(path)
     todo, finished, foreign = [], [], []
-    own = {output_stem(image) for image in images}
+    own = {output_stem(image) for image in (*images, *shared)}
     for stem, known in record.cases.items():
-        if not force and stem not in own and known.get("settings") != key and known["status"] == DONE and stem in there:
+        if stem not in own and known.get("settings") != key and known["status"] == DONE and stem in there:
             foreign.append(f"{there[stem][0]}: was written with other settings")
     for image in images:
         stem = output_stem(image)
@@ -71,6 +75,11 @@ def left_to_do(images: Sequence[Path], record: RunRecord, key: str, force: bool)
             finished.append(image)
     if foreign:
         more = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
+        if force:
+            raise UsageError(
+                f"{foreign[0]}{more}, and its image is not among those given: give all of them, so that --force overwrites all "
+                "its maps, or choose another --out"
+            )
         raise UsageError(f"{foreign[0]}{more}; it is already there: choose another --out or overwrite with --force")
     return todo, finished
 

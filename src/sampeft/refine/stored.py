@@ -44,11 +44,22 @@ def check_refiner_name(name: str | None) -> None:
         raise unknown_name("refiner", str(name), [*REFINERS, FITTED])
 
 
-def chosen(run: Path, tensors: Path, name: str | None, options: dict[str, Any]) -> Refiner | None:
-    """The refiner that a user asks for: by name with options, the run's `fitted` one, or none. tensors: see `write_fitted`."""
+def chosen(
+    run: Path, tensors: Path, name: str | None, options: dict[str, Any], last: Path | None = None
+) -> Refiner | None:
+    """The refiner that a user asks for: by name with options, the run's `fitted` one, or none.
+
+    tensors: see `write_fitted`. last: the file of the last weights, where those are used. Raises UsageError for a fitted one
+    that is to follow weights for which it was not fitted.
+    """
     if name is None or name == FITTED:
         if options:
             raise UsageError("options of a refiner go with its name; give --refine NAME")
+        if name and last and last.is_file() and sha256(last) != sha256(tensors):
+            raise UsageError(
+                f"{run / FILE}: was fitted for the best weights of {run}, not for its last ones; leave --last out, or give a "
+                "refiner by name, such as --refine components"
+            )
         return read_fitted(run, tensors) if name else None
     check_refiner_name(name)
     return refiner(name, **options)

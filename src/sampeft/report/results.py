@@ -2,21 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sampeft.errors import UsageError
 from sampeft.evaluation.score import Look
 from sampeft.io import write_atomically
-from sampeft.metrics.scores import Evaluation
+from sampeft.metrics.scores import CALIBRATION, COUNTS, SCORES, SUMMARY, Evaluation
 from sampeft.prediction.segmenter import Segmenter
-from sampeft.provenance import history_of, run_config
+from sampeft.provenance import differences, history_of, run_config
 from sampeft.report.figures import Example, figure_examples, figure_learning_curve, figure_per_class
-from sampeft.report.page import write_page
+from sampeft.report.page import REPORT, write_page
 from sampeft.report.score_figures import case_means
 from sampeft.report.tables import table_csv, table_md
+from sampeft.strict_json import read_object
+
+MAPS = "maps"
+"""Folder of an evaluation's predicted label maps."""
+ORIGIN = "origin.json"
+"""Of which run, or maps, and data an evaluation is."""
+_PICTURES = ("per_class.png", "examples.png", "learning.png")
+_FILES = (SUMMARY, SCORES, COUNTS, CALIBRATION, "table.md", "table.csv", REPORT, *_PICTURES)
+
+
+def check_origin(out: Path, origin: Mapping[str, Any], force: bool) -> None:
+    """Raises UsageError where the folder holds results of another origin, or of one that is not known, unless by force."""
+    if force or not (out / SUMMARY).is_file():
+        return
+    path = out / ORIGIN
+    if not path.is_file():
+        raise UsageError(
+            f"{out}: holds an evaluation that does not say of what it is; choose another --out or overwrite it with --force"
+        )
+    before = read_object(path)
+    if changed := differences(before, {**dict.fromkeys(before), **origin}):
+        raise UsageError(
+            f"{out}: holds another evaluation ({'; '.join(changed)}); choose another --out or overwrite it with --force"
+        )
+
+
+def begin_results(out: Path, origin: Mapping[str, Any]) -> None:
+    """Note of what the results are that will be written; nothing of another evaluation stays."""
+    path = out / ORIGIN
+    if path.is_file() or (out / SUMMARY).is_file():
+        if path.is_file() and read_object(path) == origin:
+            return
+        for name in _FILES:  # the summary first: without it there is no evaluation
+            (out / name).unlink(missing_ok=True)
+        maps = (out / MAPS).resolve()
+        if not any(Path(str(place)).is_relative_to(maps) for place in origin.values()):  # else they are what was scored
+            shutil.rmtree(maps, ignore_errors=True)
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(origin, indent=1) + "\n")
 
 
 def trained_on_note(number: int, scored: int) -> str:
@@ -53,6 +95,8 @@ def write_results(
     shown = examples(first, looks)
     history = history_of(run)
     config = run_config(run) if run else {}
+    for name in _PICTURES:  # of an evaluation before there may be one more
+        (out / name).unlink(missing_ok=True)
     figure_per_class(evaluations, path=out / "per_class.png")
     if shown:
         figure_examples(shown, first.labels, out / "examples.png")

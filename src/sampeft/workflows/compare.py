@@ -11,7 +11,8 @@ from sampeft.errors import UsageError, unknown_name
 from sampeft.metrics.comparable import comparable
 from sampeft.metrics.comparison import Comparison, compare
 from sampeft.metrics.measures import MEASURES
-from sampeft.metrics.scores import Evaluation
+from sampeft.metrics.scores import SUMMARY, Evaluation
+from sampeft.options import check_apart
 
 
 def check_names(config: Config) -> None:
@@ -31,6 +32,10 @@ def compared(config: Config, written: bool = True) -> Comparison:
             raise UsageError(f"{folder} is given {times} times; an evaluation does not compare with itself")
     if written and config.out.resolve() in resolved:
         raise UsageError(f"--out {config.out} is one of the evaluations, whose figures it would replace; give another")
+    if written:
+        check_apart(config.out)
+        if (config.out / SUMMARY).is_file():
+            raise UsageError(f"{config.out}: holds an evaluation, whose figures would be replaced; give another --out")
     loaded = [Evaluation.read(folder) for folder in folders]
     metrics = listed(config.metrics)
     # By folder first, so that a refusal says where to look; names may be alike in all but a seed.

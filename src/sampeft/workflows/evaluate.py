@@ -32,7 +32,7 @@ from sampeft.prediction.sinks import check_refiner
 from sampeft.prediction.tiling import RasterOptions, window_of
 from sampeft.provenance import resources_used, run_config
 from sampeft.refine.stored import check_refiner_name, chosen
-from sampeft.report.results import trained_on_note, write_results
+from sampeft.report.results import MAPS, begin_results, check_origin, trained_on_note, write_results
 
 
 def check_names(config: Config) -> None:
@@ -63,7 +63,10 @@ def evaluate_run(config: Config, protocol: Protocol = PROTOCOLS["default"]) -> E
 def _evaluate_run(config: Config, protocol: Protocol) -> Evaluation:
     assert config.run is not None
     assert config.data is not None
-    refiner = chosen(config.run, tensors_file(config.run), config.refine, config.refine_options)
+    origin = origin_of(config)
+    check_origin(config.out, origin, config.force)
+    last = tensors_file(config.run / "last") if config.last else None
+    refiner = chosen(config.run, tensors_file(config.run), config.refine, config.refine_options, last)
     runs = [config.run, *config.others]
     segmenter = load(runs, weights=config.weights, last=config.last, refiner=refiner, views=config.views)
     dataset = open_dataset(config.data, config.layout, parse_map(config.map))
@@ -79,14 +82,26 @@ def _evaluate_run(config: Config, protocol: Protocol) -> Evaluation:
     if config.calibrate:
         temperatures = held_out_temperature(segmenter, dataset, cases, runs)
         readings = Readings(temperatures)
-    maps = config.out / "maps" if config.maps else None
+    maps = config.out / MAPS if config.maps else None
+    beside = [(path, Evaluation.read(path)) for path in config.beside]
+    begin_results(config.out, origin)
     evaluation, looks = evaluate_segmenter(segmenter, dataset, cases, config.split, maps, protocol, readings)
     if seen:
         evaluation.meta["trained_on"] = len(seen)
-    beside = [(path, Evaluation.read(path)) for path in config.beside]
     others = {str(other.meta.get("model", path.name)): other for path, other in beside}
     write_results(config.out, {segmenter.name: evaluation, **others}, looks, segmenter, config.run)
     return evaluation
+
+
+def origin_of(config: Config) -> dict[str, Any]:
+    """What is scored on what, by which an evaluation is known again."""
+    paths = {"run": config.run, "data": config.data, "pred": config.pred, "truth": config.truth}
+    found: dict[str, Any] = {name: str(path.resolve()) for name, path in paths.items() if path}
+    if config.others:
+        found["others"] = [str(path.resolve()) for path in config.others]
+    if config.run:
+        found |= {"split": config.split} | ({"last": True} if config.last else {})
+    return found | {"protocol": config.protocol}
 
 
 def held_out_temperature(

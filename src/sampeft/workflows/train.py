@@ -107,6 +107,8 @@ def _train(config: Config, dataset: Dataset | None) -> Result:
     say(
         f"data      {dataset.name}: {counted(len(cases), 'case')} to train on, {len(held_out)} held out ({_names(held_out)})"
     )
+    if config.held_out == 1 and len(held_out) == 1:
+        say("note      --held_out 1 is one case; give a share below 1, such as 0.2, or another number of cases")
     if resumed:
         resumed.refuse_others(known_settings(config, dataset, cases, held_out))
         if resumed.position.finished:
