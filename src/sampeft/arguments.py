@@ -344,10 +344,17 @@ def _with_plain_flags(argv: Sequence[str], config: type[Any]) -> list[str]:
 
 
 def _with_lists_gathered(argv: Sequence[str], config: type[Any]) -> list[str]:
-    """`--set a --set b` means `--set='["a", "b"]'`, for every option of a command that takes a list."""
+    """`--set a --set b` means `--set='["a", "b"]'`, for every option of a command that takes a list, and `--cases a` a list of
+    one."""
     import json
 
-    lists = {f"--{field.name}" for field in fields(config) if "list[" in str(field.type)}
+    lists = {f"--{field.name}": str(field.type) for field in fields(config) if "list[" in str(field.type)}
+
+    def joined(name: str, values: list[str]) -> str:
+        if len(values) == 1 and (values[0].startswith("[") or "str" in lists[name].split(" | ")):
+            return values[0]
+        return f"[{', '.join(values)}]" if "list[float]" in lists[name] else json.dumps(values)
+
     rest: list[str] = []
     given: dict[str, list[str]] = {}
     left = iter(argv)
@@ -357,4 +364,4 @@ def _with_lists_gathered(argv: Sequence[str], config: type[Any]) -> list[str]:
             rest.append(argument)
         else:
             given.setdefault(name, []).append(value)
-    return rest + [f"{name}={values[0] if len(values) == 1 else json.dumps(values)}" for name, values in given.items()]
+    return rest + [f"{name}={joined(name, values)}" for name, values in given.items()]

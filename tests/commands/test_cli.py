@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -17,7 +18,7 @@ from PIL import Image
 import sampeft
 from fabricate import flare22_dataset, folder_dataset, write_png
 from sampeft.backbones import BACKBONES
-from sampeft.cli import main
+from sampeft.cli import main, parser_of
 from sampeft.peft import METHODS
 
 TRAIN = ["--weights", "random", "--side", "56", "--training.steps", "6", "--training.batch", "1", "--held_out", "1"]
@@ -363,3 +364,20 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
     assert time.monotonic() - start < 1.0
     for command in ("demo", "train", "evaluate", "predict", "params", "info"):
         assert command in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "name", "wanted"),
+    [
+        ("refine", ["run", "--data", "d", "--cases", "a"], "cases", ["a"]),
+        ("refine", ["run", "--data", "d", "--cases", "a", "--cases", "b"], "cases", ["a", "b"]),
+        ("refine", ["run", "--data", "d", "--cases", "[a, b]"], "cases", ["a", "b"]),
+        ("evaluate", ["run", "--data", "d", "--out", "o", "--beside", "x"], "beside", [Path("x")]),
+        ("serve", ["run", "--evals", "x"], "evals", [Path("x")]),
+        ("reproduce", ["table1", "--data", "d", "--out", "o", "--strengths", "0.1"], "strengths", [0.1]),
+        ("reproduce", ["table1", "--data", "d", "--out", "o", "--strengths", "[0.1,0]"], "strengths", [0.1, 0.0]),
+        ("compare", ["a", "b", "--out", "o", "--metrics", "dsc"], "metrics", "dsc"),
+    ],
+)
+def test_an_option_that_takes_several_values_takes_one(command: str, words: list[str], name: str, wanted: Any) -> None:
+    assert getattr(parser_of(command).read(words), name) == wanted
