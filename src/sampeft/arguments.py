@@ -102,7 +102,8 @@ class Parser(ArgumentParser):  # type: ignore[misc]  # untyped, as below
             _in_plain_words(action, *known.get(action.dest, (None, None)))
         own = vars(config)["__annotations__"]
         for group in self._action_groups:
-            group._group_actions.sort(key=lambda action: (not action.required, action.dest not in own))
+            if any(action.option_strings for action in group._group_actions):  # arguments stay in their order
+                group._group_actions.sort(key=lambda action: (not action.required, action.dest not in own))
             group.title = group.title and group.title[:1].upper() + group.title[1:]
 
     def read(self, argv: Sequence[str]) -> Any:
