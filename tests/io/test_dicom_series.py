@@ -13,7 +13,6 @@ import pytest
 from fabricate import folder_dataset, write_nifti
 from fabricate.dicom import AXIAL, multi_frame, save, slice_dataset, slice_values, write_series
 from sampeft.cli import main
-from sampeft.commands import predict as predict_module
 from sampeft.data.cache import Preparation, digest_of
 from sampeft.data.intensity import Intensity
 from sampeft.errors import DataError, UsageError
@@ -22,6 +21,7 @@ from sampeft.io.dicom_series import VARIABLE, SeriesChoice, series_chosen
 from sampeft.labels import LabelSet
 from sampeft.prediction.segmenter import Segmenter
 from sampeft.workflows import evaluate as evaluate_module
+from sampeft.workflows import predict as predict_module
 from sampeft.workflows import train as train_module
 
 pydicom = pytest.importorskip("pydicom", reason="needs pip install 'sampeft[dicom]'")

@@ -23,7 +23,6 @@ from PIL import Image
 
 from fabricate import write_nifti, write_png
 from sampeft.cli import main
-from sampeft.commands import predict
 from sampeft.data.cache import Preparation, PreparedVolume
 from sampeft.data.intensity import Intensity
 from sampeft.data.slices import Frame, largest
@@ -43,6 +42,7 @@ from sampeft.prediction.segmenter import Segmenter
 from sampeft.prediction.share_maps import KeptShareMaps
 from sampeft.prediction.sinks import ClassMap, Confidence, Sink
 from sampeft.volume import Volume
+from sampeft.workflows import predict
 
 LABELS = LabelSet(("background", "bright", "brightest"), (0, 3, 200))
 
@@ -268,7 +268,7 @@ import sys
 from pathlib import Path
 import test_predicting
 from sampeft.cli import main
-from sampeft.commands import predict
+from sampeft.workflows import predict
 slow = test_predicting.segmenter()
 slow.model.pause = 0.15
 predict.load = lambda path, **how: slow
