@@ -27,11 +27,12 @@ from fabricate import folder_dataset, write_png
 from fabricate.backbones import make_tiny, stirred, tiny_sam
 from fabricate.mutations import mutated, mutated_text
 from fabricate.runs import description_of
-from sampeft import evaluation, strict_json
+from sampeft import strict_json
 from sampeft.cli import main
 from sampeft.data import open_dataset
 from sampeft.data.check import check_dataset
 from sampeft.errors import DataError, FormError, SampeftError, UsageError, WeightsError
+from sampeft.evaluation import score
 from sampeft.labels import LabelSet
 from sampeft.peft import attach
 from sampeft.peft.run_files import DESCRIPTION, WEIGHTS, read_description
@@ -443,14 +444,14 @@ def test_a_case_that_fails_unforeseen_is_in_no_score_and_told(
 ) -> None:
     """The others are scored as they are without it; the exit code says that not all is well."""
     root = folder_dataset(tmp_path / "data", cases=2, files_per_case=1, test_cases=0)
-    real = evaluation._tally
+    real = score._tally
 
     def faulty(protocol: Any, prediction: Any, truth: Any, image: Any, dataset: Any) -> Any:
         if "P01" in image.path.name:
             raise ZeroDivisionError("by hand")
         return real(protocol, prediction, truth, image, dataset)
 
-    monkeypatch.setattr(evaluation, "_tally", faulty)
+    monkeypatch.setattr(score, "_tally", faulty)
     pred = Path(shutil.copytree(root / "labels", tmp_path / "pred"))
     folders = ["--pred", str(pred), "--truth", str(root / "labels"), "--labels", str(root / "dataset.json")]
     with pytest.warns(

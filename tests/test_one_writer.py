@@ -51,8 +51,9 @@ def writer() -> Iterator[Writer]:
 
 
 def commands(folder: Path) -> dict[str, list[str]]:
-    """Of every command that writes into a folder for long; that folder is `out`."""
+    """Of every command that writes into a folder for long: into a run `out`, or into `results`."""
     out, image = str(folder / "out"), write_png(folder / "image.png", np.zeros((8, 8), np.uint8))
+    results = str(folder / "results")
     (folder / "out").mkdir()
     (folder / "out/adapter.json").write_text(json.dumps({"format": FORMAT}))
     (folder / "sirst").mkdir()
@@ -62,8 +63,9 @@ def commands(folder: Path) -> dict[str, list[str]]:
         "denoise": ["train", "--data", str(folder), "--out", out, "--task", "denoise"],
         "refine": ["refine", out, "--data", str(folder)],
         "reproduce": ["reproduce", "table2", "--data_root", str(folder), "--data", str(folder), "--out", out],
-        "predict": ["predict", str(folder / "run"), str(image), "--out", out],
-        "evaluate": ["evaluate", str(folder / "run"), "--data", str(folder), "--out", out],
+        "predict": ["predict", str(folder / "run"), str(image), "--out", results],
+        "evaluate": ["evaluate", str(folder / "run"), "--data", str(folder), "--out", results],
+        "oracle": ["oracle", "--data", str(folder), "--out", results],
     }
 
 
@@ -71,23 +73,24 @@ def test_a_second_command_is_refused_at_once_and_told_who_writes(
     tmp_path: Path, writer: Writer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = commands(tmp_path)
-    process = writer(tmp_path / "out")
-    before = sorted(path.name for path in (tmp_path / "out").iterdir())
+    folders = [tmp_path / "out", tmp_path / "results"]
+    writers = {folder: writer(folder) for folder in folders}
+    before = [sorted(path.name for path in folder.iterdir()) for folder in folders]
     for name, arguments in given.items():
         assert main(arguments) == 2, name
         told = capsys.readouterr().err.splitlines()[-1]
-        assert re.search(
-            rf"out: is being written by process {process.pid} of {socket.gethostname()}, since \d{{4}}-\d\d-\d\d", told
-        ), told
-        assert f"delete {tmp_path / 'out' / LOCK}" in told
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == before
+        folder = folders[str(folders[1]) in arguments]
+        who = f"process {writers[folder].pid} of {socket.gethostname()}"
+        assert re.search(rf"{folder.name}: is being written by {who}, since \d{{4}}-\d\d-\d\d", told), told
+        assert f"delete {folder / LOCK}" in told
+    assert [sorted(path.name for path in folder.iterdir()) for folder in folders] == before
 
 
 def test_a_python_function_is_refused_as_its_command_is(tmp_path: Path, writer: Writer) -> None:
     commands(tmp_path)
-    process = writer(tmp_path / "out")
+    process = writer(tmp_path / "results")
     with pytest.raises(UsageError, match=rf"is being written by process {process.pid} of "):
-        sampeft.evaluate(tmp_path / "run", tmp_path, tmp_path / "out")
+        sampeft.evaluate(tmp_path / "run", tmp_path, tmp_path / "results")
 
 
 def test_a_process_that_was_killed_blocks_nobody(tmp_path: Path, writer: Writer) -> None:

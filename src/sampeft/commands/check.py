@@ -14,6 +14,7 @@ from sampeft.data.intensity import Intensity
 from sampeft.errors import counted
 from sampeft.io import write_atomically
 from sampeft.io.dicom_series import series_chosen
+from sampeft.one_writer import one_writer
 from sampeft.options import check_paths
 from sampeft.workflows.check import check_names, report_of
 
@@ -28,10 +29,9 @@ def run(config: Config) -> int:
     content = {"data": dataset.name, "intensity": intensity, **report.to_json()}
     written = []
     if config.out:
-        config.out.mkdir(parents=True, exist_ok=True)
-        write_atomically(config.out / "check.json", json.dumps(content, indent=1) + "\n")
-        written.append(config.out / "check.json")
-        with series_chosen(config.series):
+        with one_writer(config.out), series_chosen(config.series):
+            write_atomically(config.out / "check.json", json.dumps(content, indent=1) + "\n")
+            written.append(config.out / "check.json")
             if recipe and _write_sheet(dataset, config.out / "contact.png", name, recipe, report):
                 written.append(config.out / "contact.png")
     print(json.dumps(content) if config.json else text(dataset, report, intensity or "none"))

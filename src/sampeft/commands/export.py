@@ -9,6 +9,7 @@ from pathlib import Path
 from sampeft.configs.export import Config
 from sampeft.errors import UsageError
 from sampeft.export import export
+from sampeft.one_writer import one_writer
 from sampeft.options import check_paths
 from sampeft.prediction.inference import load
 from sampeft.workflows.inputs import all_files
@@ -26,7 +27,8 @@ def run(config: Config) -> int:
     segmenter = load(config.run, weights=config.weights, last=config.last)
     for caution in segmenter.cautions:
         print(f"warning: {caution}", file=sys.stderr)
-    parity = export(segmenter, folder, config.out, config.format, config.precision, files)
+    with one_writer(config.out):
+        parity = export(segmenter, folder, config.out, config.format, config.precision, files)
     passes = parity.passes(config.precision)
     if config.json:
         print(json.dumps({**parity.to_json(), "passes": passes, "out": str(config.out)}))

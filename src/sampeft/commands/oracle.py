@@ -12,6 +12,7 @@ from sampeft.data.cache import Preparation
 from sampeft.data.recipe import check_intensity, chosen_intensity
 from sampeft.errors import UsageError
 from sampeft.model import SemanticSam
+from sampeft.one_writer import one_writer
 from sampeft.options import check_paths, parse_map
 from sampeft.oracle.protocols import Oracle, protocols_of
 from sampeft.provenance import plain_json
@@ -33,6 +34,11 @@ def check_names(config: Config) -> None:
 def run(config: Config) -> int:
     check_paths(config)
     check_names(config)
+    with one_writer(config.out):
+        return _run(config)
+
+
+def _run(config: Config) -> int:
     protocols, spec = protocols_of(config.protocols), backbone(config.backbone)
     settings = mask_settings(config.masks, spec)
     several = len(protocols) > 1
