@@ -27,7 +27,7 @@ def served(service: Service) -> Iterator[str]:
 
     from sampeft.viewer.access import Access
     from sampeft.viewer.app import make_app
-    from sampeft.viewer.serving import ADDRESS, _bound, uvicorn_config
+    from sampeft.viewer.server import ADDRESS, _bound, uvicorn_config
 
     listening = _bound(0)
     port = listening.getsockname()[1]

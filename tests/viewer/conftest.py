@@ -92,7 +92,7 @@ def serve(run: Path, data: Path, tmp_path: Path, segmenter: Segmenter, monkeypat
 
     @contextmanager
     def begin(loaded: Segmenter = segmenter, **changes: Any) -> Iterator[TestClient]:
-        monkeypatch.setattr("sampeft.viewer.trained.load", lambda folder, **_: loaded)
+        monkeypatch.setattr("sampeft.viewer.runs.load", lambda folder, **_: loaded)
         service = Service(replace(Settings(runs=(run,), data=data, batch=1), **changes), above=tmp_path)
         headers = {"authorization": f"Bearer {service.settings.token}"}
         with TestClient(make_app(service, PORT), base_url=f"http://127.0.0.1:{PORT}", headers=headers) as client:
@@ -137,7 +137,7 @@ def world(
 
     with pytest.MonkeyPatch.context() as patch, chromium() as browser:
         loaded = replace(segmenter, source=cast(SemanticSam, model))
-        patch.setattr("sampeft.viewer.trained.load", lambda folder, **_: loaded)
+        patch.setattr("sampeft.viewer.runs.load", lambda folder, **_: loaded)
         settings = Settings(
             runs=(run,), data=data, evals=(folder / "evals",), corrections=folder / "corrected", batch=1
         )

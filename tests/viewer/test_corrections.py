@@ -28,7 +28,7 @@ from sampeft.labels import LabelSet
 from sampeft.prediction.segmenter import Segmenter
 from sampeft.viewer.corrected_cases import CorrectedCases
 from sampeft.viewer.corrections import mask_of, run_lengths
-from sampeft.viewer.faults import RequestError
+from sampeft.viewer.errors import RequestError
 from viewer.clients import Serve, predicted
 from viewer.test_predictions import AFFINE, opened
 

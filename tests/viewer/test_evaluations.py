@@ -14,8 +14,8 @@ from sampeft.labels import LabelSet
 from sampeft.metrics.comparison import compare
 from sampeft.metrics.counts import count
 from sampeft.metrics.scores import Evaluation
-from sampeft.viewer.evaluated import Evaluations
-from sampeft.viewer.trained import distinct
+from sampeft.viewer.evaluations import Evaluations
+from sampeft.viewer.runs import distinct
 from viewer.clients import Serve
 
 rng = np.random.default_rng(3)

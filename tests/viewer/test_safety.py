@@ -27,7 +27,7 @@ from fabricate import write_nifti, write_png
 from sampeft.errors import UsageError
 from sampeft.io import read_volume
 from sampeft.viewer.access import Access
-from sampeft.viewer.guard import Guard
+from sampeft.viewer.security import Guard
 from sampeft.viewer.service import Service
 from sampeft.viewer.settings import MIB, Settings
 from sampeft.viewer.uploads import safe_name

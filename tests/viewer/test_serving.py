@@ -21,7 +21,7 @@ from fabricate import write_png
 from sampeft.commands.serve import Config
 from sampeft.commands.serve import run as command
 from sampeft.errors import UsageError
-from sampeft.viewer.serving import serve as run_server
+from sampeft.viewer.server import serve as run_server
 from sampeft.viewer.settings import Settings
 from sampeft.viewer.workspace import PREFIX, Workspace
 from viewer.clients import Serve, predicted

@@ -10,7 +10,7 @@ from sampeft.engines import check_engine
 from sampeft.errors import Terminated
 from sampeft.options import check_paths
 from sampeft.viewer.access import new_token
-from sampeft.viewer.serving import serve
+from sampeft.viewer.server import serve
 from sampeft.viewer.settings import MIB, Settings
 
 

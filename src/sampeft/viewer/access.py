@@ -15,7 +15,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
-from sampeft.viewer.faults import RequestError
+from sampeft.viewer.errors import RequestError
 
 _QUERY = "token"
 _SCHEME = "bearer "

@@ -17,11 +17,12 @@ from starlette.exceptions import HTTPException
 
 from sampeft import __version__
 from sampeft.errors import SampeftError, is_full
-from sampeft.viewer import catalogue_routes, prediction_routes
+from sampeft.viewer import routes_catalogue as catalogue_routes
+from sampeft.viewer import routes_predictions as prediction_routes
 from sampeft.viewer.access import Access
 from sampeft.viewer.docs_page import docs_page
-from sampeft.viewer.faults import RequestError
-from sampeft.viewer.guard import Guard
+from sampeft.viewer.errors import RequestError
+from sampeft.viewer.security import Guard
 from sampeft.viewer.service import Service
 
 STATIC = Path(__file__).parent / "static"

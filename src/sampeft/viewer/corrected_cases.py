@@ -23,7 +23,7 @@ from sampeft.data.table import COLUMNS, NAME, read_pairs
 from sampeft.errors import UsageError
 from sampeft.io import IMAGE_SUFFIXES, file_stem, label_suffix, portable_name, sha256, write_atomically, write_labels
 from sampeft.labels import LabelSet
-from sampeft.viewer.faults import RequestError
+from sampeft.viewer.errors import RequestError
 from sampeft.volume import Volume
 
 DESCRIPTION = "dataset.json"

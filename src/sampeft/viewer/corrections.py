@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sampeft.data.slices import SliceView
-from sampeft.viewer.faults import RequestError
+from sampeft.viewer.errors import RequestError
 
 _MOST_STEPS = 200  # that can be taken back
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 
 from sampeft.errors import SampeftError
-from sampeft.viewer.faults import RequestError
+from sampeft.viewer.errors import RequestError
 
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
 

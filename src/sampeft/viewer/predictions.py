@@ -26,9 +26,9 @@ from sampeft.prediction.sinks import Confidence
 from sampeft.provenance import without_nan
 from sampeft.viewer import pictures
 from sampeft.viewer.corrections import ClassMap
-from sampeft.viewer.faults import RequestError
+from sampeft.viewer.errors import RequestError
 from sampeft.viewer.jobs import DONE, Job
-from sampeft.viewer.trained import Run
+from sampeft.viewer.runs import Run
 from sampeft.volume import Volume
 
 _READ = 0.05  # share of the whole that reading takes

@@ -15,7 +15,7 @@ from sampeft.data.cache import PreparedVolume
 from sampeft.io import read_volume
 from sampeft.prediction.prompting import Prompter
 from sampeft.prediction.segmenter import Segmenter
-from sampeft.viewer.faults import RequestError
+from sampeft.viewer.errors import RequestError
 from sampeft.viewer.predictions import Prediction
 
 _MOST_IMAGES, _MOST_SLICES = 2, 16

@@ -22,13 +22,13 @@ from sampeft.prediction.segmenter import Segmenter
 from sampeft.viewer import pictures, uploads
 from sampeft.viewer.audit import Audit
 from sampeft.viewer.corrected_cases import CorrectedCases
-from sampeft.viewer.evaluated import Evaluations
-from sampeft.viewer.faults import RequestError, not_found
+from sampeft.viewer.errors import RequestError, not_found
+from sampeft.viewer.evaluations import Evaluations
 from sampeft.viewer.jobs import QUEUED, RUNNING, Job, Worker
 from sampeft.viewer.predictions import Prediction, Source
 from sampeft.viewer.prompts import Prompts
+from sampeft.viewer.runs import Runs
 from sampeft.viewer.settings import Settings
-from sampeft.viewer.trained import Runs
 from sampeft.viewer.workspace import Workspace
 
 _SWEEP_S = 20.0

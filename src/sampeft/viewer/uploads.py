@@ -13,7 +13,7 @@ from sampeft.data.download import check_space
 from sampeft.data.unpack import LEAST_LIMIT_BYTES, MOST_TIMES, unpack
 from sampeft.errors import DataError, SampeftError
 from sampeft.io import FORMATS, IMAGE_SUFFIXES, dicom, is_series, portable_name
-from sampeft.viewer.faults import RequestError
+from sampeft.viewer.errors import RequestError
 
 _HEAD_BYTES = 4096
 _ZIP = b"PK\x03\x04", b"PK\x05\x06"

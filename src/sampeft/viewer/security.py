@@ -16,7 +16,7 @@ from http import HTTPStatus
 from typing import Any
 
 from sampeft.viewer.access import Access
-from sampeft.viewer.faults import RequestError
+from sampeft.viewer.errors import RequestError
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

@@ -11,8 +11,11 @@ from fastapi.responses import FileResponse
 
 from sampeft.io import read_volume
 from sampeft.metrics.protocols import PROTOCOLS
-from sampeft.viewer.answers import TheNote, TheService, faults, file_response, prediction_body, sent
-from sampeft.viewer.bodies import (
+from sampeft.viewer.corrections import mask_of, run_lengths
+from sampeft.viewer.errors import RequestError
+from sampeft.viewer.predictions import Prediction
+from sampeft.viewer.responses import TheNote, TheService, faults, file_response, prediction_body, sent
+from sampeft.viewer.schemas import (
     Correction,
     CorrectionAnswer,
     Mask,
@@ -23,9 +26,6 @@ from sampeft.viewer.bodies import (
     Saved,
     ScoresBody,
 )
-from sampeft.viewer.corrections import mask_of, run_lengths
-from sampeft.viewer.faults import RequestError
-from sampeft.viewer.predictions import Prediction
 
 router = APIRouter(prefix="/api/predictions")
 _KINDS = ("application/gzip", "image/png", "image/tiff", "application/dicom")

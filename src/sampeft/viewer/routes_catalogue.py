@@ -9,10 +9,10 @@ from fastapi import APIRouter, Query
 from fastapi.responses import FileResponse
 
 from sampeft import __version__
-from sampeft.viewer.answers import TheNote, TheService, faults, file_response, labels_body, run_body, sent
-from sampeft.viewer.bodies import AboutBody, CaseBody, CasesBody, EvaluationBody, EvaluationDetail, ImageBody, RunBody
-from sampeft.viewer.faults import not_found
-from sampeft.viewer.guard import REPORT_POLICY
+from sampeft.viewer.errors import not_found
+from sampeft.viewer.responses import TheNote, TheService, faults, file_response, labels_body, run_body, sent
+from sampeft.viewer.schemas import AboutBody, CaseBody, CasesBody, EvaluationBody, EvaluationDetail, ImageBody, RunBody
+from sampeft.viewer.security import REPORT_POLICY
 from sampeft.viewer.settings import MIB
 
 router = APIRouter(prefix="/api")

@@ -15,7 +15,7 @@ from sampeft.peft.run_files import read_description
 from sampeft.peft.state import name_of
 from sampeft.prediction.inference import load
 from sampeft.prediction.segmenter import Segmenter
-from sampeft.viewer.faults import not_found
+from sampeft.viewer.errors import not_found
 
 _MOST_LOADED = 4
 

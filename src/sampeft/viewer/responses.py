@@ -10,12 +10,12 @@ from fastapi import Depends, Request
 from fastapi.responses import FileResponse
 
 from sampeft.labels import LabelSet
-from sampeft.viewer.bodies import Fault, Label, PredictionBody, ResultBody, RunBody, SliceConfidence
-from sampeft.viewer.evaluated import Evaluations
+from sampeft.viewer.evaluations import Evaluations
 from sampeft.viewer.jobs import DONE
 from sampeft.viewer.predictions import Prediction
+from sampeft.viewer.runs import Run
+from sampeft.viewer.schemas import Fault, Label, PredictionBody, ResultBody, RunBody, SliceConfidence
 from sampeft.viewer.service import Service
-from sampeft.viewer.trained import Run
 
 _TYPES = {".gz": "application/gzip", ".png": "image/png", ".tif": "image/tiff", ".dcm": "application/dicom"}
 

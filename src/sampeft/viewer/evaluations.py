@@ -15,8 +15,8 @@ from sampeft.metrics.comparison import compare
 from sampeft.metrics.scores import SUMMARY, Evaluation
 from sampeft.provenance import without_nan
 from sampeft.report.comparison import comparison_json
-from sampeft.viewer.faults import RequestError, not_found
-from sampeft.viewer.trained import Run, distinct
+from sampeft.viewer.errors import RequestError, not_found
+from sampeft.viewer.runs import Run, distinct
 
 REPORT = "report.html"
 _BESIDE = ("eval*", "scores*")
