@@ -64,7 +64,7 @@ def test_ctrl_c_ends_it_cleanly_and_a_kill_leaves_what_the_next_one_removes(run:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 0)])
 def test_it_ends_within_seconds_whatever_it_is_at(run: Path, tmp_path: Path, number: int, code: int) -> None:
     """A request and a prediction that cannot be stopped, as while the network computes, and an upload that stalls."""
-    slow = "import time; from sampeft.viewer import trained; trained.load = lambda *a, **k: time.sleep(60)"
+    slow = "import time; from sampeft.viewer import runs; runs.load = lambda *a, **k: time.sleep(60)"
     process, address = started(run, tmp_path, slow)
     base, _, token = address.partition("/?token=")
     headers = {"Authorization": f"Bearer {token}"}
