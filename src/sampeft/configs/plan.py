@@ -14,6 +14,9 @@ class Config(TrainConfig):
 
     Args:
         out: where the run would go; nothing is written there.
+        resume: changes nothing here: the whole training is planned.
+        force: changes nothing here: nothing is written.
+        plan: changes nothing here: to plan is all that is done.
     """
 
     out: Path = Path("run")

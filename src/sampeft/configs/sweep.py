@@ -26,6 +26,9 @@ class Config(TrainConfig):
         protocol: scoring rules: default, flare22, flare22-package, paper, pixels, targets, targets-256 or
             land-cover.
         dry_run: print the runs as a table and train nothing.
+        resume: changes nothing: a sweep always goes on where it was stopped.
+        force: changes nothing: a finished run is kept; remove its folder to train it anew.
+        plan: changes nothing: memory and time are not estimated before each run.
         json: print the ranking as one JSON object on stdout.
     """
 
