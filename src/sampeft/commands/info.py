@@ -16,7 +16,7 @@ from sampeft.denoise import DENOISERS
 from sampeft.errors import WeightsError
 from sampeft.heads import HEADS
 from sampeft.losses import LOSSES
-from sampeft.metrics.overlap import METRICS
+from sampeft.metrics import counted
 from sampeft.oracle.protocols import PROTOCOLS
 from sampeft.peft import METHODS
 from sampeft.provenance import versions
@@ -59,7 +59,7 @@ def gather() -> dict[str, Any]:
         "denoisers": {name: f"{first_sentence(d.__doc__)} {options_of(d)}" for name, d in DENOISERS.items()},
         "refiners": {name: f"{kind.about} {options_of(kind)}" for name, kind in REFINERS.items()},
         "oracle protocols": {name: protocol.about for name, protocol in PROTOCOLS.items()},
-        "metrics": {name: first_sentence(metric.__doc__) for name, metric in METRICS.items()},
+        "metrics": {name: first_sentence(metric.__doc__) for name, metric in counted().items()},
     }
 
 
