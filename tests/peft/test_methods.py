@@ -49,7 +49,7 @@ def gain(model: SemanticSam, options: GainOptions) -> list[str]:
 def test_a_method_of_ones_own_is_a_function_and_a_dict_line(
     make_model: Make, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(METHODS, "gain", Method(GainOptions, gain))
+    monkeypatch.setitem(METHODS, "gain", Method("Gain", GainOptions, gain))
     model = make_model()
     with torch.no_grad():
         before = model(images)

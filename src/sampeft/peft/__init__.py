@@ -14,31 +14,33 @@ from sampeft.peft.placement import Options, Placement
 
 @dataclass(frozen=True)
 class Method:
-    """options: a frozen dataclass. attach: changes a model in place, returns the paths of the modules it touched.
+    """title: as its authors write it. options: a frozen dataclass. attach: changes a model in place, returns the paths of the
+    modules it touched.
 
     A wrapper keeps the module that it wraps as `base_layer`, as `peft` does: by that name added weights are told from the
     base's.
     """
 
+    title: str
     options: type[Options]
     attach: Callable[[SemanticSam, Any], list[str]]
 
 
 METHODS: dict[str, Method] = {
-    "lora": Method(lora.LoraOptions, lora.lora),
-    "dora": Method(lora.LoraOptions, lora.dora),
-    "rslora": Method(lora.LoraOptions, lora.rslora),
-    "pissa": Method(lora.LoraOptions, lora.pissa),
-    "adalora": Method(lora.AdaLoraOptions, lora.adalora),
-    "vera": Method(lora.VeraOptions, lora.vera),
-    "oft": Method(lora.OftOptions, lora.oft),
-    "lokr": Method(lora.LokrOptions, lora.lokr),
-    "adapter": Method(adapter.AdapterOptions, adapter.adapter),
-    "adaptformer": Method(adapter.AdaptFormerOptions, adapter.adaptformer),
-    "houlsby": Method(adapter.HoulsbyOptions, adapter.houlsby),
-    "bitfit": Method(Placement, free.bitfit),
-    "decoder": Method(Options, free.decoder),
-    "full": Method(Options, free.full),
+    "lora": Method("LoRA", lora.LoraOptions, lora.lora),
+    "dora": Method("DoRA", lora.LoraOptions, lora.dora),
+    "rslora": Method("rsLoRA", lora.LoraOptions, lora.rslora),
+    "pissa": Method("PiSSA", lora.LoraOptions, lora.pissa),
+    "adalora": Method("AdaLoRA", lora.AdaLoraOptions, lora.adalora),
+    "vera": Method("VeRA", lora.VeraOptions, lora.vera),
+    "oft": Method("OFT", lora.OftOptions, lora.oft),
+    "lokr": Method("LoKr", lora.LokrOptions, lora.lokr),
+    "adapter": Method("Adapter", adapter.AdapterOptions, adapter.adapter),
+    "adaptformer": Method("AdaptFormer", adapter.AdaptFormerOptions, adapter.adaptformer),
+    "houlsby": Method("Houlsby adapter", adapter.HoulsbyOptions, adapter.houlsby),
+    "bitfit": Method("BitFit", Placement, free.bitfit),
+    "decoder": Method("decoder only", Options, free.decoder),
+    "full": Method("full fine-tuning", Options, free.full),
 }
 
 
