@@ -20,6 +20,8 @@ class Metric:
     """title: as a reader writes it. unit: empty for a share. better: `higher`, `lower` or `zero` (a signed error).
 
     of_counts: the counts of a case -> (K,) scores, NaN where a class has none; None: a protocol measures it on the maps.
+    beside_dsc: whether tables and pages show it, where it was measured, beside DSC. short: title and unit at the head of a
+    narrow column, where they are others than the metric's own.
     """
 
     title: str
@@ -27,6 +29,8 @@ class Metric:
     better: str
     bounds: tuple[float, float]
     of_counts: Callable[[Counts], npt.NDArray[np.float64]] | None = None
+    beside_dsc: bool = False
+    short: tuple[str, str] | None = None
 
     @property
     def heading(self) -> str:
@@ -41,11 +45,11 @@ METRICS: dict[str, Metric] = {
     "iou": Metric("IoU", "", "higher", _SHARE, overlap.iou),
     "precision": Metric("precision", "", "higher", _SHARE, overlap.precision),
     "sensitivity": Metric("sensitivity", "", "higher", _SHARE, overlap.sensitivity),
-    "nsd": Metric("NSD", "", "higher", _SHARE),
-    "hd95_mm": Metric("HD95", "mm", "lower", _LENGTH),
+    "nsd": Metric("NSD", "", "higher", _SHARE, beside_dsc=True),
+    "hd95_mm": Metric("HD95", "mm", "lower", _LENGTH, beside_dsc=True),
     "assd_mm": Metric("ASSD", "mm", "lower", _LENGTH),
-    "nsd_px": Metric("NSD with a tolerance in pixels", "", "higher", _SHARE),
-    "hd95_px": Metric("HD95", "px", "lower", _LENGTH),
+    "nsd_px": Metric("NSD with a tolerance in pixels", "", "higher", _SHARE, beside_dsc=True, short=("NSD", "px")),
+    "hd95_px": Metric("HD95", "px", "lower", _LENGTH, beside_dsc=True),
     "assd_px": Metric("ASSD", "px", "lower", _LENGTH),
     "volume_error_ml": Metric("volume error", "ml", "zero", _ANY),
     "volume_error_percent": Metric("volume error", "%", "zero", _ANY),

@@ -35,14 +35,14 @@ def distance_metric(evaluation: Evaluation) -> str | None:
 
 
 def second_metrics(evaluations: dict[str, Evaluation]) -> list[str]:
-    """What is shown beside DSC where any of the evaluations measured it: NSD and HD95, in mm or in pixels."""
+    """What is shown beside DSC where any of the evaluations has it, such as NSD and HD95, in mm or in pixels."""
     known = {metric for evaluation in evaluations.values() for metric in evaluation.metrics}
-    return [metric for metric in ("nsd", "nsd_px", "hd95_mm", "hd95_px") if metric in known]
+    return [name for name, metric in METRICS.items() if metric.beside_dsc and name in known]
 
 
 def short_heading(metric: str) -> tuple[str, str]:
     """(title, unit) of a second metric at the head of a narrow column."""
-    return ("NSD", "px") if metric == "nsd_px" else (METRICS[metric].title, METRICS[metric].unit)
+    return METRICS[metric].short or (METRICS[metric].title, METRICS[metric].unit)
 
 
 def short_text(interval: Interval, metric: str) -> str:
