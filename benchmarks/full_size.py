@@ -30,7 +30,7 @@ def measure(name: str) -> None:
     from sampeft.losses import segmentation_loss
     from sampeft.model import SemanticSam
     from sampeft.oracle.automatic_masks import MaskSettings
-    from sampeft.oracle.protocols import PROTOCOLS, Oracle
+    from sampeft.oracle.protocols import ORACLE_PROTOCOLS, Oracle
     from sampeft.peft import attach
     from sampeft.prediction.pipeline import predict_scenes
     from sampeft.prediction.prompting import Prompter
@@ -80,7 +80,7 @@ def measure(name: str) -> None:
     assert masks.shape == (1, 512, 512)
     timed("mask by a box on the same encoding", lambda: prompter(boxes=[(300, 300, 400, 340)]))
     settings = MaskSettings(points_per_side=4, predicted_iou=0.0, stability=0.0)
-    oracle = Oracle(model, tuple(PROTOCOLS.values()), settings)
+    oracle = Oracle(model, tuple(ORACLE_PROTOCOLS.values()), settings)
     timed("oracles boxes, points, masks, union with 4 x 4 points", lambda: oracle.choose(prepared, 0, truth))
 
 

@@ -28,7 +28,7 @@ from sampeft.data.case import Dataset
 from sampeft.evaluation.score import predictor_of, score_cases
 from sampeft.experiments.paper_refinement import change, change_text
 from sampeft.io import read_volume
-from sampeft.metrics.measures import MEASURES
+from sampeft.metrics import METRICS
 from sampeft.metrics.scores import Evaluation
 from sampeft.prediction.inference import load
 from sampeft.prediction.segmenter import Segmenter
@@ -44,7 +44,7 @@ NAMES = {
     1: "liver", 2: "kidney_right", 3: "spleen", 4: "pancreas", 5: "aorta", 6: "inferior_vena_cava",
     7: "adrenal_gland_right", 8: "adrenal_gland_left", 9: "gallbladder", 10: "esophagus", 11: "stomach", 13: "kidney_left",
 }  # fmt: skip
-METRICS = ("dsc", "nsd", "hd95_mm")
+SHOWN = ("dsc", "nsd", "hd95_mm")
 
 
 def write_dataset(source: Path, labels: dict[str, Any], folder: Path) -> None:
@@ -107,12 +107,12 @@ def main() -> None:
             print(name, asdict(refiner) if refiner else "", f"{evaluation.headline().mean:.4f}", flush=True)
     rows = []
     for name, evaluation in found.items():
-        changes = [change(found["none"], evaluation, m) for m in METRICS]
+        changes = [change(found["none"], evaluation, m) for m in SHOWN]
         cells = [change_text(*c) if name != "none" else "" for c in changes]
         rows.append(
             [name, interval_text(evaluation.headline()), *cells, str(sum(map(len, evaluation.missed().values())))]
         )
-    header = ["refiner", "DSC", *(f"change of {MEASURES[m].heading}" for m in METRICS), "missed"]
+    header = ["refiner", "DSC", *(f"change of {METRICS[m].heading}" for m in SHOWN), "missed"]
     (options.out / "refine_volumes.md").write_text(markdown_table(header, rows))
     print(markdown_table(header, rows))
 

@@ -182,11 +182,11 @@ def python_page() -> str:
 
 
 def measures_table() -> str:
-    from sampeft.metrics.measures import MEASURES
+    from sampeft.metrics import METRICS
 
     better = {"higher": "higher", "lower": "lower", "zero": "nearer to 0"}
     rows: list[list[object]] = [
-        [f"`{name}`", m.title, m.unit or "share", better[m.better]] for name, m in MEASURES.items()
+        [f"`{name}`", m.title, m.unit or "share", better[m.better]] for name, m in METRICS.items()
     ]
     return table(["name in scores.csv", "measure", "unit", "better"], rows)
 

@@ -10,6 +10,22 @@ from dataclasses import dataclass
 from typing import Literal
 
 Part = Literal["encoder", "decoder"]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Paths of modules and parameters of a promptable model, by what they are for; the first part that names one has it.
+
+    encoder: what makes the image's embedding and the finer maps. prompts: what encodes points, boxes and masks. decoder: the
+    mask decoder's transformer and its own tokens. mask_head: what draws masks for prompts, which without one does not run.
+    """
+
+    encoder: tuple[str, ...] = ()
+    prompts: tuple[str, ...] = ()
+    decoder: tuple[str, ...] = ()
+    mask_head: tuple[str, ...] = ()
+
+
 TARGETS = ("q", "k", "v", "proj", "mlp")
 """Linear layers by role: query, key, value and output projection of an attention, and the layers of an MLP."""
 

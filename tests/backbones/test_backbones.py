@@ -26,7 +26,8 @@ ALL = architectures()
 @pytest.fixture(params=ALL)
 def spec(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Backbone:
     """A registered tiny backbone of every architecture, whose weights are nowhere yet."""
-    small = replace(ALL[request.param], package=None, sha256=None)
+    found = ALL[request.param]
+    small = replace(found, weights=replace(found.weights, package="", sha256=None))
     monkeypatch.setitem(BACKBONES, small.name, small)
     return small
 
@@ -54,7 +55,7 @@ def test_weights_are_found_by_path_environment_fetched_folder(
         WeightsError, match=rf"weights of {spec.name.replace('+', '.')} not found: get .* --weights FILE"
     ):
         load_backbone(spec.name)
-    name = Path(spec.file).name
+    name = Path(spec.weights.file).name
     state = saved(spec, tmp_path / "cache/weights" / name)
     fetched = load_backbone(spec.name)
     assert fetched.source == str(tmp_path / "cache/weights" / name)
@@ -92,7 +93,7 @@ def test_a_transformers_folder_is_read_and_a_hub_cache_is_searched(
         with pytest.raises(WeightsError, match="is a folder; this backbone has the authors' checkpoint only"):
             load_backbone(spec.name, str(tmp_path / "folder"))
         return
-    folder = tmp_path / "hub" / f"models--{spec.hub.replace('/', '--')}" / "snapshots/abc"  # type: ignore[union-attr]
+    folder = tmp_path / "hub" / f"models--{spec.weights.hub.replace('/', '--')}" / "snapshots/abc"
     folder.mkdir(parents=True)
     (folder.parents[1] / "refs").mkdir()
     (folder.parents[1] / "refs/main").write_text("abc")
@@ -101,7 +102,7 @@ def test_a_transformers_folder_is_read_and_a_hub_cache_is_searched(
     assert all(torch.equal(v, loaded.sam.state_dict()[k]) for k, v in model.state_dict().items())
     by_name = load_backbone(spec.name)
     assert (by_name.source, by_name.digest) == (str(folder), loaded.digest)
-    assert load_backbone(spec.name, spec.hub).source == str(folder)
+    assert load_backbone(spec.name, spec.weights.hub).source == str(folder)
 
 
 def test_another_models_weights_are_refused_by_name_with_counts(spec: Backbone, tmp_path: Path) -> None:
@@ -157,8 +158,8 @@ def test_every_backbone_states_its_weights_and_sides(name: str) -> None:
     spec.check_side(spec.side)
     spec.check_side(spec.native_side)
     assert spec.side % spec.good_multiple == 0 or name == "lite-medsam"  # that one's native side pads its windows
-    assert spec.file
-    assert spec.source in spec.where
+    assert Path(spec.weights.file).name in spec.where
+    assert spec.weights.licence in spec.where
     sites = sketch_backbone(name).sites
     assert sum(site.part == "decoder" for site in sites) == 9  # three attentions and an MLP twice, one attention last
 

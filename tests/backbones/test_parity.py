@@ -23,7 +23,7 @@ def image() -> torch.Tensor:
 
 def ours(name: str, theirs: torch.nn.Module, folder: Path) -> SemanticSam:
     """Our model with the authors' weights by way of their checkpoint file."""
-    path = folder / Path(BACKBONES[name].file).name
+    path = folder / Path(BACKBONES[name].weights.file).name
     state = theirs.state_dict()
     torch.save({"model": state} if name.startswith("sam2") else state, path)
     loaded = load_backbone(name, str(path))

@@ -22,8 +22,9 @@ from fabricate.server import Behaviour, serve
 from sampeft import cli
 from sampeft.commands import fetch as module
 from sampeft.data import download
-from sampeft.data.public import PUBLIC, Public
+from sampeft.data.public import Public
 from sampeft.errors import DataError, SampeftError, UsageError, WeightsError
+from sampeft.workflows.fetch import fetchable
 
 WEIGHTS = random.Random(3).randbytes(300_000)
 DIGEST = hashlib.sha256(WEIGHTS).hexdigest()
@@ -48,7 +49,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Behaviou
     monkeypatch.delenv("SAMPEFT_WEIGHTS", raising=False)
     monkeypatch.chdir(tmp_path)
     with serve(Behaviour(files={"/w.pth": WEIGHTS, "/d.zip": ARCHIVE})) as behaviour:
-        known = (
+        fabricated = (
             Public("w", "weights", **about, url=f"{behaviour.url}/w.pth", file="w.pth", sha256=DIGEST, backbone="tiny"),
             Public("d", "data", **about, url=f"{behaviour.url}/d.zip", file="d.zip", unpack=True, note="mind the gap"),
             Public("part", "data", **about, url=f"{behaviour.url}/d.zip", file="d.zip", unpack=True, inside="masks"),
@@ -64,7 +65,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Behaviou
                 backbone="tiny",
             ),
         )
-        monkeypatch.setattr(module, "PUBLIC", {public.name: public for public in known})
+        monkeypatch.setattr(module, "fetchable", lambda: {public.name: public for public in fabricated})
         yield behaviour
 
 
@@ -151,7 +152,7 @@ def test_names(server: Behaviour, monkeypatch: pytest.MonkeyPatch) -> None:
         cli.run("fetch", ["hand"])
     with pytest.raises(UsageError, match="give the name"):
         module.run(module.Config())
-    monkeypatch.setattr(module, "PUBLIC", PUBLIC)
+    monkeypatch.setattr(module, "fetchable", fetchable)
     with pytest.raises(UsageError, match="did you mean 'sam-vit-b'"):
         cli.run("fetch", ["sam_vitb"])
     with pytest.raises(UsageError, match="did you mean 'flare22'"):
@@ -181,10 +182,10 @@ def test_the_licence_is_asked_about_at_a_terminal(
 def test_the_table_lists_everything(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run("fetch", ["--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(PUBLIC) + 2
+    assert len(lines) == len(fetchable()) + 2
     assert len({line.count("|") for line in lines}) == 1
-    assert [line.split("`")[1] for line in lines[2:]] == list(PUBLIC)
-    assert len(fetched_json(capsys, "--list")["public"]) == len(PUBLIC)  # type: ignore[arg-type]
+    assert [line.split("`")[1] for line in lines[2:]] == list(fetchable())
+    assert len(fetched_json(capsys, "--list")["public"]) == len(fetchable())  # type: ignore[arg-type]
 
 
 def test_the_documentation_holds_the_table() -> None:
@@ -200,7 +201,8 @@ import sys
 from sampeft import cli
 from sampeft.commands import fetch
 from sampeft.data.public import Public
-fetch.PUBLIC = {{"w": Public("w", "weights", "x", "p", "l", "c", url="{server.url}/w.pth", file="w.pth", backbone="b")}}
+public = Public("w", "weights", "x", "p", "l", "c", url="{server.url}/w.pth", file="w.pth", backbone="b")
+fetch.fetchable = lambda: {{"w": public}}
 cli.COMMANDS.setdefault("fetch", "")
 sys.exit(cli.main(["fetch", "w", "--out", "out"]))
 """

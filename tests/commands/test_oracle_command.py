@@ -15,7 +15,7 @@ from sampeft.data import open_dataset
 from sampeft.data.cache import Preparation
 from sampeft.data.intensity import PRESETS
 from sampeft.metrics.scores import Evaluation
-from sampeft.oracle.protocols import NAME, PROTOCOLS
+from sampeft.oracle.protocols import NAME, ORACLE_PROTOCOLS
 from sampeft.workflows.evaluate import checked_cases
 from sampeft.workflows.oracle import score_oracle
 
@@ -35,7 +35,7 @@ def test_all_protocols_stand_side_by_side(tmp_path: Path, backbone: str, capsys:
     arguments += ["--protocols", "boxes,points,masks,union", "--masks.predicted_iou", "0", "--masks.stability", "0"]
     assert main(arguments) == 0
     said = capsys.readouterr().out
-    for name, protocol in PROTOCOLS.items():
+    for name, protocol in ORACLE_PROTOCOLS.items():
         evaluation = Evaluation.read(out / name)
         assert evaluation.is_oracle
         assert evaluation.meta["oracle_protocol"] == name

@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 
 from sampeft.backbones import BACKBONES
-from sampeft.data.public import PUBLIC, Public
+from sampeft.data.public import Public
 from sampeft.io import sha256
+from sampeft.workflows.fetch import fetchable
+
+KNOWN = fetchable()
 
 
-@pytest.mark.parametrize("public", PUBLIC.values(), ids=PUBLIC)
+@pytest.mark.parametrize("public", KNOWN.values(), ids=KNOWN)
 def test_an_entry_can_be_acted_on(public: Public) -> None:
     assert sum(map(bool, (public.url, public.hub, public.package, public.by_hand))) == 1
     assert public.licence
@@ -30,27 +33,22 @@ def test_an_entry_can_be_acted_on(public: Public) -> None:
 
 
 def test_weights_files_have_names_and_digests_of_their_own() -> None:
-    files = [p for p in PUBLIC.values() if p.kind == "weights" and not p.hub]
+    files = [p for p in KNOWN.values() if p.kind == "weights" and not p.hub]
     assert len({Path(p.file).name for p in files}) == len(files)
     assert len({p.sha256 for p in files}) == len(files)
     assert None not in {p.sha256 for p in files}
 
 
-def test_every_backbone_can_be_fetched_under_its_name_as_the_file_that_it_looks_for() -> None:
-    assert {p.backbone for p in PUBLIC.values() if p.kind == "weights"} == {
+def test_every_backbone_can_be_fetched_under_its_name() -> None:
+    assert {p.backbone for p in KNOWN.values() if p.kind == "weights"} == {
         b.name for b in BACKBONES.values() if b.is_sam
     }
     for name, backbone in BACKBONES.items():
-        if not backbone.is_sam:
-            continue
-        assert PUBLIC[name].backbone == name
-        assert Path(PUBLIC[name].file).name == Path(backbone.file).name
-        hub = PUBLIC.get(f"{name}-hf")
-        assert hub is None or hub.hub == backbone.hub
+        assert (name in KNOWN) == backbone.is_sam
 
 
 @pytest.mark.real_weights
 def test_lite_medsam_is_the_file_of_its_package(real_weights: Path) -> None:
-    public = PUBLIC["lite-medsam"]
-    assert BACKBONES["lite-medsam"].sha256 == public.sha256 == sha256(real_weights)
+    public = KNOWN["lite-medsam"]
+    assert public.sha256 == sha256(real_weights)
     assert real_weights.stat().st_size == public.size_bytes

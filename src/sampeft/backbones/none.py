@@ -10,9 +10,10 @@ from torch import nn
 
 from sampeft.backbones.checkpoints import State
 from sampeft.errors import WeightsError
-from sampeft.sites import EncoderMap, Site
+from sampeft.sites import EncoderMap, Parts, Site
 
 LEAD_TOKENS: tuple[str, ...] = ()
+PARTS = Parts()
 FINER_MAPS = 0
 TINY: dict[str, Any] = {}
 TINY_SIDE = 64
@@ -33,7 +34,7 @@ def read_folder(folder: Path) -> State:
     raise WeightsError(f"{folder}: backbone none has no weights; leave --weights out")
 
 
-def encoder_sites(sam: nn.Module) -> list[Site]:
+def sites(sam: nn.Module) -> list[Site]:
     """None: nothing is pretrained."""
     return []
 

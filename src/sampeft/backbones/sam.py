@@ -9,10 +9,16 @@ import torch
 from torch import nn
 
 from sampeft.backbones.checkpoints import SAM_KEYS, State, from_transformers, rename
-from sampeft.sites import AttentionSite, EncoderMap, MlpSite, Site
+from sampeft.sites import AttentionSite, EncoderMap, MlpSite, Parts, Site
 
 STRIDE = 16
 LEAD_TOKENS: tuple[str, ...] = ("iou_token",)
+PARTS = Parts(
+    encoder=("vision_encoder",),
+    prompts=("prompt_encoder", "shared_image_embedding"),
+    decoder=("mask_decoder.transformer", *(f"mask_decoder.{token}" for token in LEAD_TOKENS)),
+    mask_head=("mask_decoder",),
+)
 FINER_MAPS = 0
 TINY: dict[str, Any] = {
     "hidden_size": 32,
@@ -22,6 +28,22 @@ TINY: dict[str, Any] = {
     "num_pos_feats": 128,
 }
 TINY_SIDE = 64
+SIZES: dict[str, dict[str, Any]] = {
+    "b": {},
+    "l": {
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "global_attn_indexes": (5, 11, 17, 23),
+    },
+    "h": {
+        "hidden_size": 1280,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 16,
+        "global_attn_indexes": (7, 15, 23, 31),
+    },
+}
+"""Shapes of the authors' sizes, beside the defaults of `SamVisionConfig`."""
 
 _KEYS = (
     *SAM_KEYS,
@@ -71,9 +93,9 @@ def read_folder(folder: Path) -> State:
     return cast(State, SamModel.from_pretrained(folder, local_files_only=True).state_dict())
 
 
-def encoder_sites(sam: nn.Module) -> list[Site]:
-    """Attention (q | k | v in thirds) and MLP of every block, input to output."""
-    return block_sites(sam, "vision_encoder.layers", ("lin1", "lin2"))
+def sites(sam: nn.Module) -> list[Site]:
+    """Attention (q | k | v in thirds) and MLP of every block of the encoder, then those of the mask decoder."""
+    return [*block_sites(sam, "vision_encoder.layers", ("lin1", "lin2")), *decoder_sites(sam)]
 
 
 def block_sites(sam: nn.Module, blocks: str, mlp: tuple[str, ...]) -> list[Site]:
@@ -86,6 +108,22 @@ def block_sites(sam: nn.Module, blocks: str, mlp: tuple[str, ...]) -> list[Site]
             MlpSite(f"{path}.mlp", mlp, "encoder", block),
         ]
     return found
+
+
+def decoder_sites(sam: nn.Module, output: str = "out_proj", mlp: tuple[str, ...] = ("lin1", "lin2")) -> list[Site]:
+    """Attention layers and MLPs of the two-way mask decoder transformer, in order of use. output, mlp: the names of their
+    layers, which are not the same in `SamModel` and `Sam2Model`."""
+    transformer = "mask_decoder.transformer"
+    found: list[Site] = []
+    for i in range(len(list(sam.get_submodule(f"{transformer}.layers").children()))):
+        path = f"{transformer}.layers.{i}"
+        found += [
+            AttentionSite(f"{path}.self_attn", output, "decoder", i),
+            AttentionSite(f"{path}.cross_attn_token_to_image", output, "decoder", i),
+            MlpSite(f"{path}.mlp", mlp, "decoder", i),
+            AttentionSite(f"{path}.cross_attn_image_to_token", output, "decoder", i, norm=f"{path}.layer_norm4"),
+        ]
+    return [*found, AttentionSite(f"{transformer}.final_attn_token_to_image", output, "decoder", i + 1)]
 
 
 def resize(sam: Any, side: int) -> None:

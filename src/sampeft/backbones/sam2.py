@@ -13,11 +13,18 @@ import torch
 from torch import nn
 
 from sampeft.backbones.checkpoints import SAM_KEYS, State, from_transformers, rename
-from sampeft.backbones.sam import block_sites, resize_prompts, tie_position
-from sampeft.sites import EncoderMap, Site
+from sampeft.backbones.sam import block_sites, decoder_sites, resize_prompts, tie_position
+from sampeft.sites import EncoderMap, Parts, Site
 
 STRIDE = 16
 LEAD_TOKENS: tuple[str, ...] = ("obj_score_token", "iou_token")
+PARTS = Parts(
+    # The finer maps are projected by the decoder's convolutions, once per image.
+    encoder=("vision_encoder", "no_memory_embedding", "mask_decoder.conv_s0", "mask_decoder.conv_s1"),
+    prompts=("prompt_encoder", "shared_image_embedding"),
+    decoder=("mask_decoder.transformer", *(f"mask_decoder.{token}" for token in LEAD_TOKENS)),
+    mask_head=("mask_decoder",),
+)
 FINER_MAPS = 2
 TINY: dict[str, Any] = {
     "hidden_size": 16,
@@ -28,6 +35,39 @@ TINY: dict[str, Any] = {
     "global_attention_blocks": [4],
 }
 TINY_SIDE = 64
+SIZES: dict[str, dict[str, Any]] = {
+    "t": {
+        "hidden_size": 96,
+        "blocks_per_stage": [1, 2, 7, 2],
+        "embed_dim_per_stage": [96, 192, 384, 768],
+        "num_attention_heads_per_stage": [1, 2, 4, 8],
+        "global_attention_blocks": [5, 7, 9],
+    },
+    "s": {
+        "hidden_size": 96,
+        "blocks_per_stage": [1, 2, 11, 2],
+        "embed_dim_per_stage": [96, 192, 384, 768],
+        "num_attention_heads_per_stage": [1, 2, 4, 8],
+        "global_attention_blocks": [7, 10, 13],
+    },
+    "b+": {
+        "hidden_size": 112,
+        "blocks_per_stage": [2, 3, 16, 3],
+        "embed_dim_per_stage": [112, 224, 448, 896],
+        "num_attention_heads_per_stage": [2, 4, 8, 16],
+        "global_attention_blocks": [12, 16, 20],
+        "window_positional_embedding_background_size": [14, 14],
+    },
+    "l": {
+        "hidden_size": 144,
+        "blocks_per_stage": [2, 6, 36, 4],
+        "embed_dim_per_stage": [144, 288, 576, 1152],
+        "num_attention_heads_per_stage": [2, 4, 8, 16],
+        "global_attention_blocks": [23, 33, 43],
+        "window_size_per_stage": [8, 4, 16, 8],
+    },
+}
+"""Shapes of the authors' sizes, in `Sam2HieraDetConfig`'s words."""
 
 _KEYS = (
     (r"^sam_(prompt_encoder|mask_decoder)\.", r"\1."),
@@ -84,9 +124,11 @@ def read_folder(folder: Path) -> State:
     return cast(State, Sam2Model.from_pretrained(folder, local_files_only=True).state_dict())
 
 
-def encoder_sites(sam: nn.Module) -> list[Site]:
-    """Attention (q | k | v in thirds; wider than their input where a stage begins) and MLP of every block."""
-    return block_sites(sam, "vision_encoder.backbone.blocks", ("proj_in", "proj_out"))
+def sites(sam: nn.Module) -> list[Site]:
+    """Attention (q | k | v in thirds; wider than their input where a stage begins) and MLP of every block of the encoder,
+    then those of the mask decoder."""
+    mlp = ("proj_in", "proj_out")
+    return [*block_sites(sam, "vision_encoder.backbone.blocks", mlp), *decoder_sites(sam, "o_proj", mlp)]
 
 
 def resize(sam: Any, side: int) -> None:

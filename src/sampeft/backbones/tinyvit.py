@@ -14,13 +14,14 @@ import torch
 from torch import nn
 
 from sampeft.backbones.checkpoints import SAM_KEYS, State, from_transformers, rename
-from sampeft.backbones.sam import promptable_input, resize_prompts, tie_position
+from sampeft.backbones.sam import LEAD_TOKENS, PARTS, decoder_sites, promptable_input, resize_prompts, tie_position
 from sampeft.errors import WeightsError
 from sampeft.sites import AttentionSite, EncoderMap, MlpSite, Site
 
 __all__ = [
     "FINER_MAPS",
     "LEAD_TOKENS",
+    "PARTS",
     "TINY",
     "TINY_SIDE",
     "after",
@@ -28,14 +29,13 @@ __all__ = [
     "build",
     "convert",
     "encoder_maps",
-    "encoder_sites",
     "promptable_input",
     "read_folder",
     "resize",
+    "sites",
 ]
 
 WINDOW = 14  # largest attention window on the embedding grid; a grid of its multiples pads nothing
-LEAD_TOKENS: tuple[str, ...] = ("iou_token",)
 FINER_MAPS = 0
 TINY: dict[str, Any] = {"widths": (8, 16, 24, 32), "depths": (1, 1, 2, 1), "heads": (1, 2, 3, 4)}
 TINY_SIDE = 64
@@ -127,8 +127,9 @@ def read_folder(folder: Path) -> State:
     raise WeightsError(f"{folder}: is a folder; this backbone has the authors' checkpoint only, give that file")
 
 
-def encoder_sites(sam: nn.Module) -> list[Site]:
-    """Attention (every head has its own q, k, v next to each other) and MLP of every block, input to output."""
+def sites(sam: nn.Module) -> list[Site]:
+    """Attention (every head has its own q, k, v next to each other) and MLP of every block of the encoder, then those of the
+    mask decoder."""
     from timm.models.tiny_vit import TinyVitBlock
 
     found: list[Site] = []
@@ -139,7 +140,7 @@ def encoder_sites(sam: nn.Module) -> list[Site]:
             AttentionSite(f"{path}.attn", "proj", "encoder", block, fused="qkv", groups=heads),
             MlpSite(f"{path}.mlp", ("fc1", "fc2"), "encoder", block, norm="norm"),
         ]
-    return found
+    return [*found, *decoder_sites(sam)]
 
 
 def resize(sam: Any, side: int) -> None:

@@ -27,11 +27,11 @@ from sampeft.evaluation.calibrate import Readings
 from sampeft.evaluation.score import Look, score_cases, telling_slice
 from sampeft.experiments.finished_runs import finish, finished, plain_settings
 from sampeft.labels import BACKGROUND, LabelSet
-from sampeft.metrics.protocols import PROTOCOLS as SCORING
+from sampeft.metrics.protocols import PROTOCOLS
 from sampeft.metrics.scores import SUMMARY, Evaluation
 from sampeft.model import SemanticSam
 from sampeft.oracle.automatic_masks import MaskSettings
-from sampeft.oracle.protocols import PROTOCOLS, Oracle
+from sampeft.oracle.protocols import ORACLE_PROTOCOLS, Oracle
 from sampeft.prediction.inference import load
 from sampeft.provenance import differences
 from sampeft.stopping import stopped_by
@@ -288,7 +288,7 @@ def _scored_run(place: Place, row: Row, seed: int) -> Evaluation:
     temperatures = held_out_temperature(segmenter, place.dataset, place.cases, [run])
     reader = Readings(temperatures)
     say(f"scoring   {row.heading}, seed {seed}")
-    rules = SCORING[_RULES[place.data]]
+    rules = PROTOCOLS[_RULES[place.data]]
     evaluation, _ = evaluate_segmenter(segmenter, place.dataset, place.cases, place.split, None, rules, reader)
     evaluation.write(folder)
     return evaluation
@@ -309,7 +309,7 @@ def _scored_baseline(place: Place, row: Row) -> Evaluation:
     predict = baseline.fit(place.dataset, training, preparation)
     with bar("scoring", len(place.cases)) as shown:
         evaluation, _ = score_cases(
-            *(predict, place.dataset, place.cases, preparation, meta, shown), protocol=SCORING[_RULES[place.data]]
+            *(predict, place.dataset, place.cases, preparation, meta, shown), protocol=PROTOCOLS[_RULES[place.data]]
         )
     evaluation.write(folder)
     return evaluation
@@ -326,7 +326,7 @@ def _scored_oracle(place: Place, row: Row) -> Evaluation | None:
     if (oracle := oracle_of(place, row)) is None:
         return None
     say(f"scoring   {row.heading}: {settings}")
-    rules = SCORING[_RULES[place.data]]
+    rules = PROTOCOLS[_RULES[place.data]]
     evaluation = score(oracle[0], place.dataset, place.oracle_cases, oracle[1], place.split, rules=rules)["masks"][0]
     evaluation.meta["weights"] = weights
     evaluation.write(folder)
@@ -356,7 +356,7 @@ def oracle_of(place: Place, row: Row) -> tuple[Oracle, Preparation] | None:
     if torch.cuda.is_available():
         model.cuda()
     _, recipe = chosen_intensity("auto", None, place.cases, place.dataset.modality)
-    return Oracle(model, (PROTOCOLS["masks"],), mask_settings(place, row)), Preparation(recipe, model.side)
+    return Oracle(model, (ORACLE_PROTOCOLS["masks"],), mask_settings(place, row)), Preparation(recipe, model.side)
 
 
 def looks(place: Place, row: Row, cases: Sequence[Case]) -> list[Look]:

@@ -15,7 +15,7 @@ from sampeft.evaluation.fit_refiner import Fitted, Rough, fit_refiner
 from sampeft.experiments.finished_runs import write_json
 from sampeft.experiments.paper import Place, Row, scored_before, trained
 from sampeft.io import write_atomically
-from sampeft.metrics.measures import MEASURES
+from sampeft.metrics import METRICS
 from sampeft.metrics.scores import Evaluation
 from sampeft.metrics.statistics import Interval, bootstrap_interval
 from sampeft.prediction.inference import load
@@ -89,7 +89,7 @@ def _write(
     before = found["none"]
     metrics = [m for m in ("dsc", "nsd", "nsd_px", "hd95_mm", "hd95_px") if m in before.metrics]
     header = ["refiner", "held-out DSC before", "after fitting", "test DSC"]
-    header += [f"change of {MEASURES[m].heading}" for m in metrics] + ["missed", "false"]
+    header += [f"change of {METRICS[m].heading}" for m in metrics] + ["missed", "false"]
     rows = []
     stamp = place.stamp([row])
     record: dict[str, Any] = {"stamp": stamp, "versions": versions(), "refiners": {}}

@@ -15,7 +15,7 @@ from sampeft.errors import counted
 from sampeft.experiments.finished_runs import write_json
 from sampeft.experiments.paper import Place, Row, looks, scored
 from sampeft.io import write_atomically
-from sampeft.metrics.measures import MEASURES
+from sampeft.metrics import METRICS
 from sampeft.metrics.scores import Evaluation
 from sampeft.metrics.statistics import Interval, Scores, bootstrap_interval, bootstrap_per_class, mean_of_means
 from sampeft.provenance import csv_text, versions
@@ -91,11 +91,11 @@ class SeedMean:
         known = np.maximum((~np.isnan(stack)).sum(axis=0), 1)
         matrix: Scores = np.where(np.isnan(stack).all(axis=0), np.nan, np.nansum(stack, axis=0) / known)
         channels = list(first.labels.foreground)
-        intervals = bootstrap_per_class(matrix[:, channels], bounds=MEASURES[metric].bounds)
+        intervals = bootstrap_per_class(matrix[:, channels], bounds=METRICS[metric].bounds)
         has = first.labels.has_background
         return cls(
             {first.labels.names[k]: interval for k, interval in zip(channels, intervals, strict=True)},
-            bootstrap_interval(matrix[:, channels], bounds=MEASURES[metric].bounds),
+            bootstrap_interval(matrix[:, channels], bounds=METRICS[metric].bounds),
             tuple(e.headline(metric).mean for e in evaluations),
             mean_of_means(matrix) if has else None,
             mean_of_means(matrix[:, :1]) if has else None,

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sampeft.errors import UsageError, unknown_name
-from sampeft.metrics.measures import MEASURES
+from sampeft.metrics import METRICS
 from sampeft.metrics.places import PLACE_TOLERANCE, PLACES, Unit
 from sampeft.metrics.scores import Evaluation
 
@@ -39,8 +39,8 @@ def comparable(evaluations: Mapping[str, Evaluation], metrics: Sequence[str] = (
     if not chosen:
         chosen = tuple(m for m in ("dsc", "nsd") if m == "dsc" or all(m in known for known in has.values()))
     for metric in chosen:
-        if metric not in MEASURES:
-            raise unknown_name("metric", metric, MEASURES)
+        if metric not in METRICS:
+            raise unknown_name("metric", metric, METRICS)
         if lacking := [name for name in has if metric not in has[name]]:
             shared = [m for m in has[first] if all(m in known for known in has.values())]
             raise UsageError(f"{lacking[0]} has no '{metric}'; all of them have: {', '.join(shared)}")

@@ -10,8 +10,8 @@ from typing import TypeVar
 import numpy as np
 
 from sampeft.labels import LabelSet
+from sampeft.metrics import METRICS, Metric
 from sampeft.metrics.comparable import common_cases, comparable
-from sampeft.metrics.measures import MEASURES, Measure
 from sampeft.metrics.paired import (
     PairedTest,
     Ranking,
@@ -101,7 +101,7 @@ class MetricComparison:
     groups: tuple[tuple[str, ...], ...] = ()
 
     @property
-    def measure(self) -> Measure:
+    def measure(self) -> Metric:
         return compared(self.metric)
 
     @property
@@ -176,9 +176,9 @@ def _by_value(by_name: Mapping[str, _Value]) -> dict[_Value, list[str]]:
     return names
 
 
-def compared(metric: str) -> Measure:
+def compared(metric: str) -> Metric:
     """What is compared by: the metric, or the size of a signed error, since opposite errors must not cancel."""
-    measure = MEASURES[metric]
+    measure = METRICS[metric]
     if measure.better != "zero":
         return measure
     return replace(measure, title=f"absolute {measure.title}", better="lower", bounds=(0.0, np.inf))
@@ -187,7 +187,7 @@ def compared(metric: str) -> Measure:
 def compare(evaluations: Mapping[str, Evaluation], metrics: Sequence[str] = ()) -> Comparison:
     """Compare two or more evaluations, oracles among them if wanted, on the cases that all have.
 
-    metrics: names of MEASURES; none: DSC, and NSD where all have it. Raises UsageError as `comparable` does.
+    metrics: names of METRICS; none: DSC, and NSD where all have it. Raises UsageError as `comparable` does.
 
     Holm's families, for each metric by itself:
       1. the mean: all pairs of methods; one test each, over cases, of the case's own mean over classes.
@@ -262,7 +262,7 @@ def _by_metric(
 def _matrix(evaluation: Evaluation, metric: str, cases: Sequence[str]) -> Scores:
     """(cases, K) scores of these cases in this order; of a signed error its size."""
     matrix = evaluation.matrix(metric)[[evaluation.cases.index(case) for case in cases]]
-    return matrix if compared(metric) == MEASURES[metric] else np.abs(matrix)
+    return matrix if compared(metric) == METRICS[metric] else np.abs(matrix)
 
 
 def _misses_as_worst(scores_NK: Mapping[str, Scores]) -> dict[str, Scores]:

@@ -6,8 +6,6 @@ as a smaller n); a class in only one of the two scores 0, so that finding less n
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import numpy.typing as npt
 
@@ -41,11 +39,3 @@ def sensitivity(counts: Counts) -> Scores:
 def _score(counts: Counts, numerator: npt.NDArray[np.int64], denominator: npt.NDArray[np.int64]) -> Scores:
     absent = counts.tp + counts.fp + counts.fn == 0
     return np.where(absent, np.nan, numerator / np.maximum(denominator, 1))
-
-
-METRICS: dict[str, Callable[[Counts], Scores]] = {
-    "dsc": dsc,
-    "iou": iou,
-    "precision": precision,
-    "sensitivity": sensitivity,
-}

@@ -132,7 +132,8 @@ def ranking(
     """Rank methods by the mean over classes of the mean over cases in each resample of the cases.
 
     scores: name -> (cases, classes) of the same cases in the same order; NaN for no score; inf counts as the largest
-    finite score of all plus 1, so that a miss is worse than any hit. Raises ValueError for unequal shapes.
+    finite score of all plus 1, so that a miss is worse than any hit. Where a method has no score at all, shares and ranks
+    are NaN. Raises ValueError for unequal shapes.
     """
     from scipy.stats import rankdata
 
@@ -150,7 +151,8 @@ def ranking(
     lowest, highest = (rankdata(signed, method=m, axis=1).astype(int) for m in ("min", "max"))
     places = np.arange(1, len(scores) + 1)
     held = (lowest[..., None] <= places) & (places <= highest[..., None])
-    share_MR = (held / (highest - lowest + 1)[..., None]).mean(axis=0)
+    parts = held / (highest - lowest + 1)[..., None]
+    share_MR = parts.mean(axis=0) if len(parts) else np.full(parts.shape[1:], np.nan)
     return Ranking(tuple(scores), share_MR, share_MR @ places, share_MR[:, 0], stack.shape[1])
 
 

@@ -15,11 +15,11 @@ import numpy.typing as npt
 from sampeft.errors import DataError, NoDataError, SampeftError, unknown_name
 from sampeft.io import write_atomically
 from sampeft.labels import LabelSet
+from sampeft.metrics import METRICS, counted
 from sampeft.metrics.calibration import Calibration
 from sampeft.metrics.counts import Counts
 from sampeft.metrics.landcover import land_cover
-from sampeft.metrics.measures import MEASURES, VOLUME, CaseScore, Measures
-from sampeft.metrics.overlap import METRICS
+from sampeft.metrics.measures import VOLUME, CaseScore, Measures
 from sampeft.metrics.places import PLACES
 from sampeft.metrics.protocols import PROTOCOLS, TARGET_COUNTS, Protocol
 from sampeft.metrics.statistics import FEW, METHOD, Interval, bootstrap_interval, bootstrap_per_class, mean_of_means
@@ -114,17 +114,18 @@ class Evaluation:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of the metrics that the cases have, as `MEASURES` orders them; FLARE22 knows DSC and NSD only."""
+        """Names of the metrics that the cases have, as `METRICS` orders them; FLARE22 knows DSC and NSD only."""
         measured = {name for measures in self.measures.values() for name in measures.values}
-        known = measured if self.protocol.flare22 and measured else measured | METRICS.keys()
-        return tuple(name for name in MEASURES if name in known)
+        known = measured if self.protocol.flare22 and measured else measured | counted().keys()
+        return tuple(name for name in METRICS if name in known)
 
     def matrix(self, metric: str = "dsc") -> npt.NDArray[np.float64]:
         """(cases, K), all classes in channel order; NaN where a case has no score for a class, inf for no distance.
 
         What the protocol measured goes before what counts give. Raises UsageError for a metric that the cases lack.
         """
-        if metric not in self.metrics and metric not in METRICS:
+        of_counts = counted().get(metric)
+        if metric not in self.metrics and of_counts is None:
             raise unknown_name("metric", metric, self.metrics)
         rows = []
         for case, counts in self.counts.items():
@@ -132,7 +133,7 @@ class Evaluation:
             if metric in measured:
                 rows.append(measured[metric])
             else:
-                rows.append(METRICS[metric](counts) if metric in METRICS else np.full(len(self.labels), np.nan))
+                rows.append(of_counts(counts) if of_counts else np.full(len(self.labels), np.nan))
         return np.array(rows).reshape(-1, len(self.labels))
 
     @property
@@ -154,7 +155,7 @@ class Evaluation:
         return self._mean_over(metric, self.averaged)
 
     def _mean_over(self, metric: str, channels: Sequence[int]) -> Interval:
-        return bootstrap_interval(self._by_case_id(metric)[:, list(channels)], bounds=MEASURES[metric].bounds)
+        return bootstrap_interval(self._by_case_id(metric)[:, list(channels)], bounds=METRICS[metric].bounds)
 
     def with_background_mean(self, metric: str = "dsc") -> float:
         """Mean over all classes, background among them, as many papers average; only to be shown beside `headline`."""
@@ -163,7 +164,7 @@ class Evaluation:
     def per_class(self, metric: str = "dsc") -> list[ClassScore]:
         """Foreground classes in channel order."""
         channels = list(self.labels.foreground)
-        intervals = bootstrap_per_class(self._by_case_id(metric)[:, channels], bounds=MEASURES[metric].bounds)
+        intervals = bootstrap_per_class(self._by_case_id(metric)[:, channels], bounds=METRICS[metric].bounds)
         missed, false = self.missed(), self.false()
         has_truth = np.array([c.truth > 0 for c in self.counts.values()]).reshape(-1, len(self.labels))
         return [
@@ -267,7 +268,7 @@ class Evaluation:
             if self.averaged == self.labels.foreground
             else {metric: asdict(self._mean_over(metric, self.labels.foreground)) for metric in metrics},
             "with_background_mean": {
-                metric: self.with_background_mean(metric) for metric in metrics if metric in METRICS
+                metric: self.with_background_mean(metric) for metric in metrics if metric in counted()
             },
             "all_pixels": asdict(land_cover(self.pooled(), self.labels.foreground)),
             **(
@@ -353,7 +354,7 @@ def _read_measures(
     if len(rows) != len(labels) * sum(map(len, table.values())) or len({frozenset(v) for v in table.values()}) > 1:
         raise ValueError(f"{len(rows)} rows of scores for {len(table)} cases of {len(labels)} classes")
     own = {
-        case: {name: v for name, v in values.items() if all_metrics or name not in METRICS} | {**places.get(case, {})}
+        case: {name: v for name, v in values.items() if all_metrics or name not in counted()} | {**places.get(case, {})}
         for case, values in table.items()
     }
     return {case: Measures(values) for case, values in own.items() if values}

@@ -38,7 +38,7 @@ class OracleProtocol:
     apart: bool
 
 
-PROTOCOLS: dict[str, OracleProtocol] = {
+ORACLE_PROTOCOLS: dict[str, OracleProtocol] = {
     protocol.name: protocol
     for protocol in (
         OracleProtocol(
@@ -69,19 +69,19 @@ PROTOCOLS: dict[str, OracleProtocol] = {
         ),
     )
 }
-NAME = PROTOCOLS["boxes"].title
+NAME = ORACLE_PROTOCOLS["boxes"].title
 
 
 def protocols_of(names: str) -> tuple[OracleProtocol, ...]:
     """The protocols of a list such as `boxes,masks`, in its order. Raises UsageError for an unknown or repeated name."""
     wanted = [name.strip() for name in names.split(",") if name.strip()]
-    if unknown := [name for name in wanted if name not in PROTOCOLS]:
-        raise unknown_name("oracle protocol", unknown[0], PROTOCOLS)
+    if unknown := [name for name in wanted if name not in ORACLE_PROTOCOLS]:
+        raise unknown_name("oracle protocol", unknown[0], ORACLE_PROTOCOLS)
     if not wanted or len(set(wanted)) < len(wanted):
         raise UsageError(
-            f"oracle protocols are '{names}'; give each of {', '.join(PROTOCOLS)} once at most, one at least"
+            f"oracle protocols are '{names}'; give each of {', '.join(ORACLE_PROTOCOLS)} once at most, one at least"
         )
-    return tuple(PROTOCOLS[name] for name in wanted)
+    return tuple(ORACLE_PROTOCOLS[name] for name in wanted)
 
 
 @dataclass(frozen=True)

@@ -14,31 +14,33 @@ from sampeft.peft.placement import Options, Placement
 
 @dataclass(frozen=True)
 class Method:
-    """options: a frozen dataclass. attach: changes a model in place, returns the paths of the modules it touched.
+    """title: as its authors write it. options: a frozen dataclass. attach: changes a model in place, returns the paths of the
+    modules it touched.
 
     A wrapper keeps the module that it wraps as `base_layer`, as `peft` does: by that name added weights are told from the
     base's.
     """
 
+    title: str
     options: type[Options]
     attach: Callable[[SemanticSam, Any], list[str]]
 
 
 METHODS: dict[str, Method] = {
-    "lora": Method(lora.LoraOptions, lora.lora),
-    "dora": Method(lora.LoraOptions, lora.dora),
-    "rslora": Method(lora.LoraOptions, lora.rslora),
-    "pissa": Method(lora.LoraOptions, lora.pissa),
-    "adalora": Method(lora.AdaLoraOptions, lora.adalora),
-    "vera": Method(lora.VeraOptions, lora.vera),
-    "oft": Method(lora.OftOptions, lora.oft),
-    "lokr": Method(lora.LokrOptions, lora.lokr),
-    "adapter": Method(adapter.AdapterOptions, adapter.adapter),
-    "adaptformer": Method(adapter.AdaptFormerOptions, adapter.adaptformer),
-    "houlsby": Method(adapter.HoulsbyOptions, adapter.houlsby),
-    "bitfit": Method(Placement, free.bitfit),
-    "decoder": Method(Options, free.decoder),
-    "full": Method(Options, free.full),
+    "lora": Method("LoRA", lora.LoraOptions, lora.lora),
+    "dora": Method("DoRA", lora.LoraOptions, lora.dora),
+    "rslora": Method("rsLoRA", lora.LoraOptions, lora.rslora),
+    "pissa": Method("PiSSA", lora.LoraOptions, lora.pissa),
+    "adalora": Method("AdaLoRA", lora.AdaLoraOptions, lora.adalora),
+    "vera": Method("VeRA", lora.VeraOptions, lora.vera),
+    "oft": Method("OFT", lora.OftOptions, lora.oft),
+    "lokr": Method("LoKr", lora.LokrOptions, lora.lokr),
+    "adapter": Method("Adapter", adapter.AdapterOptions, adapter.adapter),
+    "adaptformer": Method("AdaptFormer", adapter.AdaptFormerOptions, adapter.adaptformer),
+    "houlsby": Method("Houlsby adapter", adapter.HoulsbyOptions, adapter.houlsby),
+    "bitfit": Method("BitFit", Placement, free.bitfit),
+    "decoder": Method("decoder only", Options, free.decoder),
+    "full": Method("full fine-tuning", Options, free.full),
 }
 
 
@@ -86,23 +88,27 @@ def count_parameters(model: SemanticSam) -> dict[str, tuple[int, int]]:
 
     The promptable head and the prompt encoder are kept for points and boxes; without a prompt they do not run.
     """
-    decoder = "sam.mask_decoder."
-    parts: dict[str, str | tuple[str, ...]] = {
-        # SAM 2 projects its finer maps by the decoder's convolutions, once per image.
-        "image encoder": ("sam.vision_encoder.", "sam.no_memory_embedding", f"{decoder}conv_s0.", f"{decoder}conv_s1."),
-        "prompt encoder": ("sam.prompt_encoder.", "sam.shared_image_embedding."),
-        "decoder transformer": (
-            f"{decoder}transformer.",
-            *(f"{decoder}{token}." for token in model.spec.family.LEAD_TOKENS),
-        ),
-        "promptable mask head": "sam.mask_decoder.",
-        "default prompt": "prompt.",
-        "class head": "head.",
+    own = model.spec.family.PARTS
+    parts = {
+        "image encoder": _below("sam.", own.encoder),
+        "prompt encoder": _below("sam.", own.prompts),
+        "decoder transformer": _below("sam.", own.decoder),
+        "promptable mask head": _below("sam.", own.mask_head),
+        "default prompt": ("prompt.",),
+        "class head": ("head.",),
     }
     counts = dict.fromkeys([*parts, "added"], (0, 0))
     for name, parameter in model.named_parameters():
-        part = "added" if model.is_added(name) else next(p for p, prefix in parts.items() if name.startswith(prefix))
+        part = (
+            "added"
+            if model.is_added(name)
+            else next(p for p, prefixes in parts.items() if f"{name}.".startswith(prefixes))
+        )
         total, trainable = counts[part]
         size = parameter.numel()
         counts[part] = (total + size, trainable + size * parameter.requires_grad)
     return counts
+
+
+def _below(root: str, paths: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{root}{path}." for path in paths)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from sampeft.errors import UsageError
 from sampeft.model import SemanticSam
 from sampeft.peft.placement import Options, Placement
@@ -30,12 +32,10 @@ def bitfit(model: SemanticSam, options: Placement) -> list[str]:
 
 def full(model: SemanticSam, options: Options) -> list[str]:
     """Every weight that takes part without a prompt: encoder, decoder transformer and its leading tokens."""
-    decoder = model.sam.mask_decoder
-    freed = ["vision_encoder", "mask_decoder.transformer"]
-    freed += [f"mask_decoder.{name}" for name in model.spec.family.LEAD_TOKENS]
-    freed += [f"mask_decoder.{name}" for name in ("conv_s0", "conv_s1") if hasattr(decoder, name)]
-    for path in freed:
-        model.sam.get_submodule(path).requires_grad_(True)
-    if (memory := getattr(model.sam, "no_memory_embedding", None)) is not None:
-        memory.requires_grad_(True)
+    parts, freed = model.spec.family.PARTS, []
+    for path in (*parts.encoder, *parts.decoder):
+        parent, _, name = path.rpartition(".")
+        part = getattr(model.sam.get_submodule(parent), name)  # a module, or a parameter by itself
+        part.requires_grad_(True)
+        freed += [path] * isinstance(part, nn.Module)
     return freed

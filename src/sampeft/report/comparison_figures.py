@@ -184,7 +184,7 @@ def _shares(axes: Axes, found: MetricComparison, order: list[str]) -> None:
     share: Scores = found.ranking.share[[found.ranking.names.index(name) for name in order]]
     axes.imshow(share, cmap="Greys", vmin=0, vmax=1.25, aspect="auto")
     for (row, column), value in np.ndenumerate(share):
-        if round(100 * value):
+        if not np.isnan(value) and round(100 * value):
             axes.text(column, row, f"{value:.0%}", ha="center", va="center", fontsize=8,
                       color="white" if value > 0.72 else "black")  # fmt: skip
     axes.set_xticks(range(len(order)), [str(place + 1) for place in range(len(order))])

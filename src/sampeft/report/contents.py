@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from sampeft.metrics import METRICS
 from sampeft.metrics.calibration import Calibration
 from sampeft.metrics.landcover import land_cover
-from sampeft.metrics.measures import MEASURES
 from sampeft.metrics.scores import ClassScore, Evaluation
 from sampeft.metrics.statistics import Interval
 from sampeft.report import tables
@@ -59,7 +59,7 @@ def headline(name: str, evaluation: Evaluation, metrics: list[str]) -> Headline:
 
 def _second(metric: str, interval: Interval) -> str:
     """`NSD 0.912 [0.890, 0.931]`, `HD95 4.2 mm [3.1, 5.9]`, or of a mean with infinite cases what is finite."""
-    measure = MEASURES[metric]
+    measure = METRICS[metric]
     unit = f" {measure.unit}" if measure.unit else ""
     digits = 1 if measure.unit else 3
     if interval.n_infinite:

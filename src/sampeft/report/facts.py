@@ -13,13 +13,6 @@ _DIGEST = re.compile(r"[0-9a-f]{32,}")
 _DIGEST_SHOWN = 12
 _MANY = 8  # names in a sentence
 
-METHOD_NAMES = {
-    "lora": "LoRA", "dora": "DoRA", "rslora": "rsLoRA", "pissa": "PiSSA", "adalora": "AdaLoRA", "vera": "VeRA",
-    "oft": "OFT", "lokr": "LoKr", "adapter": "Adapter", "adaptformer": "AdaptFormer", "houlsby": "Houlsby adapter",
-    "bitfit": "BitFit", "decoder": "decoder only", "full": "full fine-tuning",
-}  # fmt: skip
-"""As their authors write them; any other is shown as it is called here."""
-
 
 @dataclass(frozen=True)
 class Fact:
@@ -37,7 +30,7 @@ def facts(config: dict[str, Any]) -> list[Fact]:
     found = [
         _fact("backbone", run.get("backbone")),
         _fact("pretrained weights, SHA-256", run.get("weights_sha256")),
-        _fact("method", METHOD_NAMES.get(str(run.get("method")), run.get("method"))),
+        _fact("method", _method(run)),
         _fact("options of the method", run.get("options")),
         _fact("trained parameters", _trained(run)),
         _fact("classes", [shown_name(name) for name in run.get("label_map", {}).get("labels", {})]),
@@ -59,7 +52,7 @@ def origin(config: dict[str, Any]) -> str:
     run = config.get("description", config)
     if not run.get("backbone"):
         return ""
-    method = METHOD_NAMES.get(str(run.get("method")), run.get("method"))
+    method = _method(run)
     parts = [f"{method} on {run['backbone']}" if method else str(run["backbone"])]
     if trained := _trained(run):
         parts.append(f"{trained} parameters trained")
@@ -105,6 +98,15 @@ def _flat(content: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tupl
             yield from _flat(value, (*above, str(key)))
         else:
             yield (*above, str(key)), value
+
+
+def _method(run: dict[str, Any]) -> Any:
+    """As its authors write it; one that is not known here as the run calls it."""
+    if not isinstance(name := run.get("method"), str):
+        return name
+    from sampeft.peft import METHODS  # loads PyTorch, which a report without a run does not need
+
+    return METHODS[name].title if name in METHODS else name
 
 
 def _trained(run: dict[str, Any]) -> str | None:

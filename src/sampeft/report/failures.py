@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sampeft.metrics.measures import MEASURES
+from sampeft.metrics import METRICS
 from sampeft.metrics.scores import Evaluation
 from sampeft.report.tables import distance_metric
 
@@ -93,7 +93,7 @@ def worst_found(evaluation: Evaluation) -> list[Worst]:
                 evaluation.cases[lowest],
                 None if far is None or distances is None else float(distances[far, k]),
                 "" if far is None else evaluation.cases[far],
-                MEASURES[metric].unit if metric else "",
+                METRICS[metric].unit if metric else "",
             )
         )
     return sorted(lines, key=lambda worst: worst.dsc)

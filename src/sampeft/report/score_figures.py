@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sampeft.metrics import METRICS
 from sampeft.metrics.calibration import Calibration
-from sampeft.metrics.measures import MEASURES
 from sampeft.metrics.scores import Evaluation
 from sampeft.metrics.statistics import Interval
 from sampeft.report.sizes import Sized, size_bins
@@ -63,7 +63,7 @@ def figure_per_class(evaluations: dict[str, Evaluation], metric: str = "dsc", pa
     axes.set_yticks(range(len(rows) + 1), names)
     axes.get_yticklabels()[-1].set_fontweight("bold")
     axes.set_ylim(len(rows) + 0.5, -0.5)
-    finite = "" if np.isfinite(MEASURES[metric].bounds).all() else "; cases without a distance (inf) are left out"
+    finite = "" if np.isfinite(METRICS[metric].bounds).all() else "; cases without a distance (inf) are left out"
     axes.set_xlabel(metric_name(metric), fontsize=9)
     figure.supxlabel(
         f"points: cases; boxes: their middle half, from {BOX_FROM} cases on; markers: means with 95 % interval{finite}",
@@ -85,7 +85,7 @@ def case_means(evaluation: Evaluation, metric: str = "dsc") -> Any:
 
 def _limits(axes: Axes, evaluations: Mapping[str, Evaluation], metric: str) -> tuple[float, float]:
     """Ends of the scale: the metric's bounds, or what is found; long distances are drawn logarithmically."""
-    low, high = MEASURES[metric].bounds
+    low, high = METRICS[metric].bounds
     if np.isfinite([low, high]).all():
         axes.set_xlim(low - 0.02 * (high - low), high + 0.02 * (high - low))
         axes.set_xticks(np.linspace(low, high, 11))
@@ -216,7 +216,7 @@ def figure_by_size(evaluations: dict[str, Evaluation], metric: str = "dsc", path
     axes.xaxis.set_major_locator(LogLocator(subs=_ticks_of_a_decade(largest / smallest)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    low, high = MEASURES[metric].bounds
+    low, high = METRICS[metric].bounds
     if np.isfinite([low, high]).all():
         axes.set_ylim(low - 0.02, high + 0.02)
     of = "volume" if sized.unit == "ml" else "area"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sampeft.metrics.measures import MEASURES
+from sampeft.metrics import METRICS
 from sampeft.metrics.scores import Evaluation
 from sampeft.metrics.statistics import Interval, bootstrap_interval
 
@@ -94,7 +94,7 @@ def size_bins(sized: Sized, edges: Array, metric: str = "dsc") -> list[SizeBin]:
         pairs_N = np.bincount(sized.case_P[inside], minlength=cases)
         sums_N = np.bincount(sized.case_P[inside], sized.score_P[inside], minlength=cases)
         means_N = np.where(pairs_N > 0, sums_N / np.maximum(pairs_N, 1), np.nan)
-        interval = bootstrap_interval(means_N[:, None], bounds=MEASURES[metric].bounds)
+        interval = bootstrap_interval(means_N[:, None], bounds=METRICS[metric].bounds)
         missed = int(sized.missed_P[inside].sum())
         bins.append(SizeBin(float(low), float(high), sized.unit, interval, int(inside.sum()), missed))
     return bins

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from sampeft.errors import counted
+from sampeft.metrics import METRICS
 from sampeft.metrics.landcover import land_cover
-from sampeft.metrics.measures import MEASURES
 from sampeft.metrics.scores import ClassScore, Evaluation
 from sampeft.metrics.statistics import FEW, METHOD, Interval, mean_of_means
 from sampeft.provenance import csv_text
@@ -21,7 +21,7 @@ NOT_SCORED = "not scored"
 
 def metric_name(metric: str) -> str:
     """The metric as a reader writes it, with its unit."""
-    return MEASURES[metric].heading if metric in MEASURES else metric
+    return METRICS[metric].heading if metric in METRICS else metric
 
 
 def column_name(name: str, evaluation: Evaluation) -> str:
@@ -35,21 +35,21 @@ def distance_metric(evaluation: Evaluation) -> str | None:
 
 
 def second_metrics(evaluations: dict[str, Evaluation]) -> list[str]:
-    """What is shown beside DSC where any of the evaluations measured it: NSD and HD95, in mm or in pixels."""
+    """What is shown beside DSC where any of the evaluations has it, such as NSD and HD95, in mm or in pixels."""
     known = {metric for evaluation in evaluations.values() for metric in evaluation.metrics}
-    return [metric for metric in ("nsd", "nsd_px", "hd95_mm", "hd95_px") if metric in known]
+    return [name for name, metric in METRICS.items() if metric.beside_dsc and name in known]
 
 
 def short_heading(metric: str) -> tuple[str, str]:
     """(title, unit) of a second metric at the head of a narrow column."""
-    return ("NSD", "px") if metric == "nsd_px" else (MEASURES[metric].title, MEASURES[metric].unit)
+    return METRICS[metric].short or (METRICS[metric].title, METRICS[metric].unit)
 
 
 def short_text(interval: Interval, metric: str) -> str:
     """The mean alone: `0.912`, `4.2`; of an infinite mean the finite one, marked: `4.2 + 3 inf` for three such cases."""
     if interval.n == 0 or math.isnan(interval.mean):
         return ""
-    digits = 3 if MEASURES[metric].bounds == (0.0, 1.0) else 1
+    digits = 3 if METRICS[metric].bounds == (0.0, 1.0) else 1
     if not interval.n_infinite:
         return f"{interval.mean:.{digits}f}"
     infinite = f"{interval.n_infinite} inf"

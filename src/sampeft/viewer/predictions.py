@@ -208,13 +208,11 @@ class Prediction:
 
 def scores_by_class(score: Any, labels: LabelSet) -> dict[str, Any]:
     """{class: {metric: value}} of a CaseScore; null stands for no score, "inf" for no distance."""
-    from sampeft.metrics.measures import MEASURES
-    from sampeft.metrics.overlap import METRICS
+    from sampeft.metrics import METRICS, counted
 
-    values = {name: metric(score.counts) for name, metric in METRICS.items()}
-    values |= {name: found for name, found in score.measures.values.items() if name in MEASURES}
+    values = {name: of_counts(score.counts) for name, of_counts in counted().items()}
+    values |= {name: found for name, found in score.measures.values.items() if name in METRICS}
     table = {
-        labels.names[k]: {name: float(values[name][k]) for name in MEASURES if name in values}
-        for k in labels.foreground
+        labels.names[k]: {name: float(values[name][k]) for name in METRICS if name in values} for k in labels.foreground
     }
     return dict(without_nan(table))

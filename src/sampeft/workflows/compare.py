@@ -8,17 +8,17 @@ from pathlib import Path
 
 from sampeft.configs.compare import Config
 from sampeft.errors import UsageError, unknown_name
+from sampeft.metrics import METRICS
 from sampeft.metrics.comparable import comparable
 from sampeft.metrics.comparison import Comparison, compare
-from sampeft.metrics.measures import MEASURES
 from sampeft.metrics.scores import SUMMARY, Evaluation
 from sampeft.options import check_apart
 
 
 def check_names(config: Config) -> None:
     for metric in listed(config.metrics):
-        if metric not in MEASURES:
-            raise unknown_name("metric", metric, MEASURES)
+        if metric not in METRICS:
+            raise unknown_name("metric", metric, METRICS)
 
 
 def compared(config: Config, written: bool = True) -> Comparison:

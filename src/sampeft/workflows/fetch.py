@@ -16,15 +16,37 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from sampeft.backbones import BACKBONES, Backbone
 from sampeft.console import bar
 from sampeft.data.download import Progress, check_space, download, length, part_of
-from sampeft.data.public import Public
+from sampeft.data.public import PUBLIC, Public
 from sampeft.data.unpack import unpack
 from sampeft.errors import DataError, SampeftError, WeightsError
 from sampeft.io import sha256, write_atomically
 from sampeft.store import cache_folder
 
 HUB_FILES = ["*.json", "*.safetensors"]
+
+
+def fetchable() -> dict[str, Public]:
+    """All that can be fetched by name: data sets, the authors' checkpoints of all backbones, then the hub's forms of them."""
+    backbones = [spec for spec in BACKBONES.values() if spec.is_sam]
+    hubs = [spec for spec in backbones if spec.weights.hub and spec.weights.hub_fetched]
+    return {**PUBLIC, **{p.name: p for p in (*map(_checkpoint, backbones), *map(_hub_form, hubs))}}
+
+
+def _checkpoint(spec: Backbone) -> Public:
+    w = spec.weights
+    return Public(
+        spec.name, "weights", w.title, w.page, w.licence, w.cite, w.url, w.file, w.size_bytes, w.sha256,
+        package=w.package, backbone=spec.name,
+    )  # fmt: skip
+
+
+def _hub_form(spec: Backbone) -> Public:
+    hub, what = spec.weights.hub, f"{spec.name} as `transformers` stores it (config and safetensors)"
+    page, licence, cite = f"https://huggingface.co/{hub}", spec.weights.licence, spec.weights.cite
+    return Public(f"{spec.name}-hf", "weights", what, page, licence, cite, hub=hub, backbone=spec.name)
 
 
 def fetch(public: Public, folder: Path, ask: bool = False) -> dict[str, Any]:

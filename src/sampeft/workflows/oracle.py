@@ -14,12 +14,11 @@ from sampeft.data.cache import Preparation
 from sampeft.data.case import Case, Dataset
 from sampeft.evaluation.score import Look
 from sampeft.io import write_atomically
-from sampeft.metrics.protocols import PROTOCOLS as SCORING
-from sampeft.metrics.protocols import Protocol
+from sampeft.metrics.protocols import PROTOCOLS, Protocol
 from sampeft.metrics.scores import Evaluation
 from sampeft.model import SemanticSam
 from sampeft.oracle.automatic_masks import MaskSettings
-from sampeft.oracle.protocols import PROTOCOLS, Oracle, OracleProtocol
+from sampeft.oracle.protocols import ORACLE_PROTOCOLS, Oracle, OracleProtocol
 from sampeft.oracle.scores import score_oracles
 from sampeft.report.figures import Example, figure_examples, figure_per_class
 from sampeft.report.page import write_page
@@ -41,7 +40,7 @@ def score_oracle(
     model: SemanticSam, dataset: Dataset, cases: Sequence[Case], preparation: Preparation, split: str
 ) -> tuple[Evaluation, list[Look]]:
     """Score the box oracle of a model on cases; the truth is used, and the summary says so."""
-    boxes: OracleProtocol = PROTOCOLS["boxes"]
+    boxes: OracleProtocol = ORACLE_PROTOCOLS["boxes"]
     return score(Oracle(model, (boxes,), MaskSettings()), dataset, cases, preparation, split)[boxes.name]
 
 
@@ -52,7 +51,7 @@ def score(
     preparation: Preparation,
     split: str,
     maps: Path | None = None,
-    rules: Protocol = SCORING["default"],
+    rules: Protocol = PROTOCOLS["default"],
 ) -> Results:
     """Score the oracle's protocols on cases, with a bar that moves within a case. maps: folder for label maps."""
     meta = {
