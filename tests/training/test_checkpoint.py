@@ -6,10 +6,11 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from fabricate.backbones import make_tiny, tiny
@@ -18,6 +19,7 @@ from sampeft.errors import UsageError, WeightsError
 from sampeft.labels import LabelSet
 from sampeft.losses import segmentation_loss
 from sampeft.peft import attach
+from sampeft.peft.lora import RankBudget
 from sampeft.peft.state import trained_state
 from sampeft.provenance import differences
 from sampeft.training.averaging import Average
@@ -89,6 +91,34 @@ def test_what_comes_back_goes_on_to_the_bit(
         assert torch.equal(states[0][1], states[1][1]), states[0][0]
     assert all(torch.equal(first.average.values[name], value) for name, value in second.average.values.items())
     assert first.average.updates == second.average.updates == 5
+
+
+def test_a_method_without_its_state_or_with_that_of_an_earlier_version(
+    make_learner: Callable[..., Learner], tmp_path: Path
+) -> None:
+    """Earlier versions wrote AdaLoRA's ranks beside the others' values."""
+    first, second = make_learner(), make_learner()
+    step(first, 0.7)
+    first.write(tmp_path, POSITION, {}, {})
+    path = tmp_path / FILE
+    with safe_open(path, "pt") as file:
+        content = json.loads(file.metadata()["content"])
+    pattern = content["others"].pop("regulator")["pattern"]
+    assert pattern
+    save_file(
+        load_file(path), path, {"content": json.dumps(content | {"others": content["others"] | {"pattern": pattern}})}
+    )
+    found = read_checkpoint(tmp_path)
+    assert found is not None
+    second.restore(found)
+    assert cast(RankBudget, second.model.regulator).pattern == pattern
+
+    found.others["regulator"].clear()
+    with pytest.raises(WeightsError, match=r"does not fit this training \('pattern'\)"):
+        second.restore(found)
+    odd = {**found.tensors, "regulator/other/x": torch.zeros(1)}
+    with pytest.raises(WeightsError, match=r"does not fit this training \('other'\)"):
+        second.restore(Checkpoint(path, found.position, {}, {}, {**found.others, "regulator": {"pattern": None}}, odd))
 
 
 @pytest.mark.parametrize("failing", ["replace", "fsync"])

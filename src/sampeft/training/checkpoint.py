@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from sampeft.errors import FormError, UsageError, WeightsError
 from sampeft.io import write_atomically
 from sampeft.model import SemanticSam
 from sampeft.options import check_ranges, number, read_options
-from sampeft.peft.lora import RankBudget
 from sampeft.peft.state import load_trained, trained_state
 from sampeft.provenance import differences
 from sampeft.strict_json import parse_object
@@ -25,7 +24,6 @@ FILE = "checkpoint.safetensors"
 FORMAT = 2
 FREE = ("checkpoint_minutes", "trackers", "max_bad_steps", "cache_mib")
 """Fields of a training that change nothing in its result: a run may go on with others."""
-_IMPORTANCE = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # what AdaLoRA's allocator remembers of every weight
 
 
 @dataclass
@@ -74,14 +72,22 @@ class _Content:
 
 @dataclass(frozen=True)
 class _Others:
-    """The schema of state that is no tensor: updates of the average, fp16's loss scale, AdaLoRA's ranks."""
+    """The schema of state that is no tensor: updates of the average, fp16's loss scale, what a method keeps."""
 
     updates: int = number(0, 0)
     scaler: dict[str, Any] = field(default_factory=dict)
-    pattern: dict[str, Any] | None = None
+    regulator: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_ranges(self)
+
+    @classmethod
+    def check(cls, others: dict[str, Any]) -> None:
+        """Raises UsageError for what is not so. Files of earlier versions have a method's values beside the others: these
+        are put where they belong."""
+        if "regulator" not in others:
+            others["regulator"] = {name: others.pop(name) for name in others.keys() - {f.name for f in fields(cls)}}
+        read_options(cls, others, "others")
 
 
 @dataclass(frozen=True)
@@ -131,9 +137,8 @@ class Learner:
             others["updates"] = self.average.updates
             if self.scaler is not None:
                 others["scaler"] = self.scaler.state_dict()
-            if isinstance(budget := self.model.regulator, RankBudget):
-                parts.update({f"regulator/{term}": getattr(budget.allocator, term) for term in _IMPORTANCE})
-                others["pattern"] = budget.pattern
+            if self.model.regulator:
+                parts["regulator"], others["regulator"] = self.model.regulator.state()
             tensors = {
                 f"{part}/{name}": tensor.detach().cpu().contiguous()
                 for part, named in parts.items()
@@ -173,12 +178,8 @@ class Learner:
         self.average.restore(checkpoint.part("average"), checkpoint.others["updates"])
         if self.scaler is not None and "scaler" in checkpoint.others:
             self.scaler.load_state_dict(checkpoint.others["scaler"])
-        if isinstance(budget := self.model.regulator, RankBudget):
-            device = next(self.model.parameters()).device
-            for term in _IMPORTANCE:
-                kept_terms = checkpoint.part(f"regulator/{term}")
-                setattr(budget.allocator, term, {name: tensor.to(device) for name, tensor in kept_terms.items()})
-            budget.pattern = checkpoint.others["pattern"]
+        if self.model.regulator:
+            self.model.regulator.load(checkpoint.part("regulator"), checkpoint.others["regulator"])
 
     def _names(self) -> list[str]:
         """Of the trained weights, in the optimizer's order."""
@@ -212,7 +213,7 @@ def read_checkpoint(folder: Path) -> Checkpoint | None:
         if metadata.get("sha256", digest := _digest(text, tensors)) != digest:
             raise UsageError("it is not as it was written")
         content = read_options(_Content, plain, "its content")
-        read_options(_Others, content.others, "others")
+        _Others.check(content.others)
         if bad := [n for n, t in tensors.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]:
             raise UsageError(f"{bad[0]} holds values that are not finite")
     except (SafetensorError, OSError, ValueError, UsageError) as error:
