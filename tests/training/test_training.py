@@ -34,7 +34,7 @@ from sampeft.peft import attach
 from sampeft.peft.run_files import read_description
 from sampeft.peft.state import trained_state
 from sampeft.prediction.inference import load
-from sampeft.training import batches, saving
+from sampeft.training import batches, validation
 from sampeft.training import loop as training
 from sampeft.training.batches import draw_probabilities
 from sampeft.training.checkpoint import Checkpoint, read_checkpoint
@@ -210,7 +210,7 @@ def test_a_hopeless_run_names_the_state_that_is_kept(
         run(model, tmp_path, steps=20, validations=4, max_bad_steps=3)
     found = read_checkpoint(tmp_path)
     assert found is not None
-    assert (found.position.step, found.position.bad_steps) == (5, 0)
+    assert (found.progress.step, found.progress.bad_steps) == (5, 0)
     assert all(bool(torch.isfinite(t).all()) for t in found.tensors.values())
     assert read_description(tmp_path)["trained"]["step"] == 5
 
@@ -225,7 +225,7 @@ def scripted(
 ) -> training.Result:
     """A training with a validation every second step, whose scores are given; another one is an error."""
     given = iter(scores)
-    monkeypatch.setattr(saving.Saver, "_score", lambda self, at: (next(given), 0.0))
+    monkeypatch.setattr(validation.Validator, "_score", lambda self, at: (next(given), 0.0))
     config = Training(**{"steps": 8, "validations": 4, "head_first": 0.0, **settings})
     held_out: Any = ["a case"]
     preparation = Preparation(PRESETS["percentile"], 64)

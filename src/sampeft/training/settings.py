@@ -1,4 +1,4 @@
-"""How to train, as asked, in; the share of a run that is over and the learning rate at it out."""
+"""Training hyperparameters, and the learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from sampeft.options import MAX_BATCH, MAX_MINUTES, MAX_SEED, MAX_SIDE, check_ra
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
+VALIDATION_BATCH = 4
+"""Slices that a validation sends through the model at a time."""
 _MINUTES = 30.0  # where no end is given; no default of the field, which would also end a run that is given steps
 
 
@@ -139,6 +141,14 @@ class Training:
         """0..1: the share of the run that is over."""
         by_steps = step / self.steps if self.steps else 0.0
         return min(1.0, max(by_steps, seconds / self.seconds))
+
+    def validations_by(self, progress: float) -> int:
+        """How many of the validations are due by then."""
+        return math.floor(progress * self.validations + 1e-9)
+
+    def parts(self, count: int, processes: int) -> int:
+        """In how many parts a batch of so many slices of all processes goes through the model; equal in all of them."""
+        return min(self.accumulate, max(1, count // processes))
 
     def rate(self, progress: float) -> float:
         """Learning rate at a share of the run: linear warm-up, then polynomial decay to 0."""
