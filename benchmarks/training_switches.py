@@ -3,9 +3,9 @@
     python benchmarks/training_switches.py [--side 112] [--batch 4] [--steps 3] [--only WORDS]
 
 LiteMedSAM with its own weights, where they are found, else random ones of the same shape. A process for each configuration,
-one after the other, one thread; processor seconds, so that other work on the machine does not count. Steps are those of `fit`:
-the same `TrainStep.backward`, optimizer and clipping, on noise of the right size. The first step is left out (with compiling it is
-told apart); peaks are of the steps alone, over what the process held before the first.
+one after the other, one thread; processor seconds, so that other work on the machine does not count. Steps are those of `fit`
+on noise of the right size. The first step is left out (with compiling it is told apart); peaks are of the steps alone, over
+what the process held before the first.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A model, its settings and its data in, the plan of its training out: what `sampeft plan` and `sampeft train` say first."""
+"""Plan a training by a few measured steps: what `sampeft plan` and `sampeft train` say first."""
 
 from __future__ import annotations
 

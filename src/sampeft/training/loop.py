@@ -21,6 +21,7 @@ from sampeft.training.checkpoint import FILE, Checkpoint, CheckpointWriter, Prog
 from sampeft.training.log import Log
 from sampeft.training.processes import agree
 from sampeft.training.settings import Training as Training
+from sampeft.training.settings import validations_by
 from sampeft.training.setup import Setup
 from sampeft.training.validation import Validator, alarm_of
 
@@ -95,9 +96,9 @@ def fit(
         while True:
             at.seconds = time.monotonic() - start
             progress, signal = agree(accelerator, config.progress(at.step, at.seconds), stop)
-            if signal or progress >= 1 or config.validations_by(progress) > at.validations:
+            if signal or progress >= 1 or validations_by(progress, config.validations) > at.validations:
                 if not signal:  # one that goes on must not miss the validation that is due now
-                    at.validations = config.validations_by(progress)
+                    at.validations = validations_by(progress, config.validations)
                     if progress >= 1 and not at.learned:
                         raise _nothing_learned(at, config)
                 validator.save(at, score=at.learned and not signal)

@@ -142,10 +142,6 @@ class Training:
         by_steps = step / self.steps if self.steps else 0.0
         return min(1.0, max(by_steps, seconds / self.seconds))
 
-    def validations_by(self, progress: float) -> int:
-        """How many of the validations are due by then."""
-        return math.floor(progress * self.validations + 1e-9)
-
     def parts(self, count: int, processes: int) -> int:
         """In how many parts a batch of so many slices of all processes goes through the model; equal in all of them."""
         return min(self.accumulate, max(1, count // processes))
@@ -155,6 +151,11 @@ class Training:
         if progress < self.warmup:
             return self.lr * max(progress / self.warmup, 0.01)
         return float(self.lr * (1 - (progress - self.warmup) / (1 - self.warmup)) ** self.power)
+
+
+def validations_by(progress: float, validations: int) -> int:
+    """How many of so many validations, at equal shares of a training, are due when that share of it is over."""
+    return math.floor(progress * validations + 1e-9)
 
 
 def _check_trackers(names: Sequence[str]) -> None:

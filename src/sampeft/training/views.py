@@ -1,5 +1,5 @@
-"""Augmented views of slices in, what the frozen encoder gives for them out: computed when first asked for, then kept on
-disk, where other trainings and other processes find it."""
+"""Features of augmented slices from the frozen encoder: computed when first asked for, then kept on disk, where other
+trainings and other processes find them."""
 
 from __future__ import annotations
 
