@@ -21,7 +21,7 @@ class Threshold(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.mean = torch.nn.Buffer(torch.zeros(1))
+        self.weight = torch.nn.Parameter(torch.zeros(1))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return torch.stack([torch.full_like(images[:, 0], 0.5), images[:, 0]], dim=1)

@@ -39,6 +39,7 @@ from sampeft.training import loop as training
 from sampeft.training.batches import draw_probabilities
 from sampeft.training.checkpoint import Checkpoint, read_checkpoint
 from sampeft.training.loop import Training, fit
+from sampeft.training.setup import precision_for
 
 Make = Callable[..., SemanticSam]
 NO_DATASET: Any = None
@@ -290,7 +291,7 @@ def test_a_model_that_is_not_better_than_before_training_says_so(
 def test_an_untrained_head_finds_no_foreground(make_small: Make, tmp_path: Path) -> None:
     dataset = open_dataset(folder_dataset(tmp_path, cases=2, files_per_case=1, classes=4))
     preparation = Preparation(PRESETS["percentile"], SPEC.family.TINY_SIDE)
-    by_share = training.validate(make_small(), dataset, dataset.cases, preparation)
+    by_share = validation.validate(make_small(), dataset, dataset.cases, preparation)
     assert {share: found.headline().mean for share, found in by_share.items()} == {0.0: 0.0}
 
 
@@ -332,8 +333,8 @@ def test_precision_follows_the_hardware(monkeypatch: pytest.MonkeyPatch) -> None
     cpu = torch.device("cpu")
     for features, wanted in (({"avx512_bf16": True}, "bf16"), ({"avx2": True}, "no")):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda features=features: features, raising=False)
-        assert training.precision_for(cpu, "auto") == wanted
-    assert training.precision_for(cpu, "fp32") == "no"
+        assert precision_for(cpu, "auto") == wanted
+    assert precision_for(cpu, "fp32") == "no"
 
 
 def test_two_processes_write_once_and_score_uneven_cases_as_one_process_does(
@@ -375,5 +376,5 @@ def test_two_processes_write_once_and_score_uneven_cases_as_one_process_does(
     assert len(held_out) == 3
     dataset, segmenter = open_dataset(data), load(tmp_path / "run", merged=False)
     cases = [case for case in dataset.cases if case.id in held_out]
-    alone = training.validate(segmenter.model, dataset, cases, segmenter.preparation)
+    alone = validation.validate(segmenter.model, dataset, cases, segmenter.preparation)
     assert scored["val_dsc"] == pytest.approx(alone[0.0].headline().mean, abs=1e-6)
