@@ -41,8 +41,9 @@ from sampeft.planning.planner import (
 )
 from sampeft.planning.step_costs import Costs, Line
 from sampeft.planning.step_trial import measure_costs, noise_slices
-from sampeft.training.batches import Batches
+from sampeft.training.batches import Batch, Batches
 from sampeft.training.loop import Training, fit
+from sampeft.training.step import TrainStep
 
 Make = Callable[..., SemanticSam]
 MIB = 1 << 20
@@ -334,6 +335,23 @@ def test_steps_of_the_real_size_where_time_and_memory_allow(
     trial = SimpleNamespace(step=lambda count: SimpleNamespace(count=count, growth=100 * count))
     found = step_trial._Trial.steps(cast(Any, trial), batch, 100, int(room))
     assert [step.count for step in found] == sizes
+
+
+def test_what_is_measured_is_the_step_of_the_training(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its own loss: that of the windows and of the cached views, which `Batches` draws."""
+    seen: list[Batch] = []
+    loss = TrainStep.loss
+    monkeypatch.setattr(TrainStep, "loss", lambda self, batch: seen.append(batch) or loss(self, batch))
+    model = make(last=1)
+    patch = model.window_unit()
+    costs = measured(model, patch=patch, cached_views=2)
+    assert costs.is_timed
+    assert [batch.count for batch in seen] == [1, 1, 2, 1]
+    for batch in seen:
+        assert batch.windows is not None
+        assert len(batch.windows) == batch.count
+        assert (batch.images_B3HW, batch.block) == (None, model.frozen_blocks())
+    assert costs.step_seconds.at(1) > costs.head_seconds.at(1) > 0
 
 
 def test_where_one_slice_does_not_fit_no_step_is_tried(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,7 @@ from sampeft.training import loop as training
 from sampeft.training.batches import draw_probabilities
 from sampeft.training.checkpoint import Checkpoint, read_checkpoint
 from sampeft.training.loop import Training, fit
+from sampeft.training.settings import validations_by
 from sampeft.training.setup import precision_for
 
 Make = Callable[..., SemanticSam]
@@ -83,6 +84,19 @@ def test_learning_rate_warms_up_then_falls_to_zero() -> None:
     assert config.rate(config.progress(10, 0)) == pytest.approx(1.0)
     assert config.rate(config.progress(55, 0)) == pytest.approx(0.5**0.9)
     assert config.rate(config.progress(100, 0)) == 0.0
+
+
+def test_validations_are_due_at_equal_shares() -> None:
+    """At every step where there are as many of both, whatever the division rounds to; with two in seven steps after four
+    and seven."""
+    for steps in range(1, 200):
+        assert [validations_by(step / steps, steps) for step in range(steps + 1)] == list(range(steps + 1))
+    assert [validations_by(step / 7, 2) for step in range(8)] == [0, 0, 0, 0, 1, 1, 1, 2]
+
+
+def test_parts_are_equal_in_all_processes_and_hold_a_slice_each() -> None:
+    config = Training(batch=6, accumulate=4)
+    assert [config.parts(6, processes) for processes in (1, 2, 3, 8)] == [4, 3, 2, 1]
 
 
 def test_the_end_is_by_steps_or_minutes_whichever_comes_first() -> None:
