@@ -44,7 +44,7 @@ def log_without_clock(out: Path) -> list[dict[str, Any]]:
 def step_of(out: Path) -> int:
     """Of the last checkpoint; -1 before there is one."""
     found = read_checkpoint(out)
-    return found.position.step if found else -1
+    return found.progress.step if found else -1
 
 
 def killed(arguments: list[str], out: Path, step: int, wait_s: float) -> bool:

@@ -3,9 +3,9 @@
     python benchmarks/training_switches.py [--side 112] [--batch 4] [--steps 3] [--only WORDS]
 
 LiteMedSAM with its own weights, where they are found, else random ones of the same shape. A process for each configuration,
-one after the other, one thread; processor seconds, so that other work on the machine does not count. Steps are those of `fit`:
-the same `backward`, optimizer and clipping, on noise of the right size. The first step is left out (with compiling it is told
-apart); peaks are of the steps alone, over what the process held before the first.
+one after the other, one thread; processor seconds, so that other work on the machine does not count. Steps are those of `fit`
+on noise of the right size. The first step is left out (with compiling it is told apart); peaks are of the steps alone, over
+what the process held before the first.
 """
 
 from __future__ import annotations
@@ -49,8 +49,10 @@ def measure(name: str, side: int, batch: int, steps: int, results: Any) -> None:
     from sampeft.labels import LabelSet
     from sampeft.model import SemanticSam
     from sampeft.peft import attach
-    from sampeft.training.loop import backward, parameter_groups
+    from sampeft.training.batches import Batch
     from sampeft.training.settings import Training
+    from sampeft.training.setup import optimizer_of
+    from sampeft.training.step import TrainStep
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
@@ -83,13 +85,13 @@ def measure(name: str, side: int, batch: int, steps: int, results: Any) -> None:
                 block = model.frozen_blocks()
                 features = model.encode_start(images, block)
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameter_groups(model, config), lr=config.lr)
+    optimizer = optimizer_of(model, config)
     wrapped = accelerator.prepare(model)
     wrapped.train()
 
     def step() -> None:
         shown = None if features is not None else images
-        backward(wrapped, model, accelerator, shown, features, block, truth, config.accumulate)
+        TrainStep(model, config, accelerator, wrapped).backward(Batch(truth, batch, shown, features, block))
         accelerator.clip_grad_norm_(trained, config.clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

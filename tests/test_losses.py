@@ -21,8 +21,8 @@ from sampeft.losses import (
     soft_iou,
     tversky,
 )
-from sampeft.training.objective import objective_of
 from sampeft.training.settings import Training
+from sampeft.training.step import objective_of
 from sampeft.volume import IGNORE
 
 

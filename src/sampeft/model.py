@@ -36,12 +36,19 @@ class DefaultPrompt(nn.Module):
 
 
 class Regulator(Protocol):
-    """What a method does during training beside having parameters, such as AdaLoRA's choice of ranks."""
+    """Training hook of a PEFT method: a penalty, an update after each step (AdaLoRA's choice of ranks), and what a resumed
+    training needs of it."""
 
     def penalty(self) -> torch.Tensor: ...
 
     def update(self, progress: float) -> None:
         """After a step; progress: 0..1, the share of the training that is over."""
+
+    def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """State beside the parameters: tensors by name, and values that JSON can hold."""
+
+    def load(self, tensors: Mapping[str, torch.Tensor], values: Mapping[str, Any]) -> None:
+        """Put back what `state` gave. Raises KeyError where something is missing."""
 
 
 @dataclass

@@ -84,6 +84,31 @@ def not_for_children() -> Iterator[None]:
 
 
 @contextmanager
+def stop_noted() -> Iterator[list[int]]:
+    """Within the block the first Ctrl-C or SIGTERM only adds its number to the list, and says so; a second one acts as
+    usual."""
+    received: list[int] = []
+    old: dict[signal.Signals, Any] = {}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        for restored, handler in old.items():
+            signal.signal(restored, handler)
+
+    try:
+        for number in STOPPING:
+            old[number] = signal.signal(number, note)
+    except ValueError:  # not in the main thread: the caller keeps its own handlers
+        old.clear()
+    try:
+        with answered("stopping after this step, what was learned is kept; once more to stop at once", 0):
+            yield received
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def answered(text: str, after_s: float = PATIENCE_S) -> Iterator[None]:
     """Within the block the first SIGINT or SIGTERM is answered with a line on stderr, so many seconds after it came, unless the
     block has ended by then. Blocks may be nested: the inner one answers.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from sampeft.denoise.dncnn import FILE
 from sampeft.denoise.gaussian import GaussianFilter
 from sampeft.denoise.network import read_network
 from sampeft.denoise.scores import NOISY, figure_denoising, psnr, score, tuned
-from sampeft.denoise.training import Denoising, Trained, train_network
+from sampeft.denoise.settings import Denoising
 from sampeft.errors import SampeftError, UsageError
 from sampeft.prediction.inference import load
+from sampeft.training.denoiser import Trained, train_network
 
 SMALL = Denoising(depth=3, width=8, patch=24, batch=8, per_picture=4, validations=4, lr=5e-3)
 STRENGTHS = (0.05, 0.15)
@@ -79,12 +81,13 @@ def test_ctrl_c_keeps_the_best_so_far(tmp_path: Path, calls: int) -> None:
 
     def interrupted(levels: torch.Tensor, strength: float, seed: int) -> torch.Tensor:
         made.append(seed)
-        if len(made) > calls:
-            raise KeyboardInterrupt
+        if len(made) == calls:
+            signal.raise_signal(signal.SIGINT)
         return spoil(levels, strength, seed)
 
     result = trained(tmp_path, 60, spoil=interrupted)
     assert result.stopped
+    assert result.signal == signal.SIGINT
     assert result.steps < 60
     read_network(tmp_path / FILE)
     assert sorted(path.name for path in tmp_path.iterdir()) == [FILE, "metrics.jsonl"]

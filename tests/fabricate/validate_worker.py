@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from sampeft.data import open_dataset
 from sampeft.data.cache import Preparation
 from sampeft.data.intensity import Intensity
-from sampeft.training.loop import validate
+from sampeft.training.validation import validate
 
 
 class Threshold(torch.nn.Module):

@@ -41,8 +41,9 @@ from sampeft.planning.planner import (
 )
 from sampeft.planning.step_costs import Costs, Line
 from sampeft.planning.step_trial import measure_costs, noise_slices
-from sampeft.training.batches import Batches
+from sampeft.training.batches import Batch, Batches
 from sampeft.training.loop import Training, fit
+from sampeft.training.step import TrainStep
 
 Make = Callable[..., SemanticSam]
 MIB = 1 << 20
@@ -336,13 +337,30 @@ def test_steps_of_the_real_size_where_time_and_memory_allow(
     assert [step.count for step in found] == sizes
 
 
+def test_what_is_measured_is_the_step_of_the_training(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its own loss: that of the windows and of the cached views, which `Batches` draws."""
+    seen: list[Batch] = []
+    loss = TrainStep.loss
+    monkeypatch.setattr(TrainStep, "loss", lambda self, batch: seen.append(batch) or loss(self, batch))
+    model = make(last=1)
+    patch = model.window_unit()
+    costs = measured(model, patch=patch, cached_views=2)
+    assert costs.is_timed
+    assert [batch.count for batch in seen] == [1, 1, 2, 1]
+    for batch in seen:
+        assert batch.windows is not None
+        assert len(batch.windows) == batch.count
+        assert (batch.images_B3HW, batch.block) == (None, model.frozen_blocks())
+    assert costs.step_seconds.at(1) > costs.head_seconds.at(1) > 0
+
+
 def test_where_one_slice_does_not_fit_no_step_is_tried(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Case D39: no memory runs out; the answer names what to change, in order, with numbers."""
     monkeypatch.setattr(step_trial._Trial, "step", lambda *_: pytest.fail("a real step was run"))
     costs = measured(make(), room=1, batch=4)
     found = plan(costs, Training(steps=10, batch=4), WORKLOAD, SPEC, 448, last_blocks=True)
     assert found.verdict == TOO_LARGE
-    assert found.course is None
+    assert found.schedule is None
     assert "at least" in found.lines()[1]
     with pytest.raises(UsageError, match=r"at least .*iB of memory and may fill 0 MiB; give .*--training\.accumulate"):
         found.refuse()
@@ -354,7 +372,7 @@ def test_advice_comes_in_order_with_the_peak_of_each_by_hand() -> None:
     workload = replace(WORKLOAD, slices=0)
     found = plan(costs, training, workload, replace(SPEC, good_multiple=224), 448, last_blocks=True)
     assert (found.verdict, found.fullest.peak) == (UNSURE, 670 * MIB)
-    told = [(change.options, change.need // MIB, change.fits) for change in found.changes]
+    told = [(change.options, change.need // MIB, change.fits) for change in found.suggestions]
     assert told == [
         ("--training.accumulate 2", 470, True),
         ("--training.batch 2", 470, True),
@@ -366,18 +384,18 @@ def test_advice_comes_in_order_with_the_peak_of_each_by_hand() -> None:
         (
             "--training.accumulate 2 --options.last 1 --training.cached_views 4 --side 224 --training.precision bf16 "
             "--training.recompute true",
-            found.changes[-1].need // MIB,
+            found.suggestions[-1].need // MIB,
             True,
         ),
     ]
-    assert found.changes[-1].need < min(change.need for change in found.changes[:-1])
+    assert found.suggestions[-1].need < min(change.need for change in found.suggestions[:-1])
 
 
 def test_the_mildest_change_that_fits_is_advised() -> None:
     costs = by_hand(room=800 * MIB)  # up to 640 MiB fit for sure
     training = Training(steps=10, batch=4, head_first=0.0)
     found = plan(costs, training, replace(WORKLOAD, slices=0), SPEC, 448, last_blocks=True)
-    told = {change.options.split(" ")[0]: change.options for change in found.changes if change.fits}
+    told = {change.options.split(" ")[0]: change.options for change in found.suggestions if change.fits}
     assert told["--training.batch"] == "--training.batch 3"
     assert told["--options.last"] == "--options.last 2 --training.cached_views 4"
     found.refuse()  # between four and six fifths nobody knows, so nobody is stopped
@@ -388,7 +406,7 @@ def test_four_fifths_fit_and_six_fifths_do_not(room: int, verdict: str) -> None:
     workload = replace(WORKLOAD, slices=0)
     found = plan(by_hand(room=room * MIB), Training(steps=10, batch=4, head_first=0.0), workload, SPEC, 448)
     assert found.verdict == verdict
-    assert bool(found.changes) == (verdict != FITS)
+    assert bool(found.suggestions) == (verdict != FITS)
     if verdict == TOO_LARGE:
         with pytest.raises(UsageError, match=r"about 670 MiB .* 558 MiB; give .*--plan false"):
             found.refuse()
@@ -437,8 +455,8 @@ def test_validations_take_a_fifth_of_the_minutes_at_most_and_too_few_steps_are_t
     """A step of two slices takes 1 + 2 x 2 = 5 s, a validation 10 x (0.5 + 0.5) = 10 s; 5 minutes are 300 s."""
     found = plan(by_hand(), Training(minutes=5, validations=8, head_first=0.0), WORKLOAD, SPEC, 64)
     assert found.validations == 6  # 60 s
-    assert found.course is not None
-    assert found.course.steps[WHOLE] == 50  # (300 - 5 x 10) / 5: the last validation comes when the time is over
+    assert found.schedule is not None
+    assert found.schedule.steps[WHOLE] == 50  # (300 - 5 x 10) / 5: the last validation comes when the time is over
     (fewer,) = found.warnings
     assert fewer.startswith(
         "8 validations would take 27 % of the 5 minutes; there will be 6: give more --training.minutes"

@@ -6,10 +6,11 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from fabricate.backbones import make_tiny, tiny
@@ -18,13 +19,14 @@ from sampeft.errors import UsageError, WeightsError
 from sampeft.labels import LabelSet
 from sampeft.losses import segmentation_loss
 from sampeft.peft import attach
+from sampeft.peft.lora import RankBudget
 from sampeft.peft.state import trained_state
 from sampeft.provenance import differences
 from sampeft.training.averaging import Average
-from sampeft.training.checkpoint import FILE, Checkpoint, Learner, Position, read_checkpoint
+from sampeft.training.checkpoint import FILE, Checkpoint, Progress, TrainState, read_checkpoint
 
 SPEC = tiny(BACKBONES["sam-vit-b"])
-POSITION = Position(7, 1 / 3, 1, 3, 1, True, [[0.1, 0.2, 0.3]], 0.0, 0.1 + 0.2, 5, 1)
+PROGRESS = Progress(7, 1 / 3, 1, 3, 1, True, [[0.1, 0.2, 0.3]], 0.0, 0.1 + 0.2, 5, 1)
 
 
 class Scale:
@@ -41,49 +43,49 @@ class Scale:
 
 
 @pytest.fixture
-def make_learner(monkeypatch: pytest.MonkeyPatch, labels: LabelSet) -> Callable[[], Learner]:
+def make_state(monkeypatch: pytest.MonkeyPatch, labels: LabelSet) -> Callable[[], TrainState]:
     monkeypatch.setitem(BACKBONES, SPEC.name, SPEC)
 
-    def make(scale: float = 1.0) -> Learner:
+    def make(scale: float = 1.0) -> TrainState:
         model = make_tiny(SPEC.name, labels)
         attach(model, "adalora")
         trained = [p for p in model.parameters() if p.requires_grad]
-        return Learner(model, torch.optim.AdamW(trained, lr=1e-2), Average(model, 0.9), Scale(scale))
+        return TrainState(model, torch.optim.AdamW(trained, lr=1e-2), Average(model, 0.9), Scale(scale))
 
     return make
 
 
-def step(learner: Learner, progress: float) -> None:
-    model = learner.model.train()
+def step(state: TrainState, progress: float) -> None:
+    model = state.model.train()
     images = torch.rand(2, 3, model.side, model.side, generator=torch.Generator().manual_seed(1))
     logits = model(images)
     truth = torch.randint(0, 4, (2, *logits.shape[-2:]), generator=torch.Generator().manual_seed(2))
     assert model.regulator is not None
     torch.autograd.backward(segmentation_loss(logits, truth).total + model.regulator.penalty())
-    learner.optimizer.step()
+    state.optimizer.step()
     model.regulator.update(progress)
-    learner.average.update()
-    learner.optimizer.zero_grad()
+    state.average.update()
+    state.optimizer.zero_grad()
 
 
 @pytest.mark.parametrize("before", [0.2, 0.5, 0.7], ids=["importance only", "ranks fall", "ranks are fixed"])
 def test_what_comes_back_goes_on_to_the_bit(
-    make_learner: Callable[..., Learner], tmp_path: Path, before: float
+    make_state: Callable[..., TrainState], tmp_path: Path, before: float
 ) -> None:
     """AdaLoRA in each of its phases; the scale and the counters come back as they were."""
-    first, second = make_learner(512.0), make_learner()
+    first, second = make_state(512.0), make_state()
     for n in range(3):
         step(first, before - 0.01 * (2 - n))
-    first.write(tmp_path, POSITION, {"method": "adalora", "sizes": (1, 2)}, {"processes": 1})
+    first.write(tmp_path, PROGRESS, {"method": "adalora", "sizes": (1, 2)}, {"processes": 1})
     found = read_checkpoint(tmp_path)
     assert found is not None
-    assert found.position == POSITION
+    assert found.progress == PROGRESS
     assert found.settings == {"method": "adalora", "sizes": [1, 2]}
     second.restore(found)
     assert second.scaler.state == first.scaler.state
-    for learner in (first, second):
-        step(learner, before + 0.05)
-        step(learner, before + 0.1)
+    for state in (first, second):
+        step(state, before + 0.05)
+        step(state, before + 0.1)
     for states in zip(*(trained_state(x.model).items() for x in (first, second)), strict=True):
         assert states[0][0] == states[1][0]
         assert torch.equal(states[0][1], states[1][1]), states[0][0]
@@ -91,43 +93,71 @@ def test_what_comes_back_goes_on_to_the_bit(
     assert first.average.updates == second.average.updates == 5
 
 
+def test_a_method_without_its_state_or_with_that_of_an_earlier_version(
+    make_state: Callable[..., TrainState], tmp_path: Path
+) -> None:
+    """Earlier versions wrote AdaLoRA's ranks beside the others' values."""
+    first, second = make_state(), make_state()
+    step(first, 0.7)
+    first.write(tmp_path, PROGRESS, {}, {})
+    path = tmp_path / FILE
+    with safe_open(path, "pt") as file:
+        content = json.loads(file.metadata()["content"])
+    pattern = content["others"].pop("regulator")["pattern"]
+    assert pattern
+    save_file(
+        load_file(path), path, {"content": json.dumps(content | {"others": content["others"] | {"pattern": pattern}})}
+    )
+    found = read_checkpoint(tmp_path)
+    assert found is not None
+    second.restore(found)
+    assert cast(RankBudget, second.model.regulator).pattern == pattern
+
+    found.others["regulator"].clear()
+    with pytest.raises(WeightsError, match=r"does not fit this training \('pattern'\)"):
+        second.restore(found)
+    odd = {**found.tensors, "regulator/other/x": torch.zeros(1)}
+    with pytest.raises(WeightsError, match=r"does not fit this training \('other'\)"):
+        second.restore(Checkpoint(path, found.progress, {}, {}, {**found.others, "regulator": {"pattern": None}}, odd))
+
+
 @pytest.mark.parametrize("failing", ["replace", "fsync"])
 def test_an_interrupted_save_leaves_the_older_state_readable(
-    make_learner: Callable[..., Learner], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+    make_state: Callable[..., TrainState], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
     """Case D27."""
-    learner = make_learner()
-    learner.write(tmp_path, POSITION, {}, {})
+    state = make_state()
+    state.write(tmp_path, PROGRESS, {}, {})
     before = (tmp_path / FILE).read_bytes()
 
     def fail(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    step(learner, 0.1)
+    step(state, 0.1)
     monkeypatch.setattr(os, failing, fail)
     with pytest.raises(OSError, match="No space left") as raised:
-        learner.write(tmp_path, Position(8), {}, {})
+        state.write(tmp_path, Progress(8), {}, {})
     assert raised.value.filename == str(tmp_path / FILE)
     assert (tmp_path / FILE).read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
     found = read_checkpoint(tmp_path)
     assert found is not None
-    assert found.position.step == 7
+    assert found.progress.step == 7
 
 
-def test_a_finished_training_keeps_its_position_alone(make_learner: Callable[..., Learner], tmp_path: Path) -> None:
-    make_learner().write(tmp_path, Position(9, finished=True), {"method": "lora"}, {})
+def test_a_finished_training_keeps_its_position_alone(make_state: Callable[..., TrainState], tmp_path: Path) -> None:
+    make_state().write(tmp_path, Progress(9, finished=True), {"method": "lora"}, {})
     assert (tmp_path / FILE).stat().st_size < 1000
     found = read_checkpoint(tmp_path)
     assert found is not None
-    assert (found.position.step, found.position.finished, found.tensors) == (9, True, {})
+    assert (found.progress.step, found.progress.finished, found.tensors) == (9, True, {})
 
 
-def test_a_state_that_is_not_right_is_refused(make_learner: Callable[..., Learner], tmp_path: Path) -> None:
+def test_a_state_that_is_not_right_is_refused(make_state: Callable[..., TrainState], tmp_path: Path) -> None:
     assert read_checkpoint(tmp_path) is None
-    learner = make_learner()
-    step(learner, 0.1)
-    learner.write(tmp_path, POSITION, {}, {})
+    state = make_state()
+    step(state, 0.1)
+    state.write(tmp_path, PROGRESS, {}, {})
     path = tmp_path / FILE
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
@@ -139,10 +169,10 @@ def test_a_state_that_is_not_right_is_refused(make_learner: Callable[..., Learne
     assert found is not None
     forgetful = {name: t for name, t in found.tensors.items() if not name.startswith("optimizer/")}
     with pytest.raises(WeightsError, match="the optimizer's state is missing"):
-        learner.restore(Checkpoint(path, found.position, {}, {}, found.others, forgetful))
+        state.restore(Checkpoint(path, found.progress, {}, {}, found.others, forgetful))
     headless = {name: t for name, t in found.tensors.items() if not name.startswith("model/head.")}
     with pytest.raises(WeightsError, match="tensors missing"):
-        learner.restore(Checkpoint(path, found.position, {}, {}, found.others, headless))
+        state.restore(Checkpoint(path, found.progress, {}, {}, found.others, headless))
 
     save_file(load_file(path), path, {"content": json.dumps({"format": 1, "position": {}})})
     with pytest.raises(WeightsError, match="format 1, this version reads 2"):
@@ -169,7 +199,7 @@ def test_differences_name_the_old_and_the_new_value() -> None:
         "data was 000000000000..., is ffffffffffff...",
     ]
     with pytest.raises(UsageError, match=r"^run: cannot go on with other settings: method was lora, is dora; give"):
-        Checkpoint(Path("run") / FILE, Position(), old, {}, {}, {}).refuse_others({"method": "dora"})
+        Checkpoint(Path("run") / FILE, Progress(), old, {}, {}, {}).refuse_others({"method": "dora"})
 
 
 def test_the_average_by_hand() -> None:

@@ -275,7 +275,7 @@ def test_a_process_that_was_killed_starts_again_with_all_the_others(
     assert steps == [json.loads(line)["step"] for line in (whole / "metrics.jsonl").read_text().splitlines()]
     found = read_checkpoint(killed)
     assert found is not None
-    assert (found.position.step, found.position.finished) == (8, True)
+    assert (found.progress.step, found.progress.finished) == (8, True)
     assert not list(tmp_path.rglob("*.tmp"))
 
 

@@ -28,7 +28,7 @@ from sampeft.data.intensity import PRESETS
 from sampeft.errors import UsageError
 from sampeft.peft import attach
 from sampeft.training import batches
-from sampeft.training.checkpoint import FILE, Checkpoint, Position, read_checkpoint
+from sampeft.training.checkpoint import FILE, Checkpoint, Progress, read_checkpoint
 from sampeft.training.loop import Training, fit
 from sampeft.workflows.train import known_settings, train
 
@@ -347,7 +347,7 @@ def test_classes_whose_colours_were_exchanged_are_refused(stopped: Config) -> No
         return known_settings(stopped, dataset, list(dataset.cases), [])
 
     content = json.loads((stopped.data / "dataset.json").read_text())
-    found = Checkpoint(stopped.out / FILE, Position(), settings([0, 0, 0], [255, 0, 0], [0, 0, 255]), {}, {}, {})
+    found = Checkpoint(stopped.out / FILE, Progress(), settings([0, 0, 0], [255, 0, 0], [0, 0, 255]), {}, {}, {})
     found.refuse_others(settings([0, 0, 0], [255, 0, 0], [0, 0, 255]))
     with pytest.raises(UsageError, match=r"label_colors\.0,0,255 was 2, is 1; label_colors\.255,0,0 was 1, is 2"):
         found.refuse_others(settings([0, 0, 0], [0, 0, 255], [255, 0, 0]))

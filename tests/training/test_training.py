@@ -34,11 +34,13 @@ from sampeft.peft import attach
 from sampeft.peft.run_files import read_description
 from sampeft.peft.state import trained_state
 from sampeft.prediction.inference import load
-from sampeft.training import batches, saving
+from sampeft.training import batches, validation
 from sampeft.training import loop as training
 from sampeft.training.batches import draw_probabilities
 from sampeft.training.checkpoint import Checkpoint, read_checkpoint
 from sampeft.training.loop import Training, fit
+from sampeft.training.settings import validations_by
+from sampeft.training.setup import precision_for
 
 Make = Callable[..., SemanticSam]
 NO_DATASET: Any = None
@@ -82,6 +84,19 @@ def test_learning_rate_warms_up_then_falls_to_zero() -> None:
     assert config.rate(config.progress(10, 0)) == pytest.approx(1.0)
     assert config.rate(config.progress(55, 0)) == pytest.approx(0.5**0.9)
     assert config.rate(config.progress(100, 0)) == 0.0
+
+
+def test_validations_are_due_at_equal_shares() -> None:
+    """At every step where there are as many of both, whatever the division rounds to; with two in seven steps after four
+    and seven."""
+    for steps in range(1, 200):
+        assert [validations_by(step / steps, steps) for step in range(steps + 1)] == list(range(steps + 1))
+    assert [validations_by(step / 7, 2) for step in range(8)] == [0, 0, 0, 0, 1, 1, 1, 2]
+
+
+def test_parts_are_equal_in_all_processes_and_hold_a_slice_each() -> None:
+    config = Training(batch=6, accumulate=4)
+    assert [config.parts(6, processes) for processes in (1, 2, 3, 8)] == [4, 3, 2, 1]
 
 
 def test_the_end_is_by_steps_or_minutes_whichever_comes_first() -> None:
@@ -210,7 +225,7 @@ def test_a_hopeless_run_names_the_state_that_is_kept(
         run(model, tmp_path, steps=20, validations=4, max_bad_steps=3)
     found = read_checkpoint(tmp_path)
     assert found is not None
-    assert (found.position.step, found.position.bad_steps) == (5, 0)
+    assert (found.progress.step, found.progress.bad_steps) == (5, 0)
     assert all(bool(torch.isfinite(t).all()) for t in found.tensors.values())
     assert read_description(tmp_path)["trained"]["step"] == 5
 
@@ -225,7 +240,7 @@ def scripted(
 ) -> training.Result:
     """A training with a validation every second step, whose scores are given; another one is an error."""
     given = iter(scores)
-    monkeypatch.setattr(saving.Saver, "_score", lambda self, at: (next(given), 0.0))
+    monkeypatch.setattr(validation.Validator, "_score", lambda self, at: (next(given), 0.0))
     config = Training(**{"steps": 8, "validations": 4, "head_first": 0.0, **settings})
     held_out: Any = ["a case"]
     preparation = Preparation(PRESETS["percentile"], 64)
@@ -290,7 +305,7 @@ def test_a_model_that_is_not_better_than_before_training_says_so(
 def test_an_untrained_head_finds_no_foreground(make_small: Make, tmp_path: Path) -> None:
     dataset = open_dataset(folder_dataset(tmp_path, cases=2, files_per_case=1, classes=4))
     preparation = Preparation(PRESETS["percentile"], SPEC.family.TINY_SIDE)
-    by_share = training.validate(make_small(), dataset, dataset.cases, preparation)
+    by_share = validation.validate(make_small(), dataset, dataset.cases, preparation)
     assert {share: found.headline().mean for share, found in by_share.items()} == {0.0: 0.0}
 
 
@@ -332,8 +347,8 @@ def test_precision_follows_the_hardware(monkeypatch: pytest.MonkeyPatch) -> None
     cpu = torch.device("cpu")
     for features, wanted in (({"avx512_bf16": True}, "bf16"), ({"avx2": True}, "no")):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda features=features: features, raising=False)
-        assert training.precision_for(cpu, "auto") == wanted
-    assert training.precision_for(cpu, "fp32") == "no"
+        assert precision_for(cpu, "auto") == wanted
+    assert precision_for(cpu, "fp32") == "no"
 
 
 def test_two_processes_write_once_and_score_uneven_cases_as_one_process_does(
@@ -375,5 +390,5 @@ def test_two_processes_write_once_and_score_uneven_cases_as_one_process_does(
     assert len(held_out) == 3
     dataset, segmenter = open_dataset(data), load(tmp_path / "run", merged=False)
     cases = [case for case in dataset.cases if case.id in held_out]
-    alone = training.validate(segmenter.model, dataset, cases, segmenter.preparation)
+    alone = validation.validate(segmenter.model, dataset, cases, segmenter.preparation)
     assert scored["val_dsc"] == pytest.approx(alone[0.0].headline().mean, abs=1e-6)

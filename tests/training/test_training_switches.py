@@ -18,7 +18,11 @@ from sampeft.errors import UsageError
 from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
 from sampeft.peft import attach
-from sampeft.training.loop import Training, backward, fit, parameter_groups
+from sampeft.training.batches import Batch
+from sampeft.training.loop import fit
+from sampeft.training.settings import Training
+from sampeft.training.setup import optimizer_of
+from sampeft.training.step import TrainStep
 
 SPECS = architectures()
 
@@ -54,7 +58,8 @@ def step(
     if equal:
         images, truth = images[:1].expand(slices, -1, -1, -1), truth[:1].expand(slices, -1, -1)
     model.train()
-    losses = backward(model, model, Accelerator(cpu=True), Training(), images, None, None, None, truth, parts)
+    batch = Batch(truth, slices, images)
+    losses = TrainStep(model, Training(batch=slices, accumulate=parts), Accelerator(cpu=True), model).backward(batch)
     return losses, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
@@ -133,7 +138,7 @@ def test_what_is_pretrained_learns_more_slowly(make: Callable[[], SemanticSam], 
     model = make_tiny(make().spec.name, labels)
     attach(model, "lora", {"parts": ["encoder"], "whole_decoder": True})
     names = {id(p): name for name, p in model.named_parameters()}
-    new, base = parameter_groups(model, Training(base_lr=0.25))
+    new, base = optimizer_of(model, Training(base_lr=0.25)).param_groups
     assert (new["share"], base["share"]) == (1.0, 0.25)
     assert all(names[id(p)].startswith("sam.mask_decoder.transformer.") for p in base["params"])
     assert all("lora_" in names[id(p)] or names[id(p)].split(".")[0] in ("prompt", "head") for p in new["params"])

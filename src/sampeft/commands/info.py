@@ -22,7 +22,7 @@ from sampeft.peft import METHODS
 from sampeft.provenance import versions
 from sampeft.refine import REFINERS
 from sampeft.store import cache_folder
-from sampeft.training.loop import precision_for
+from sampeft.training.setup import precision_for
 
 
 def gather() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How to train a denoiser, as asked; `training` does it."""
+"""How to train a denoiser, as asked; `training.denoiser` does it."""
 
 from __future__ import annotations
 

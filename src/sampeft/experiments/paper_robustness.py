@@ -12,7 +12,7 @@ from sampeft.configs.train import Config as TrainConfig
 from sampeft.console import bar, say
 from sampeft.data.cache import PreparedVolume
 from sampeft.denoise import Denoise
-from sampeft.denoise.training import Denoising
+from sampeft.denoise.settings import Denoising
 from sampeft.evaluation.score import score_cases
 from sampeft.experiments.finished_runs import finish, finished, write_json
 from sampeft.experiments.paper import Place, Row, minutes_text, scored_before, settings_of, trained

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -177,6 +177,7 @@ class RankBudget:
     """AdaLoRA's part in a training: `peft`'s allocator, driven by the share of the run that is over."""
 
     STEPS = 1000
+    _IMPORTANCE = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # what the allocator remembers of every weight
 
     def __init__(self, tuner: Any) -> None:
         self.model, self.allocator = tuner.model, tuner.rankallocator
@@ -209,6 +210,24 @@ class RankBudget:
             self.pattern = allocator.mask_to_budget(self.model, allocator.target_bgt)
         else:
             allocator.mask_using_rank_pattern(self.model, self.pattern)
+
+    def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """Importance of every weight so far, and the ranks once they are fixed."""
+        remembered = {term: getattr(self.allocator, term) for term in self._IMPORTANCE}
+        tensors = {f"{term}/{name}": t for term, named in remembered.items() for name, t in named.items()}
+        return tensors, {"pattern": self.pattern}
+
+    def load(self, tensors: Mapping[str, torch.Tensor], values: Mapping[str, Any]) -> None:
+        device = next(self.model.parameters()).device
+        remembered: dict[str, dict[str, torch.Tensor]] = {term: {} for term in self._IMPORTANCE}
+        for key, tensor in tensors.items():
+            term, _, name = key.partition("/")
+            remembered[term][name] = tensor.to(device)
+        for term, named in remembered.items():
+            setattr(self.allocator, term, named)
+        if not isinstance(pattern := values["pattern"], dict | None):
+            raise TypeError(f"pattern of ranks is {type(pattern).__name__}")
+        self.pattern = pattern
 
 
 def vera(model: SemanticSam, options: VeraOptions) -> list[str]:

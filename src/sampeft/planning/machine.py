@@ -1,4 +1,4 @@
-"""The machine in, the memory that is left to this process and the processes that train together out."""
+"""Memory that the machine leaves to this process, and how many processes train together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A device in; bytes that a process holds there and bytes that a backward pass needs, counted while a step runs, out."""
+"""Count the bytes that a process holds on a device, and those that a backward pass needs, while a step runs."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Costs of single steps and what is trained on in; memory and time of the whole training, and what to change where it does
-not fit, out."""
+"""Memory and time of a whole training from the costs of single steps, and suggestions where it does not fit."""
 
 from __future__ import annotations
 
@@ -12,7 +11,7 @@ from sampeft.backbones import Backbone
 from sampeft.console import clock
 from sampeft.errors import UsageError
 from sampeft.planning.step_costs import Costs
-from sampeft.training.settings import Training
+from sampeft.training.settings import VALIDATION_BATCH, Training, validations_by
 
 FITS, UNSURE, TOO_LARGE = "fits", "may not fit", "does not fit"
 SURE, BEYOND = 0.8, 1.2
@@ -22,7 +21,6 @@ LEAST_STEPS = 50
 SCORING_SHARE = 0.2
 """Of a training's minutes, what its validations may take; beyond it there are fewer of them."""
 HEAD, WHOLE, FIRST, SCORE = "head on encoded slices", "all that is trained", "first sight of slices", "validation"
-_INFERENCE_BATCH = 4  # slices that `inference.slice_logits` sends through the model at a time
 _VIEWS = 4  # cached views of each slice that are advised where none are asked for
 
 
@@ -40,8 +38,8 @@ class Workload:
 
 
 @dataclass(frozen=True)
-class Course:
-    """How a training goes: steps and seconds by phase; encoded slices that are kept at its end, for the head and of views."""
+class Schedule:
+    """Steps and seconds by phase; encoded slices that are kept at its end, for the head and of views."""
 
     steps: dict[str, int]
     seconds: dict[str, float]
@@ -80,7 +78,7 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Change:
+class Suggestion:
     """Options to give instead, the bytes that are then needed, and whether that fits."""
 
     options: str
@@ -90,16 +88,16 @@ class Change:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a training will cost. course: None where not even one slice fits, so that nothing was timed. memory: of the
-    machine, and of its GPU where there is one. verdict: FITS, UNSURE or TOO_LARGE. changes: what lowers the memory, in the
+    """What a training will cost. schedule: None where not even one slice fits, so that nothing was timed. memory: of the
+    machine, and of its GPU where there is one. verdict: FITS, UNSURE or TOO_LARGE. suggestions: what lowers the memory, in the
     order in which to try it; none where it fits. validations: as many as were asked for, or fewer where they would take too
     much of the minutes; warnings: what is wrong with the minutes, and what to give instead."""
 
     costs: Costs
-    course: Course | None
+    schedule: Schedule | None
     memory: tuple[Memory, ...]
     verdict: str
-    changes: tuple[Change, ...]
+    suggestions: tuple[Suggestion, ...]
     validations: int
     warnings: tuple[str, ...] = ()
 
@@ -113,21 +111,21 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """All numbers in bytes and seconds. at_least: whether the memory is that which is needed at least."""
-        course = {**asdict(self.course), "total_seconds": self.course.total_seconds} if self.course else None
+        schedule = {**asdict(self.schedule), "total_seconds": self.schedule.total_seconds} if self.schedule else None
         return {
             "verdict": self.verdict,
             "device": self.costs.device,
             "parameters": {"total": self.costs.total, "trained": self.costs.trained},
             "memory": [{**asdict(m), "peak": m.peak, "need": m.need, "share": round(m.share, 4)} for m in self.memory],
             "at_least": not self.costs.is_timed,
-            "course": course,
-            "changes": [asdict(change) for change in self.changes],
+            "course": schedule,
+            "changes": [asdict(change) for change in self.suggestions],
             "validations": self.validations,
             "warnings": list(self.warnings),
         }
 
     def lines(self, short: bool = False) -> list[str]:
-        """For reading. short: memory, time and changes without what they are made of."""
+        """For reading. short: memory, time and suggestions without what they are made of."""
         found = [] if short else [f"{'trained':<10}{self.costs.trained:,} of {self.costs.total:,} parameters"]
         bound = "" if self.costs.is_timed else "at least "
         for m in self.memory:
@@ -135,24 +133,24 @@ class Plan:
             if not short:
                 found += [f"{'':<10}{size(value):>10}  {name}" for name, value in m.parts.items() if value >= 1 << 20]
                 found.append(f"{'':<10}fullest: {m.phase}")
-        if (c := self.course) is not None:
+        if (c := self.schedule) is not None:
             steps = c.steps[HEAD] + c.steps[WHOLE]
             found.append(f"{'time':<10}{clock(c.total_seconds)} for {steps} steps and {c.steps[SCORE]} validations")
             if not short:
                 rows = [(name, number, c.seconds[name] / number) for name, number in c.steps.items() if number]
                 found += [f"{'':<10}{number:>6} x {each:.2f} s  {name}" for name, number, each in rows]
-        for change in self.changes:
+        for change in self.suggestions:
             word = "" if change.fits else ", not enough"
             found.append(f"{'change':<10}{change.options}: about {size(change.need)}{word}")
         found += [f"{'warning':<10}{warning}" for warning in self.warnings]
         return found
 
     def refuse(self) -> None:
-        """Raises UsageError when the training cannot fit, with the changes in order."""
+        """Raises UsageError when the training cannot fit, with the suggestions in order."""
         if self.verdict != TOO_LARGE:
             return
         bound = "about" if self.costs.is_timed else "at least"
-        ways = [f"{c.options} (about {size(c.need)}{'' if c.fits else ', not enough'})" for c in self.changes]
+        ways = [f"{c.options} (about {size(c.need)}{'' if c.fits else ', not enough'})" for c in self.suggestions]
         raise UsageError(
             f"this training needs {bound} {size(self.fullest.need)} of {self._named} and may fill "
             f"{size(self.fullest.room)}; give {'; or '.join(ways) or 'a smaller backbone'}; or start it all the same with "
@@ -165,13 +163,13 @@ def plan(
 ) -> Plan:
     """Costs of single steps -> those of the whole training. last_blocks: whether the method knows `--options.last`."""
     asked, training = training, with_fewer_validations(training, costs, workload)
-    course = simulate(training, costs, workload) if costs.is_timed else None
+    schedule = simulate(training, costs, workload) if costs.is_timed else None
     memory = needed(costs, training, workload)
     share = max(m.share for m in memory)
     verdict = FITS if share <= SURE else UNSURE if share < BEYOND and costs.is_timed else TOO_LARGE
-    changes = () if verdict == FITS else advice(costs, training, workload, spec, side, last_blocks)
-    warnings = () if course is None else tuple(too_little_time(course, asked, training, costs, workload))
-    return Plan(costs, course, memory, verdict, changes, training.validations, warnings)
+    suggestions = () if verdict == FITS else advice(costs, training, workload, spec, side, last_blocks)
+    warnings = () if schedule is None else tuple(too_little_time(schedule, asked, training, costs, workload))
+    return Plan(costs, schedule, memory, verdict, suggestions, training.validations, warnings)
 
 
 def with_fewer_validations(training: Training, costs: Costs, workload: Workload) -> Training:
@@ -185,13 +183,13 @@ def with_fewer_validations(training: Training, costs: Costs, workload: Workload)
 
 
 def too_little_time(
-    course: Course, asked: Training, training: Training, costs: Costs, workload: Workload
+    schedule: Schedule, asked: Training, training: Training, costs: Costs, workload: Workload
 ) -> Iterator[str]:
     """What a user should know of minutes that buy next to no steps, or that go on scoring; nothing of an end by steps.
 
     asked: with the validations that were asked for; training: with those that there will be.
     """
-    steps = course.steps[HEAD] + course.steps[WHOLE]
+    steps = schedule.steps[HEAD] + schedule.steps[WHOLE]
     if training.minutes is None and training.steps is not None:
         return
     each = validation_seconds(costs, workload)
@@ -201,13 +199,13 @@ def too_little_time(
             f"{training.seconds / 60:g} minutes; there will be {training.validations}: give more --training.minutes, or hold out "
             "fewer cases (--held_out)"
         )
-    elif course.seconds[SCORE] > SCORING_SHARE * course.total_seconds:
+    elif schedule.seconds[SCORE] > SCORING_SHARE * schedule.total_seconds:
         yield (
-            f"validations take {100 * course.seconds[SCORE] / course.total_seconds:.0f} % of the time; give more "
+            f"validations take {100 * schedule.seconds[SCORE] / schedule.total_seconds:.0f} % of the time; give more "
             "--training.minutes, fewer --training.validations, or hold out fewer cases (--held_out)"
         )
     if steps < min(LEAST_STEPS, training.steps or LEAST_STEPS):
-        spent = sum(course.seconds[phase] for phase in (HEAD, WHOLE, FIRST))
+        spent = sum(schedule.seconds[phase] for phase in (HEAD, WHOLE, FIRST))
         minutes = (LEAST_STEPS * spent / max(1, steps) + training.validations * each) / 60
         yield (
             f"{training.seconds / 60:g} minutes buy about {steps} steps, too few to learn from; give --training.minutes "
@@ -219,17 +217,17 @@ def validation_seconds(costs: Costs, workload: Workload) -> float:
     return workload.held_out_slices * (costs.inference_seconds + workload.scoring_seconds) / workload.processes
 
 
-def simulate(training: Training, costs: Costs, workload: Workload) -> Course:
+def simulate(training: Training, costs: Costs, workload: Workload) -> Schedule:
     """The steps of `fit`, one after the other, each taking the seconds that were measured; views that earlier trainings
     left are not computed again."""
     batch = max(1, training.batch // workload.processes)
-    parts = min(training.accumulate, batch)
+    parts = training.parts(training.batch, workload.processes)
     head_first = training.head_first if costs.trains_head else 0.0
     validation = validation_seconds(costs, workload)
     cache = training.cache_mib << 20
-    bank = _Drawn(training.head_bank, cache // max(1, costs.banked_bytes), costs.banked_already)
+    bank = _Coverage(training.head_bank, cache // max(1, costs.banked_bytes), costs.banked_already)
     every = workload.slices * training.cached_views
-    views = _Drawn(every, cache // max(1, costs.view_bytes), costs.viewed_already if every else 0)
+    views = _Coverage(every, cache // max(1, costs.view_bytes), costs.viewed_already if every else 0)
     steps, seconds = dict.fromkeys((HEAD, WHOLE, FIRST, SCORE), 0.0), dict.fromkeys((HEAD, WHOLE, FIRST, SCORE), 0.0)
 
     def spend(phase: str, number: float, each: float) -> None:
@@ -239,12 +237,12 @@ def simulate(training: Training, costs: Costs, workload: Workload) -> Course:
     done = passed = 0
     while True:
         progress = training.progress(done, sum(seconds.values()))
-        if progress >= 1 or progress >= (passed + 1) / training.validations:
-            passed = math.floor(progress * training.validations + 1e-9)
+        if progress >= 1 or validations_by(progress, training.validations) > passed:
+            passed = validations_by(progress, training.validations)
             spend(SCORE, 1, validation)
             if progress >= 1:
                 rounded = {phase: round(number) for phase, number in steps.items()}
-                return Course(rounded, seconds, round(bank.kept), round(views.kept))
+                return Schedule(rounded, seconds, round(bank.kept), round(views.kept))
         done += 1
         if progress < head_first:
             spend(HEAD, 1, costs.head_seconds.at(training.head_batch) + costs.update_seconds)
@@ -256,7 +254,7 @@ def simulate(training: Training, costs: Costs, workload: Workload) -> Course:
 
 
 @dataclass
-class _Drawn:
+class _Coverage:
     """How many of `all` things, of which at most `most` are kept, are there after uniform draws, on average."""
 
     all: int
@@ -274,8 +272,8 @@ def needed(costs: Costs, training: Training, workload: Workload) -> tuple[Memory
     """Memory in the fullest phase, on the machine and on its GPU, if it has one."""
     share = -(-training.batch // workload.processes)  # of the process with the most slices
     at_a_time = -(-share // training.accumulate)
-    course = simulate(training, costs, workload) if costs.is_timed else None
-    kept = course.banked * costs.banked_bytes + course.views * costs.view_bytes if course else 0
+    schedule = simulate(training, costs, workload) if costs.is_timed else None
+    kept = schedule.banked * costs.banked_bytes + schedule.views * costs.view_bytes if schedule else 0
     trained = {
         "gradients": costs.trained_bytes,
         "optimizer": 2 * costs.trained_bytes,
@@ -294,7 +292,7 @@ def needed(costs: Costs, training: Training, workload: Workload) -> tuple[Memory
         phases[HEAD] = {**trained, **active(training.head_batch, head_only=True)}
     if workload.held_out_slices:
         # What one slice made the process grow holds what is taken once; what a step uses beside its activations, more.
-        beside = min(active(_INFERENCE_BATCH)["working space"], _INFERENCE_BATCH * costs.inference_bytes)
+        beside = min(active(VALIDATION_BATCH)["working space"], VALIDATION_BATCH * costs.inference_bytes)
         phases[SCORE] = {**trained, "gradients": 0, "working space": beside}
     phase, parts = max(phases.items(), key=lambda item: sum(item[1].values()))
     files = {"prepared slices": workload.slices * workload.slice_bytes, "encoded slices": kept}
@@ -313,21 +311,21 @@ def needed(costs: Costs, training: Training, workload: Workload) -> tuple[Memory
 
 def advice(
     costs: Costs, training: Training, workload: Workload, spec: Backbone, side: int, last_blocks: bool
-) -> tuple[Change, ...]:
+) -> tuple[Suggestion, ...]:
     """Slices at a time, batch, last blocks with cached views, side, precision, recomputing, what is kept in memory: each
     alone, then all together. Of each the mildest that fits, or the strongest when none does; what lowers nothing is left
     out."""
     before = max(needed(costs, training, workload), key=lambda m: m.share)
-    found: list[Change] = []
+    found: list[Suggestion] = []
     names: list[str] = []
     all_costs, all_training = costs, training
 
-    def tried(options: str, changed: Costs, other: Training) -> Change:
+    def tried(options: str, changed: Costs, other: Training) -> Suggestion:
         memory = needed(changed, other, workload)
         need = next(m.need for m in memory if m.place == before.place)
         # What was never run needs more than is known, so that only the half of the room is safe.
         sure = SURE if costs.is_timed else SURE / 2
-        return Change(options, need, max(m.share for m in memory) <= sure)
+        return Suggestion(options, need, max(m.share for m in memory) <= sure)
 
     def choose(ways: Sequence[tuple[str, dict[str, Any], dict[str, Any]]], joins: bool = True) -> None:
         """ways, from mild to strong: (options, change of the costs, change of the training). joins: the one that is found

@@ -1,4 +1,4 @@
-"""What a slice, a step and a phase of a training cost, in bytes and seconds, and what they would cost after a change."""
+"""Costs of a slice, a step and a phase of a training, in bytes and seconds, now and after a change of settings."""
 
 from __future__ import annotations
 

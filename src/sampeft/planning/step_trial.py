@@ -1,4 +1,4 @@
-"""A model with a method attached in; what a slice, a step and a phase of its training cost in bytes and seconds out.
+"""Measure what a slice, a step and a phase of a training cost in bytes and seconds.
 
 One forward pass and a few real steps, of one slice and of more; model, gradients and random generators are afterwards as they
 were.
@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,16 +19,17 @@ import torch
 from sampeft.backbones import Features
 from sampeft.data.cache import Slices
 from sampeft.errors import UsageError
-from sampeft.heads.given import Output, cut
+from sampeft.heads.given import Output
 from sampeft.model import SemanticSam
 from sampeft.planning.memory_counts import Place, Saved
 from sampeft.planning.step_costs import Costs, Line
 from sampeft.provenance import peak_memory_mib
-from sampeft.training.batches import Batches
-from sampeft.training.objective import objective_of
+from sampeft.training.batches import Batch, Batches
+from sampeft.training.processes import SingleProcess
 from sampeft.training.settings import Training
+from sampeft.training.setup import trains_head
+from sampeft.training.step import TrainStep
 
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _ROUNDS, _ENOUGH_SECONDS = 4, 10.0
 _UPDATED = 4_000_000  # weights of the optimizer's trial update
 
@@ -47,7 +47,7 @@ def measure_costs(
     again and, for ten seconds, the rest, up to four times: it takes some steps until the process has its memory and the
     kernels of a size are ready. They are those of `fit`, but without an update.
 
-    precision: accelerate's name, see `training.precision_for`. room: bytes of main memory that this process may fill.
+    precision: accelerate's name, see `training.setup.precision_for`. room: bytes of main memory that this process may fill.
     slices: to draw from; None: noise of the right size.
     """
     import accelerate  # noqa: F401  `fit` has it in memory as well, so it counts before anything is measured
@@ -64,7 +64,7 @@ def measure_costs(
         gc.collect()
         resident, peak_before = process.memory_info().rss, (peak_memory_mib() or 0) << 20
         gpu_room = place.gpu_room()
-        trial = _Trial(model, config, _Alone(device, precision), slices or noise_slices(model), place)
+        trial = _Trial(model, config, SingleProcess(device, precision), slices or noise_slices(model), place)
         dry = trial.forward()
         least = dry.saved + trial.trained_bytes
         limit = gpu_room if device.type == "cuda" else room - resident
@@ -90,7 +90,7 @@ def measure_costs(
         trained=sum(p.numel() for p in trained.values()),
         weights_bytes=sum(t.nbytes for t in [*model.parameters(), *model.buffers()]),
         trained_bytes=trial.trained_bytes,
-        trains_head=any(not name.startswith("sam.vision_encoder.") for name in trained),
+        trains_head=trains_head(model),
         saved=Line.through(saved),
         head_saved=Line.through(head_saved),
         saved_before_block=dry.saved_before_block,
@@ -154,24 +154,6 @@ def _undisturbed(model: SemanticSam, device: torch.device, recompute: bool) -> I
 
 
 @dataclass(frozen=True)
-class _Alone:
-    """What `Batches` asks of accelerate's Accelerator, which exists only once in a process and is the training's."""
-
-    device: torch.device
-    precision: str
-    num_processes: int = 1
-    process_index: int = 0
-
-    @property
-    def mixed_precision(self) -> str:
-        return self.precision
-
-    def autocast(self) -> Any:
-        dtype = _AUTOCAST.get(self.precision)
-        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
-
-
-@dataclass(frozen=True)
 class _Dry:
     """Of one slice's forward pass."""
 
@@ -204,12 +186,44 @@ class _Step:
     back: float
 
 
-class _Trial:
-    """The steps that are tried."""
+class _Probe:
+    """What of a step is the encoder's and what the head's, seen from within it. encoded, decoded, reached: moments when the
+    head begins, when it has spoken, and when its backward pass is over; encoder_saved: bytes at the first of them."""
 
-    def __init__(self, model: SemanticSam, config: Training, alone: _Alone, slices: Slices, place: Place) -> None:
-        self.model, self.config, self.alone, self.slices, self.place = model, config, alone, slices, place
-        self.batches = Batches.of(slices, model, config, alone)
+    def __init__(self, model: SemanticSam, place: Place, counted: Saved) -> None:
+        self.model, self.place, self.counted = model, place, counted
+        self.features: Features = ()
+        self.encoder_saved = 0
+        self.encoded = self.decoded = self.reached = 0.0
+
+    def __enter__(self) -> _Probe:
+        vars(self.model)["decode"] = self._decode
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        del vars(self.model)["decode"]
+
+    def _decode(self, features: Features, *windows: Any) -> Output:
+        self.encoded, self.encoder_saved, self.features = self.place.now(), self.counted.bytes, features
+        for of_encoder in (f for f in features if f.requires_grad):
+            of_encoder.register_hook(self._reach)  # type: ignore[no-untyped-call]
+        output = SemanticSam.decode(self.model, features, *windows)
+        self.decoded = self.place.now()
+        return output
+
+    def _reach(self, _: torch.Tensor) -> None:
+        """The engine takes what was computed last first, so that all of the head is over when this is called."""
+        self.reached = self.reached or self.place.now()
+
+
+class _Trial:
+    """The steps that are tried: those of the training, without their update."""
+
+    def __init__(
+        self, model: SemanticSam, config: Training, process: SingleProcess, slices: Slices, place: Place
+    ) -> None:
+        self.model, self.config, self.process, self.place = model, config, process, place
+        self.batches = Batches.of(slices, model, config, process)
         self.block = model.frozen_blocks() if config.cached_views else 0
         self.trained = [p for p in model.parameters() if p.requires_grad]
         self.trained_bytes = sum(p.nbytes for p in self.trained)
@@ -217,8 +231,8 @@ class _Trial:
 
     def forward(self, precision: str | None = None) -> _Dry:
         """What is saved of one slice, counted and let go, so that it needs little more memory than a prediction."""
-        alone = self.alone if precision is None else replace(self.alone, precision=precision)
-        images, truth = self._drawn(1)
+        process = self.process if precision is None else replace(self.process, mixed_precision=precision)
+        drawn = self._drawn(1)
         counted = Saved(self.weights, self.place, keep=False)
         before: dict[int, tuple[int, int, int]] = {}
 
@@ -233,29 +247,26 @@ class _Trial:
         self.place.begin()
         with ExitStack() as stack:
             for path, number in paths.items():
-                stack.enter_context(
-                    _removed(self.model.sam.get_submodule(path).register_forward_pre_hook(enter(number)))
-                )
-            started = self._started(images, alone)
-            self.model.train()
-            with alone.autocast(), torch.autograd.graph.saved_tensors_hooks(counted.pack, counted.unpack):
-                features = self._features(images, started)
-                encoder_saved = counted.bytes
-                self._loss(self._output(features), truth)
-        truth_bytes = 2 * truth.numel()
-        banked, viewed = (self.batches.bank.as_stored(_first(f)) for f in (features, started or ()))
+                block = self.model.sam.get_submodule(path)
+                stack.callback(block.register_forward_pre_hook(enter(number)).remove)
+            batch = self._started(drawn, process)
+            step = self._step(1, process)
+            probe = stack.enter_context(_Probe(self.model, self.place, counted))
+            with torch.autograd.graph.saved_tensors_hooks(counted.pack, counted.unpack):
+                step.loss(batch)
+        banked, viewed = (self.batches.bank.as_stored(_first(f)) for f in (probe.features, batch.features or ()))
         ordered = [before.get(number, (0, 0, 0)) for number in sorted(set(paths.values()))]
         return _Dry(
             counted.bytes,
-            counted.bytes - encoder_saved,
-            (*(saved for saved, _, _ in ordered), encoder_saved),
+            counted.bytes - probe.encoder_saved,
+            (*(saved for saved, _, _ in ordered), probe.encoder_saved),
             tuple(entering for _, entering, _ in ordered),
             tuple(kept for _, _, kept in ordered),
             self.place.growth(),
-            sum(_stored_bytes(f) for f in banked) + truth_bytes,
-            sum(_stored_bytes(f) for f in viewed) + truth_bytes,
+            self.batches.bank.row_bytes(banked),
+            self.batches.bank.row_bytes(viewed),
             self.batches.bank.already(banked),
-            self.batches.kept.already(viewed) if self.batches.kept and started else 0,
+            self.batches.kept.already(viewed) if self.batches.kept and batch.features else 0,
         )
 
     def steps(self, most: int, first_bytes: int, limit: int) -> list[_Step]:
@@ -281,46 +292,35 @@ class _Trial:
         return done
 
     def step(self, count: int) -> _Step:
-        """A step without an update. The head's part of it goes first, from a copy of the features, as on encoded slices."""
+        """A step without an update."""
         now = self.place.now
         self.place.begin()
-        times = [now()]
-        images, truth = self._drawn(count)
-        times.append(now())
-        started = self._started(images, self.alone)
-        times.append(now())
+        begin = now()
+        batch = self._drawn(count)
+        drawn = now()
+        batch = self._started(batch, self.process)
         counted = Saved(self.weights, self.place, keep=True)
-        self.model.train()
-        with torch.autograd.graph.saved_tensors_hooks(counted.pack, counted.unpack):
-            with self.alone.autocast():
-                features = self._features(images, started)
-            times.append(now())
-            encoder_saved = counted.bytes
-            with self.alone.autocast():
-                entering = tuple(f.detach().requires_grad_(f.requires_grad) for f in features)
-                output = self._output(entering)
-            times.append(now())
-            self._loss(output, truth).backward()  # type: ignore[no-untyped-call]
-        times.append(now())
-        reached = [(f, e.grad) for f, e in zip(features, entering, strict=True) if e.grad is not None]
-        if reached:
-            torch.autograd.backward([f for f, _ in reached], [g for _, g in reached])
-        times.append(now())
+        step = self._step(count, self.process)
+        started = now()
+        hooks = torch.autograd.graph.saved_tensors_hooks(counted.pack, counted.unpack)
+        with _Probe(self.model, self.place, counted) as probe, hooks:
+            step.backward(batch)
+        end = now()
+        reached = probe.reached or end  # by nothing of the encoder, where it is not trained
         growth = self.place.growth()
         for parameter in self.trained:
             parameter.grad = None
-        draw, start, encode, decode, loss, back = (b - a for a, b in pairwise(times))
         return _Step(
             count,
-            counted.bytes,
-            counted.bytes - encoder_saved,
-            growth,
-            draw,
-            start,
-            encode,
-            decode,
-            decode + loss,
-            back,
+            saved=counted.bytes,
+            head_saved=counted.bytes - probe.encoder_saved,
+            growth=growth,
+            draw=drawn - begin,
+            start=started - drawn,
+            encode=probe.encoded - started,
+            decode=probe.decoded - probe.encoded,
+            head=reached - probe.encoded,
+            back=end - reached,
         )
 
     def update_seconds(self) -> float:
@@ -342,44 +342,25 @@ class _Trial:
         share = sum(p.numel() for p in likes) / sum(p.numel() for p in self.trained)
         return (times[-1] - times[-2]) / share
 
-    def _drawn(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _step(self, count: int, process: SingleProcess) -> TrainStep:
+        return TrainStep(self.model, replace(self.config, batch=count, accumulate=1), process, self.model)
+
+    def _drawn(self, count: int) -> Batch:
         drawing = replace(self.batches, config=replace(self.config, batch=count, accumulate=1))
-        return drawing.drawn(drawing.generator(0))
+        images, truth = drawing.drawn(drawing.generator(0))
+        return Batch(truth, count, images, windows=drawing.windows(0, count, truth) if self.config.patch else None)
 
-    def _started(self, images: torch.Tensor, alone: _Alone) -> Features | None:
+    def _started(self, batch: Batch, process: SingleProcess) -> Batch:
+        """With `cached_views` what the frozen start gives, which is not kept."""
         if not self.config.cached_views:
-            return None
+            return batch
+        assert batch.images_B3HW is not None
         self.model.eval()
-        with torch.no_grad(), alone.autocast():
-            return self.model.encode_start(images, self.block)
-
-    def _features(self, images: torch.Tensor, started: Features | None) -> Features:
-        return self.model.encode(images) if started is None else self.model.encode_rest(started, self.block)
-
-    def _output(self, features: Features) -> Output:
-        size = self.config.patch or 0
-        return self.model.decode(features, [(0, 0)] * len(features[0]) if size else None, size)
-
-    def _loss(self, output: Output, truth: torch.Tensor) -> torch.Tensor:
-        whole = truth.to(self.alone.device).long()
-        truth = cut(whole, [(0, 0)] * len(whole), self.config.patch) if self.config.patch else whole
-        penalty = self.model.regulator.penalty() if self.model.regulator else 0.0
-        return objective_of(self.config)(output, truth, whole).total + penalty
-
-
-def _stored_bytes(values: torch.Tensor) -> int:
-    return values.numel() * (1 if values.dtype == torch.uint8 else 2)
+        with torch.no_grad(), process.autocast():
+            features = self.model.encode_start(batch.images_B3HW, self.block)
+        return replace(batch, images_B3HW=None, features=features, block=self.block)
 
 
 def _first(features: Features) -> Features:
     """Of the first slice."""
     return tuple(f[0] for f in features)
-
-
-@contextmanager
-def _removed(handle: Any) -> Iterator[None]:
-    """Within the block a hook is there."""
-    try:
-        yield
-    finally:
-        handle.remove()

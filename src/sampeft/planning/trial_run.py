@@ -1,4 +1,4 @@
-"""A model, its settings and its data in, the plan of its training out: what `sampeft plan` and `sampeft train` say first."""
+"""Plan a training by a few measured steps: what `sampeft plan` and `sampeft train` say first."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from sampeft.prediction.network import InferenceOptions
 from sampeft.prediction.pipeline import predict_scenes
 from sampeft.prediction.scene import SliceScene
 from sampeft.prediction.sinks import ClassMap
-from sampeft.training.loop import precision_for
-from sampeft.training.settings import Training
+from sampeft.training.settings import VALIDATION_BATCH, Training
+from sampeft.training.setup import precision_for
 
 
 def plan_training(
@@ -70,7 +70,7 @@ def _scoring_seconds(dataset: Dataset, case: Case, preparation: Preparation) -> 
         nonlocal counted
         counted, made = len(prepared), ClassMap()
         watched = [(SliceScene(prepared), [made])]
-        for _ in predict_scenes(Nothing(), watched, len(dataset.labels), InferenceOptions(batch=4)):
+        for _ in predict_scenes(Nothing(), watched, len(dataset.labels), InferenceOptions(batch=VALIDATION_BATCH)):
             pass
         return made.channels_SHW
 

@@ -1,1 +1,1 @@
-"""A model with a method attached and prepared slices in, a trained run folder out."""
+"""Training of models and of denoisers, from prepared slices to a run folder."""

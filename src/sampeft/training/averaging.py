@@ -1,4 +1,4 @@
-"""Trained weights step by step in, their exponential moving average out."""
+"""Exponential moving average of the trained weights."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Prepared slices and a step in, a process's share of the augmented slices of that step out, or their features."""
+"""A process's share of the augmented slices of each training step, or of their features."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -40,6 +40,33 @@ def draw_probabilities(presence_NK: npt.NDArray[np.bool_], foreground: Sequence[
         return torch.from_numpy(uniform)
     by_class = np.mean([presence_NK[:, k] / presence_NK[:, k].sum() for k in classes], axis=0)
     return torch.from_numpy((1 - balance) * uniform + balance * by_class)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one process is given in a step: images_B3HW, or features of them, which enter `block` (None: the head).
+
+    truth_BHW: class channels. count: slices of all processes together. windows: the part of each slice that is drawn;
+    None: the whole.
+    """
+
+    truth_BHW: torch.Tensor
+    count: int
+    images_B3HW: torch.Tensor | None = None
+    features: Features | None = None
+    block: int | None = None
+    windows: list[Window] | None = None
+
+    def split(self, parts: int) -> Iterator[Batch]:
+        """Parts whose sizes differ by one at most."""
+        for mine in torch.arange(len(self.truth_BHW)).tensor_split(parts):
+            yield replace(
+                self,
+                truth_BHW=self.truth_BHW[mine],
+                images_B3HW=None if self.images_B3HW is None else self.images_B3HW[mine],
+                features=None if self.features is None else tuple(m[mine] for m in self.features),
+                windows=None if self.windows is None else [self.windows[i] for i in mine.tolist()],
+            )
 
 
 @dataclass(frozen=True)
@@ -105,6 +132,21 @@ class Batches:
         common, own = self._seeds(step)
         torch.manual_seed(own + self.accelerator.process_index)
         return torch.Generator().manual_seed(common)
+
+    def batch(self, step: int, head_only: bool) -> Batch:
+        """Of a step. head_only: the head alone is trained, on encoded slices."""
+        config, generator = self.config, self.generator(step)
+        images = features = block = None
+        if head_only:
+            features, truth = self.encoded(generator)
+        elif self.kept:
+            features, truth = self.started(generator)
+            block = self.kept.block
+        else:
+            images, truth = self.images(step)
+        count = config.head_batch if head_only else config.batch
+        windows = self.windows(step, count, truth) if config.patch else None
+        return Batch(truth, count, images, features, block, windows)
 
     def _seeds(self, step: int) -> tuple[int, int]:
         common, own = map(int, np.random.SeedSequence([self.config.seed, step]).generate_state(2))

@@ -1,11 +1,13 @@
-"""All that a training has changed so far -> one file, written whole or not at all, and back, bit for bit."""
+"""Checkpoint of a training: all that it has changed so far, in one file written whole or not at all, and back bit for bit."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import time
+import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,8 @@ import torch
 from sampeft.errors import FormError, UsageError, WeightsError
 from sampeft.io import write_atomically
 from sampeft.model import SemanticSam
+from sampeft.one_writer import remove_leftovers
 from sampeft.options import check_ranges, number, read_options
-from sampeft.peft.lora import RankBudget
 from sampeft.peft.state import load_trained, trained_state
 from sampeft.provenance import differences
 from sampeft.strict_json import parse_object
@@ -25,11 +27,10 @@ FILE = "checkpoint.safetensors"
 FORMAT = 2
 FREE = ("checkpoint_minutes", "trackers", "max_bad_steps", "cache_mib")
 """Fields of a training that change nothing in its result: a run may go on with others."""
-_IMPORTANCE = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # what AdaLoRA's allocator remembers of every weight
 
 
 @dataclass
-class Position:
+class Progress:
     """Where a training stands, beside its tensors. What is drawn follows from seed, step and process, so that no state of
     a random generator is in it.
 
@@ -60,13 +61,22 @@ class Position:
         if any(len(losses) != 3 for losses in self.running):
             raise UsageError("running holds other than three losses a step")
 
+    def count(self, loss: list[float], is_finite: bool) -> None:
+        """Of a step that was taken."""
+        self.step += 1
+        if is_finite:
+            self.bad_in_row, self.learned = 0, True
+            self.running.append(loss)
+        else:
+            self.bad_steps, self.bad_in_row = self.bad_steps + 1, self.bad_in_row + 1
+
 
 @dataclass(frozen=True)
 class _Content:
     """The schema of what a checkpoint holds beside its tensors; for the fields see `Checkpoint`."""
 
     format: int
-    position: Position
+    position: Progress
     settings: dict[str, Any]
     circumstances: dict[str, Any]
     others: dict[str, Any]
@@ -74,24 +84,32 @@ class _Content:
 
 @dataclass(frozen=True)
 class _Others:
-    """The schema of state that is no tensor: updates of the average, fp16's loss scale, AdaLoRA's ranks."""
+    """The schema of state that is no tensor: updates of the average, fp16's loss scale, what a method keeps."""
 
     updates: int = number(0, 0)
     scaler: dict[str, Any] = field(default_factory=dict)
-    pattern: dict[str, Any] | None = None
+    regulator: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_ranges(self)
 
+    @classmethod
+    def check(cls, others: dict[str, Any]) -> None:
+        """Raises UsageError for what is not so. Files of earlier versions have a method's values beside the others: these
+        are put where they belong."""
+        if "regulator" not in others:
+            others["regulator"] = {name: others.pop(name) for name in others.keys() - {f.name for f in fields(cls)}}
+        read_options(cls, others, "others")
+
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file of `Learner.write` holds. settings: what a run must have in common with the one that goes on with it.
+    """What a file of `TrainState.write` holds. settings: what a run must have in common with the one that goes on with it.
     circumstances: what need not be equal, but without which the result is not bit-equal. others: state that is no tensor.
     """
 
     path: Path
-    position: Position
+    progress: Progress
     settings: dict[str, Any]
     circumstances: dict[str, Any]
     others: dict[str, Any]
@@ -110,7 +128,7 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
-class Learner:
+class TrainState:
     """What a training changes: trained weights, AdamW's moments, the average, fp16's loss scale, a method's own state."""
 
     model: SemanticSam
@@ -119,21 +137,20 @@ class Learner:
     scaler: Any = None
 
     def write(
-        self, folder: Path, position: Position, settings: Mapping[str, Any], circumstances: Mapping[str, Any]
+        self, folder: Path, progress: Progress, settings: Mapping[str, Any], circumstances: Mapping[str, Any]
     ) -> None:
-        """Write FILE; until it is whole the older one stays. A finished training keeps its position alone."""
+        """Write FILE; until it is whole the older one stays. A finished training keeps its progress alone."""
         from safetensors.torch import save
 
         others: dict[str, Any] = {}
         tensors: dict[str, torch.Tensor] = {}
-        if not position.finished:
+        if not progress.finished:
             parts = {"model": trained_state(self.model), "average": self.average.tensors(), **self._moments()}
             others["updates"] = self.average.updates
             if self.scaler is not None:
                 others["scaler"] = self.scaler.state_dict()
-            if isinstance(budget := self.model.regulator, RankBudget):
-                parts.update({f"regulator/{term}": getattr(budget.allocator, term) for term in _IMPORTANCE})
-                others["pattern"] = budget.pattern
+            if self.model.regulator:
+                parts["regulator"], others["regulator"] = self.model.regulator.state()
             tensors = {
                 f"{part}/{name}": tensor.detach().cpu().contiguous()
                 for part, named in parts.items()
@@ -141,7 +158,7 @@ class Learner:
             }
         content = {
             "format": FORMAT,
-            "position": asdict(position),
+            "position": asdict(progress),
             "settings": settings,
             "circumstances": circumstances,
             "others": others,
@@ -167,18 +184,14 @@ class Learner:
             kept = {key: checkpoint.tensors.get(f"optimizer/{key}/{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
             if found := {key: tensor for key, tensor in kept.items() if tensor is not None}:
                 moments[index] = found
-        if checkpoint.position.learned and not moments:
+        if checkpoint.progress.learned and not moments:
             raise WeightsError(f"{checkpoint.path}: the optimizer's state is missing; start anew with --force")
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
         self.average.restore(checkpoint.part("average"), checkpoint.others["updates"])
         if self.scaler is not None and "scaler" in checkpoint.others:
             self.scaler.load_state_dict(checkpoint.others["scaler"])
-        if isinstance(budget := self.model.regulator, RankBudget):
-            device = next(self.model.parameters()).device
-            for term in _IMPORTANCE:
-                kept_terms = checkpoint.part(f"regulator/{term}")
-                setattr(budget.allocator, term, {name: tensor.to(device) for name, tensor in kept_terms.items()})
-            budget.pattern = checkpoint.others["pattern"]
+        if self.model.regulator:
+            self.model.regulator.load(checkpoint.part("regulator"), checkpoint.others["regulator"])
 
     def _names(self) -> list[str]:
         """Of the trained weights, in the optimizer's order."""
@@ -192,6 +205,40 @@ class Learner:
             for key, tensor in values.items():
                 found.setdefault(f"optimizer/{key}", {})[names[index]] = tensor
         return found
+
+
+@dataclass
+class CheckpointWriter:
+    """Writes the state for `--resume`, of the main process, which is that of all. step: of the last one, `written` then."""
+
+    out: Path
+    state: TrainState
+    settings: Mapping[str, Any]
+    circumstances: dict[str, Any]
+    main: bool
+    written: float = field(default_factory=time.monotonic)
+    step: int = 0
+
+    def prepare(self, resumed: Checkpoint | None) -> None:
+        """Clear what a killed process left; say what is no longer as it was."""
+        if not self.main:
+            return
+        remove_leftovers(self.out)
+        if resumed:
+            self.step = resumed.progress.step
+            for name, then in resumed.circumstances.items():
+                if (now := self.circumstances.get(name)) != then:
+                    warnings.warn(
+                        f"{name} was {then} and is {now}: the training goes on, but not bit-equal", stacklevel=2
+                    )
+
+    def is_due(self, minutes: float) -> bool:
+        return time.monotonic() - self.written >= 60 * minutes
+
+    def write(self, at: Progress) -> None:
+        if self.main:
+            self.state.write(self.out, at, self.settings, self.circumstances)
+        self.written, self.step = time.monotonic(), at.step
 
 
 def read_checkpoint(folder: Path) -> Checkpoint | None:
@@ -212,7 +259,7 @@ def read_checkpoint(folder: Path) -> Checkpoint | None:
         if metadata.get("sha256", digest := _digest(text, tensors)) != digest:
             raise UsageError("it is not as it was written")
         content = read_options(_Content, plain, "its content")
-        read_options(_Others, content.others, "others")
+        _Others.check(content.others)
         if bad := [n for n, t in tensors.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]:
             raise UsageError(f"{bad[0]} holds values that are not finite")
     except (SafetensorError, OSError, ValueError, UsageError) as error:

@@ -1,4 +1,4 @@
-"""How to train, as asked, in; the share of a run that is over and the learning rate at it out."""
+"""Training hyperparameters, and the learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from sampeft.options import MAX_BATCH, MAX_MINUTES, MAX_SEED, MAX_SIDE, check_ra
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
+VALIDATION_BATCH = 4
+"""Slices that a validation sends through the model at a time."""
 _MINUTES = 30.0  # where no end is given; no default of the field, which would also end a run that is given steps
 
 
@@ -140,11 +142,20 @@ class Training:
         by_steps = step / self.steps if self.steps else 0.0
         return min(1.0, max(by_steps, seconds / self.seconds))
 
+    def parts(self, count: int, processes: int) -> int:
+        """In how many parts a batch of so many slices of all processes goes through the model; equal in all of them."""
+        return min(self.accumulate, max(1, count // processes))
+
     def rate(self, progress: float) -> float:
         """Learning rate at a share of the run: linear warm-up, then polynomial decay to 0."""
         if progress < self.warmup:
             return self.lr * max(progress / self.warmup, 0.01)
         return float(self.lr * (1 - (progress - self.warmup) / (1 - self.warmup)) ** self.power)
+
+
+def validations_by(progress: float, validations: int) -> int:
+    """How many of so many validations, at equal shares of a training, are due when that share of it is over."""
+    return math.floor(progress * validations + 1e-9)
 
 
 def _check_trackers(names: Sequence[str]) -> None:

@@ -1,5 +1,5 @@
-"""Augmented views of slices in, what the frozen encoder gives for them out: computed when first asked for, then kept on
-disk, where other trainings and other processes find it."""
+"""Features of augmented slices from the frozen encoder: computed when first asked for, then kept on disk, where other
+trainings and other processes find them."""
 
 from __future__ import annotations
 
@@ -227,13 +227,14 @@ class Views:
             lock = make_entry(folder, partial(Rows.make, count=count, row_bytes=row_bytes), check)
         return Rows(count, shapes, side, folder, self._pictured, lock)
 
+    def row_bytes(self, features: Features) -> int:
+        """Bytes that are kept of one view, by its features `as_stored`, with its class channels."""
+        stored = sum((1 if m.dtype == torch.uint8 else 2) * m.numel() for m in features)
+        return stored + 2 * int(self.slices.channels.shape[-1]) ** 2
+
     def _layout(self, features: Features) -> tuple[int, list[list[int]], int]:
         """How many views are kept, the shapes of one, and its bytes."""
-        shapes = [list(m.shape) for m in features]
-        row_bytes = (
-            sum((1 if m.dtype == torch.uint8 else 2) * m.numel() for m in features)
-            + 2 * self.slices.channels.shape[-1] ** 2
-        )
+        shapes, row_bytes = [list(m.shape) for m in features], self.row_bytes(features)
         return min(len(self.index), self.most_bytes // row_bytes), shapes, row_bytes
 
     def _folder(self, count: int, shapes: list[list[int]]) -> Path | None:

@@ -21,7 +21,6 @@ from sampeft.data.recipe import chosen_intensity
 from sampeft.denoise import denoiser
 from sampeft.denoise.dncnn import FILE
 from sampeft.denoise.scores import NOISY, Picture, Score, Spoil, figure_denoising, score, tuned
-from sampeft.denoise.training import Trained, train_network
 from sampeft.errors import DataError, UsageError
 from sampeft.io import file_stem, read_volume, sha256, write_atomically
 from sampeft.io.dicom_series import series_chosen
@@ -30,6 +29,7 @@ from sampeft.options import parse_map
 from sampeft.provenance import git_commit, versions
 from sampeft.report.figures import encode
 from sampeft.report.tables import markdown_table
+from sampeft.training.denoiser import Trained, train_network
 
 if TYPE_CHECKING:
     import torch

@@ -111,10 +111,10 @@ def _train(config: Config, dataset: Dataset | None) -> Result:
         say("note      --held_out 1 is one case; give a share below 1, such as 0.2, or another number of cases")
     if resumed:
         resumed.refuse_others(known_settings(config, dataset, cases, held_out))
-        if resumed.position.finished:
-            say(f"already complete: {resumed.position.step} steps; run: {config.out}")
-            return Result.of(resumed.position)
-        say(f"resume    at step {resumed.position.step}, after {resumed.position.seconds / 60:.1f} minutes")
+        if resumed.progress.finished:
+            say(f"already complete: {resumed.progress.step} steps; run: {config.out}")
+            return Result.of(resumed.progress)
+        say(f"resume    at step {resumed.progress.step}, after {resumed.progress.seconds / 60:.1f} minutes")
     name, recipe = chosen_intensity(config.intensity, config.bands, cases, dataset.modality)
     with bar("checking", len(cases) + len(held_out)) as shown:
         report = check_dataset(dataset, [*cases, *held_out], shown, side=side, recipe=recipe)
@@ -262,9 +262,9 @@ def what_goes_on(config: Config) -> Checkpoint | None:
                 f"{config.out}: holds no state of a training to go on from ({CHECKPOINT} is missing); start anew with --force"
             )
         return found
-    if found and not found.position.finished:
+    if found and not found.progress.finished:
         raise UsageError(
-            f"{config.out}: holds a training that stands at step {found.position.step}; go on with --resume, choose another "
+            f"{config.out}: holds a training that stands at step {found.progress.step}; go on with --resume, choose another "
             "--out, or overwrite it with --force"
         )
     if (config.out / DESCRIPTION).exists():

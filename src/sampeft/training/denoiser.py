@@ -1,8 +1,7 @@
-"""Clean pictures and a kind of noise in, trained weights of a DnCNN and metrics.jsonl in the run folder out."""
+"""Train a DnCNN on clean pictures with synthetic noise; its weights and metrics.jsonl go to the run folder."""
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -17,14 +16,16 @@ from sampeft.console import bar
 from sampeft.denoise.dncnn import FILE
 from sampeft.denoise.network import DnCnn, write_network
 from sampeft.denoise.scores import Picture, Spoil, psnr, with_noise
-from sampeft.denoise.settings import Denoising as Denoising
+from sampeft.denoise.settings import Denoising
 from sampeft.errors import SampeftError
-from sampeft.stopping import signal_of
+from sampeft.stopping import stop_noted
+from sampeft.training.log import append_metrics
+from sampeft.training.settings import validations_by
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training came to. psnr: of the best, mean over the pictures it was tried on, in dB; before: of the noise.
+    """Outcome of a training run. psnr: of the best, mean over the pictures it was tried on, in dB; before: of the noise.
 
     stopped: before its end, by Ctrl-C or SIGTERM, whose number is `signal`; the best so far is kept all the same.
     """
@@ -61,49 +62,44 @@ def train_network(
     pairs = [(clean, with_noise(clean, spoil, middle, seed + i)) for i, clean in enumerate(trial)]
     before = float(np.mean([psnr(*pair) for pair in pairs]))
     notes = {"noise": config.noise, "low": f"{strengths[0]:g}", "high": f"{strengths[1]:g}"}
-    best, best_step, step, tried, number = -math.inf, 0, 0, 0, 0
+    best, best_step, step, tried = -math.inf, 0, 0, 0
     log = out / "metrics.jsonl"
     log.write_text("")
     start = time.monotonic()
-    with bar("training") as shown:
-        try:
-            while True:
-                seconds = time.monotonic() - start
-                done = progress(step, seconds)
-                if done >= (tried + 1) / config.validations:
-                    tried = math.floor(done * config.validations + 1e-9)
-                    found = _try(network, pairs)
-                    with log.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps({"step": step, "minutes": round(seconds / 60, 3), "psnr": found}) + "\n")
-                    if found > best:
-                        best, best_step = found, step
-                        write_network(out / FILE, network, notes)
-                    shown.update(done, f"step {step}  {best:.2f} dB, noisy {before:.2f} dB")
-                if done >= 1:
-                    break
-                for group in optimizer.param_groups:
-                    group["lr"] = config.lr * (1 + math.cos(math.pi * done)) / 2
-                generator = torch.Generator().manual_seed(
-                    int(np.random.SeedSequence([seed, step]).generate_state(1)[0])
+    with stop_noted() as stop, bar("training") as shown:
+        while not stop:
+            seconds = time.monotonic() - start
+            done = progress(step, seconds)
+            if validations_by(done, config.validations) > tried:
+                tried = validations_by(done, config.validations)
+                found = _try(network, pairs)
+                append_metrics(log, step, seconds / 60, psnr=found)
+                if found > best:
+                    best, best_step = found, step
+                    write_network(out / FILE, network, notes)
+                shown.update(done, f"step {step}  {best:.2f} dB, noisy {before:.2f} dB")
+            if done >= 1:
+                break
+            for group in optimizer.param_groups:
+                group["lr"] = config.lr * (1 + math.cos(math.pi * done)) / 2
+            generator = torch.Generator().manual_seed(int(np.random.SeedSequence([seed, step]).generate_state(1)[0]))
+            clean, spoilt = (part.to(device) for part in _batch(pictures, spoil, strengths, config, generator))
+            loss = _loss(network(spoilt), clean, spoilt)
+            if not torch.isfinite(loss):
+                raise SampeftError(
+                    f"training stopped at step {step}: the loss is no number; what was saved before, if any, is kept "
+                    f"in {out}; lower --denoising.lr (now {config.lr:g})"
                 )
-                clean, spoilt = (part.to(device) for part in _batch(pictures, spoil, strengths, config, generator))
-                loss = _loss(network(spoilt), clean, spoilt)
-                if not torch.isfinite(loss):
-                    raise SampeftError(
-                        f"training stopped at step {step}: the loss is no number; what was saved before, if any, is kept "
-                        f"in {out}; lower --denoising.lr (now {config.lr:g})"
-                    )
-                torch.autograd.backward(loss)
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-                step += 1
-                shown.update(done, f"step {step}" + (f"  {best:.2f} dB, noisy {before:.2f} dB" if tried else ""))
-        except KeyboardInterrupt as error:
-            number = signal_of(error)
+            torch.autograd.backward(loss)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            step += 1
+            shown.update(done, f"step {step}" + (f"  {best:.2f} dB, noisy {before:.2f} dB" if tried else ""))
     if best == -math.inf:  # stopped before the first trial
         best, best_step = _try(network, pairs), step
         write_network(out / FILE, network, notes)
-    return Trained(step, round((time.monotonic() - start) / 60, 2), best, before, best_step, number > 0, number)
+    minutes = round((time.monotonic() - start) / 60, 2)
+    return Trained(step, minutes, best, before, best_step, bool(stop), max(stop, default=0))
 
 
 def _loss(found_B1HW: torch.Tensor, clean_B1HW: torch.Tensor, spoilt_B1HW: torch.Tensor) -> torch.Tensor:

@@ -1,14 +1,10 @@
-"""A model in training in; scores, metrics.jsonl, the saved models and the state to go on from out."""
+"""Validation during training: scores of held-out cases, the last and the best model."""
 
 from __future__ import annotations
 
-import json
 import math
-import time
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +15,17 @@ from sampeft.data.cache import Preparation
 from sampeft.data.case import Case, Dataset
 from sampeft.evaluation.score import Array, read_case
 from sampeft.heads.given import without_small
-from sampeft.io import write_atomically
 from sampeft.metrics.counts import Counts, count
 from sampeft.metrics.scores import Evaluation
 from sampeft.model import SemanticSam
-from sampeft.one_writer import remove_leftovers
 from sampeft.peft.state import save_trained
 from sampeft.prediction.network import InferenceOptions
 from sampeft.prediction.pipeline import predict_scenes
 from sampeft.prediction.scene import SliceScene, WindowLogits
 from sampeft.prediction.sinks import Sink
-from sampeft.training.checkpoint import Checkpoint, Learner, Position
+from sampeft.training.checkpoint import Progress, TrainState
+from sampeft.training.log import Log
+from sampeft.training.settings import VALIDATION_BATCH
 
 SHARES = (0.0, 0.05, 0.1)
 """Of a picture, that a class may have to fill to be drawn where classes fill pictures; which of them, held-out cases decide."""
@@ -64,7 +60,7 @@ def _counts(
 ) -> list[Counts]:
     """Of a case at each least share, pooled over its files and slices."""
     counted = _CountedShares(shares, len(dataset.labels))
-    options = InferenceOptions(batch=4, least_share=0.0)
+    options = InferenceOptions(batch=VALIDATION_BATCH, least_share=0.0)
     for _, prepared, _, truth_SHW in read_case(dataset, case, preparation):
         counted.truth_SHW = truth_SHW
         for _ in predict_scenes(model, [(SliceScene(prepared), [counted])], len(dataset.labels), options):
@@ -94,81 +90,11 @@ class _CountedShares(Sink):
 
 
 @dataclass
-class Log:
-    """metrics.jsonl, one JSON object a line, and accelerate's trackers; written by the main process only."""
-
-    path: Path
-    accelerator: Any
-
-    @classmethod
-    @contextmanager
-    def open(cls, out: Path, accelerator: Any, last_step: int | None) -> Iterator[Log]:
-        """An empty log, or the one that is there up to the step where a training goes on: what a killed one wrote after it
-        is taken away."""
-        log = cls(out / "metrics.jsonl", accelerator)
-        if accelerator.is_main_process:
-            out.mkdir(parents=True, exist_ok=True)
-            kept = ""
-            if last_step is not None and log.path.is_file():
-                lines = log.path.read_text(encoding="utf-8").splitlines(keepends=True)
-                kept = "".join(line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= last_step)
-            write_atomically(log.path, kept)
-        purged = {} if last_step is None else {"tensorboard": {"purge_step": last_step + 1}}
-        accelerator.init_trackers("sampeft", init_kwargs=purged)
-        try:
-            yield log
-        finally:
-            for tracker in accelerator.trackers:
-                tracker.finish()
-
-    def record(self, step: int, minutes: float, **values: Any) -> None:
-        if self.accelerator.is_main_process:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": step, "minutes": round(minutes, 3), **values}) + "\n")
-            shown = {key: value for key, value in values.items() if not isinstance(value, dict)}
-            inner = {
-                f"{key}/{k}": v for key, value in values.items() if isinstance(value, dict) for k, v in value.items()
-            }
-            self.accelerator.log({k: v for k, v in {**shown, **inner}.items() if v is not None}, step=step)
-
-
-@dataclass
-class Keeper:
-    """Writes the state for `--resume`, of the main process, which is that of all."""
-
-    out: Path
-    learner: Learner
-    settings: Mapping[str, Any]
-    circumstances: dict[str, Any]
-    main: bool
-    kept: float = field(default_factory=time.monotonic)
-    step: int = 0
-
-    def prepare(self, resumed: Checkpoint | None) -> None:
-        """Clear what a killed process left; say what is no longer as it was."""
-        if not self.main:
-            return
-        remove_leftovers(self.out)
-        if resumed:
-            self.step = resumed.position.step
-            for name, then in resumed.circumstances.items():
-                if (now := self.circumstances.get(name)) != then:
-                    warnings.warn(
-                        f"{name} was {then} and is {now}: the training goes on, but not bit-equal", stacklevel=2
-                    )
-
-    def keep(self, at: Position) -> None:
-        if self.main:
-            self.learner.write(self.out, at, self.settings, self.circumstances)
-        self.kept, self.step = time.monotonic(), at.step
-
-
-@dataclass
-class Saver:
+class Validator:
     """Scores held-out cases and saves the model: the last one, and the best one as the run's own."""
 
     out: Path
-    learner: Learner
+    state: TrainState
     log: Log
     description: dict[str, Any]
     dataset: Dataset
@@ -176,39 +102,39 @@ class Saver:
     preparation: Preparation | None
     accelerator: Any
 
-    def score_start(self, at: Position) -> None:
+    def score_start(self, at: Progress) -> None:
         """The score to beat. An untrained head gives all classes the same logits, so that the first is chosen everywhere:
         with a background that is no foreground at all."""
         if not self.held_out or self.preparation is None:
             return
-        model = self.learner.model
+        model = self.state.model
         known = model.head.is_untrained() and model.labels.has_background
         at.start_dsc = 0.0 if known else self._score(at)[0]
 
-    def save(self, at: Position, score: bool) -> None:
-        state: dict[str, Any] = {"step": at.step, "minutes": round(at.seconds / 60, 3)}
+    def save(self, at: Progress, score: bool) -> None:
+        trained: dict[str, Any] = {"step": at.step, "minutes": round(at.seconds / 60, 3)}
         is_best = not self.held_out
-        with self.learner.average.in_use():
+        with self.state.average.in_use():
             if self.held_out and self.preparation and score:
                 dsc, at.least_share = self._score(at)
                 at.waited += 1
                 is_best = dsc is not None and (at.best_dsc is None or dsc > at.best_dsc)
                 if is_best:
                     at.best_dsc, at.best_step, at.best_share, at.waited = dsc, at.step, at.least_share, 0
-                state |= {"val_dsc": dsc, "start_dsc": at.start_dsc}
+                trained |= {"val_dsc": dsc, "start_dsc": at.start_dsc}
                 if dsc is not None and (alarm := alarm_of(dsc, at.start_dsc)):
-                    state["alarm"] = alarm
+                    trained["alarm"] = alarm
             if self.accelerator.is_main_process:
-                content = {**self.description, "least_share": at.least_share, "trained": state}
-                save_trained(self.out / "last", self.learner.model, content)
+                content = {**self.description, "least_share": at.least_share, "trained": trained}
+                save_trained(self.out / "last", self.state.model, content)
                 if is_best or at.best_dsc is None:
-                    save_trained(self.out, self.learner.model, content)
+                    save_trained(self.out, self.state.model, content)
 
-    def _score(self, at: Position) -> tuple[float | None, float]:
+    def _score(self, at: Progress) -> tuple[float | None, float]:
         """Mean foreground DSC of the held-out cases, None without any foreground, and the least share that is best for it; logged
         with that of each class."""
         assert self.preparation is not None
-        by_share = validate(self.learner.model, self.dataset, self.held_out, self.preparation, self.accelerator)
+        by_share = validate(self.state.model, self.dataset, self.held_out, self.preparation, self.accelerator)
         scores = {share: _number(evaluation.headline().mean) for share, evaluation in by_share.items()}
         share = max(scores, key=lambda share: scores[share] or 0.0)
         per_class = {c.name: _number(c.interval.mean) for c in by_share[share].per_class()}
