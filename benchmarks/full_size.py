@@ -24,8 +24,8 @@ def measure(name: str) -> None:
     import torch
 
     from sampeft.backbones import RANDOM, load_backbone
-    from sampeft.data.cache import Preparation, PreparedVolume
     from sampeft.data.intensity import Intensity
+    from sampeft.data.slice_cache import Preparation, PreparedVolume
     from sampeft.labels import LabelSet
     from sampeft.losses import segmentation_loss
     from sampeft.model import SemanticSam

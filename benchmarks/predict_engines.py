@@ -33,7 +33,7 @@ def contestants(run: Path, side: int, threads: int) -> dict[str, Callable[[], An
     from sampeft.engines.graph import Identity
     from sampeft.engines.parity import Parity
     from sampeft.peft.run_files import read_description
-    from sampeft.prediction.inference import load
+    from sampeft.prediction.loading import load
 
     model = load(run).model
     model.side = side
@@ -98,12 +98,12 @@ def accuracy(run: Path, data: Path) -> None:
     import numpy as np
 
     from sampeft.data import open_dataset
-    from sampeft.data.cache import PreparedVolume
+    from sampeft.data.slice_cache import PreparedVolume
     from sampeft.engines import TorchEngine, engine_for
     from sampeft.engines.graph import Identity
     from sampeft.evaluation.score import score_case
     from sampeft.metrics.scores import Evaluation
-    from sampeft.prediction.inference import load
+    from sampeft.prediction.loading import load
 
     segmenter = load(run)
     dataset = open_dataset(data)

@@ -26,9 +26,9 @@ import torch
 
 import sampeft
 from sampeft.console import bar
-from sampeft.data.gid import GID_LABELS
 from sampeft.data.intensity import PRESETS
-from sampeft.data.prepared import Preparation
+from sampeft.data.layouts.gid import GID_LABELS
+from sampeft.data.preprocessing import Preparation
 from sampeft.io import read_volume
 from sampeft.io.areas import class_areas
 from sampeft.io.vector import write_areas

@@ -24,11 +24,11 @@ import torch
 from scipy.ndimage import zoom
 
 import sampeft
-from sampeft.data.cache import PreparedVolume
+from sampeft.data.slice_cache import PreparedVolume
 from sampeft.data.slices import largest
 from sampeft.io import read_volume
 from sampeft.prediction.cases import Job, key_of, predict_cases
-from sampeft.prediction.run_record import RunRecord
+from sampeft.prediction.manifest import RunRecord
 
 
 class Peak:

@@ -19,10 +19,10 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from sampeft.data.cache import Preparation, fingerprint, prepare
 from sampeft.data.case import Case, Dataset, ImageFile
-from sampeft.data.flare22 import FLARE22_LABELS
 from sampeft.data.intensity import PRESETS
+from sampeft.data.layouts.flare22 import FLARE22_LABELS
+from sampeft.data.slice_cache import Preparation, fingerprint, prepare
 from sampeft.io import read_label_ids, read_volume
 
 SLICES, PIXELS = 100, 512

@@ -23,14 +23,14 @@ import nibabel as nib
 import numpy as np
 
 from sampeft.data import open_dataset
-from sampeft.data.cache import PreparedVolume
 from sampeft.data.case import Dataset
+from sampeft.data.slice_cache import PreparedVolume
 from sampeft.evaluation.score import predictor_of, score_cases
 from sampeft.experiments.paper_refinement import change, change_text
 from sampeft.io import read_volume
 from sampeft.metrics import METRICS
 from sampeft.metrics.scores import Evaluation
-from sampeft.prediction.inference import load
+from sampeft.prediction.loading import load
 from sampeft.prediction.segmenter import Segmenter
 from sampeft.refine import REFINERS
 from sampeft.report.tables import interval_text, markdown_table

@@ -31,8 +31,8 @@ def make_run(folder: Path) -> Path:
     import torch
 
     from sampeft.backbones import RANDOM, load_backbone
-    from sampeft.data.cache import Preparation
     from sampeft.data.intensity import Intensity
+    from sampeft.data.slice_cache import Preparation
     from sampeft.labels import LabelSet
     from sampeft.model import SemanticSam
     from sampeft.peft import attach

@@ -146,7 +146,7 @@ def options_page() -> str:
 
 
 PYTHON = {
-    "sampeft.prediction.inference": ["load"],
+    "sampeft.prediction.loading": ["load"],
     "sampeft.prediction.segmenter": ["Segmenter"],
     "sampeft.workflows.train": ["train"],
     "sampeft.configs.train": ["Config"],

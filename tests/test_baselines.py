@@ -9,9 +9,9 @@ import numpy as np
 from fabricate import write_png
 from sampeft.baselines import BASELINES
 from sampeft.data import open_dataset
-from sampeft.data.cache import Preparation
 from sampeft.data.case import Dataset
 from sampeft.data.intensity import preset
+from sampeft.data.slice_cache import Preparation
 from sampeft.evaluation.score import score_cases
 from sampeft.metrics.protocols import PROTOCOLS
 from sampeft.report.tables import land_cover_table, table_md

@@ -37,7 +37,7 @@ from sampeft.labels import LabelSet
 from sampeft.peft import attach
 from sampeft.peft.run_files import DESCRIPTION, WEIGHTS, read_description
 from sampeft.peft.state import save_trained
-from sampeft.prediction.inference import load
+from sampeft.prediction.loading import load
 from sampeft.workflows import train as train_module
 
 COUNT = int(os.environ.get("SAMPEFT_MUTATIONS", "25"))

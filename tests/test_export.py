@@ -30,7 +30,7 @@ from sampeft.peft import attach
 from sampeft.peft.run_files import read_description
 from sampeft.peft.state import save_trained
 from sampeft.peft.whole import load_whole
-from sampeft.prediction.inference import load
+from sampeft.prediction.loading import load
 from sampeft.prediction.segmenter import Segmenter
 
 LABELS = LabelSet(("background", "liver", "spleen"), (0, 3, 7))

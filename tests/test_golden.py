@@ -29,7 +29,7 @@ from fabricate.runs import description_of
 from sampeft import load
 from sampeft.cli import main
 from sampeft.data.intensity import Intensity
-from sampeft.data.prepared import Preparation
+from sampeft.data.preprocessing import Preparation
 from sampeft.io import read_volume
 from sampeft.labels import LabelSet
 from sampeft.peft import attach

@@ -17,7 +17,7 @@ from fabricate.backbones import architectures, make_tiny, stirred
 from sampeft.backbones import BACKBONES, NONE, RANDOM, load_backbone
 from sampeft.backbones.checkpoints import load_state
 from sampeft.data.augment import Augmentation
-from sampeft.data.cache import Slices
+from sampeft.data.slice_cache import Slices
 from sampeft.errors import UsageError, WeightsError
 from sampeft.heads import HEADS
 from sampeft.heads.given import ABSENT, Output, cut, without_small

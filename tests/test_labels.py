@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sampeft.data.flare22 import FLARE22_LABELS
+from sampeft.data.layouts.flare22 import FLARE22_LABELS
 from sampeft.errors import DataError, FormError
 from sampeft.labels import LabelSet, default_color, pairs_by_name
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sampeft.api import check, compare, evaluate
     from sampeft.configs.train import Config as TrainConfig
-    from sampeft.prediction.inference import load
+    from sampeft.prediction.loading import load
     from sampeft.prediction.segmenter import Segmenter
     from sampeft.workflows.train import train
 
@@ -23,8 +23,8 @@ _HOMES = {
     "check": ("sampeft.api", "check"),
     "compare": ("sampeft.api", "compare"),
     "evaluate": ("sampeft.api", "evaluate"),
-    "load": ("sampeft.prediction.inference", "load"),
-    "Segmenter": ("sampeft.prediction.inference", "Segmenter"),
+    "load": ("sampeft.prediction.loading", "load"),
+    "Segmenter": ("sampeft.prediction.loading", "Segmenter"),
     "train": ("sampeft.workflows.train", "train"),
     "TrainConfig": ("sampeft.configs.train", "Config"),
 }

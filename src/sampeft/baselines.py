@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sampeft.data.cache import Preparation, PreparedVolume
 from sampeft.data.case import Case, Dataset
+from sampeft.data.slice_cache import Preparation, PreparedVolume
 from sampeft.evaluation.score import Predictor, read_case
 
 Array = npt.NDArray[Any]

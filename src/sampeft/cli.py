@@ -1,4 +1,5 @@
-"""Command line in, exit code out: 0 success, 2 wrong usage, 130 Ctrl-C, 143 SIGTERM, 1 anything else; one line for a mistake."""
+"""The program `sampeft`: parse the command line, run a command, turn errors into one line and an exit code (0 success, 2 wrong
+usage, 130 Ctrl-C, 143 SIGTERM, 1 anything else)."""
 
 from __future__ import annotations
 

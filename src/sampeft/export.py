@@ -1,4 +1,4 @@
-"""A trained run in, its whole prompt-free model in a folder that other programs can use out, with the proof that it is equal."""
+"""Write a trained run's whole prompt-free model into a folder for other programs, with the proof that it is equal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sampeft.data.cache import PreparedVolume
+from sampeft.data.slice_cache import PreparedVolume
 from sampeft.engines import ENGINES, onnx, openvino, require
 from sampeft.engines.graph import CLASSES, INPUT, LOGITS, ClassMap, Identity
 from sampeft.engines.kept import Kept

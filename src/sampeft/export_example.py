@@ -1,4 +1,4 @@
-"""The runtime of an exported graph in, the text of a program out that uses it with NumPy and Pillow, and nibabel for volumes."""
+"""The text of an example program that runs an exported graph with NumPy and Pillow, and nibabel for volumes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON file in, its one object out; what readers of JSON let pass in silence (a name that is there twice, NaN) is refused."""
+"""Read JSON strictly: doubled names and NaN are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""YAML text of a recipe or an option in, its values out; what could grow without end or means two things is refused."""
+"""Read YAML strictly: what could grow without end or means two things is refused."""
 
 from __future__ import annotations
 

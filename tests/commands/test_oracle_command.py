@@ -12,8 +12,8 @@ from fabricate.backbones import architectures
 from sampeft.backbones import BACKBONES
 from sampeft.cli import main
 from sampeft.data import open_dataset
-from sampeft.data.cache import Preparation
 from sampeft.data.intensity import PRESETS
+from sampeft.data.slice_cache import Preparation
 from sampeft.metrics.scores import Evaluation
 from sampeft.oracle.protocols import NAME, ORACLE_PROTOCOLS
 from sampeft.workflows.evaluate import checked_cases

@@ -17,8 +17,8 @@ from sampeft import cli
 from sampeft.backbones import BACKBONES
 from sampeft.commands import plan as command
 from sampeft.data import open_dataset
-from sampeft.data.cache import Preparation, fingerprint, prepare
 from sampeft.data.intensity import PRESETS
+from sampeft.data.slice_cache import Preparation, fingerprint, prepare
 from sampeft.data.unprepared import Unprepared, shapes_of
 from sampeft.planning import trial_run as planning
 from sampeft.workflows import train

@@ -24,7 +24,7 @@ from sampeft.commands import refine
 from sampeft.io import sha256
 from sampeft.metrics.scores import Evaluation
 from sampeft.prediction.scene import Window, WindowLogits
-from sampeft.prediction.test_time import View
+from sampeft.prediction.tta import View
 from sampeft.refine import REFINERS, Refiner
 from sampeft.refine.stored import FILE
 

@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 
 from fabricate import flare22_dataset, folder_dataset, looks_like, write_png
-from sampeft.data import cache as cache_module
 from sampeft.data import open_dataset
-from sampeft.data.cache import Preparation, Slices, digest_of, fingerprint, prepare
+from sampeft.data import slice_cache as cache_module
 from sampeft.data.case import Case, ImageFile
 from sampeft.data.intensity import PRESETS
+from sampeft.data.slice_cache import Preparation, Slices, digest_of, fingerprint, prepare
 from sampeft.errors import DataError, UsageError
 from sampeft.store import CONTENT, cache_limit, seal
 from sampeft.volume import IGNORE

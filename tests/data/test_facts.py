@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sampeft.data.case import ImageFile
-from sampeft.data.facts import FileFacts, notes, summary
+from sampeft.data.file_statistics import FileFacts, notes, summary
 from sampeft.labels import LabelSet
 from sampeft.volume import IGNORE, Volume
 

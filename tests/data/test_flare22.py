@@ -9,7 +9,7 @@ import numpy as np
 import fabricate
 from sampeft.data import open_dataset
 from sampeft.data.check import check_dataset, read_labels
-from sampeft.data.flare22 import FLARE22_LABELS
+from sampeft.data.layouts.flare22 import FLARE22_LABELS
 from sampeft.io import read_volume
 
 

@@ -15,7 +15,7 @@ from scipy.ndimage import gaussian_filter
 
 from fabricate import CT_AFFINE, folder_dataset, write_nifti, write_png
 from sampeft.data import open_dataset
-from sampeft.data.leaks import SAME, image_print, near_duplicates
+from sampeft.data.near_duplicates import SAME, image_print, near_duplicates
 from sampeft.io import read_volume
 from sampeft.volume import Volume
 

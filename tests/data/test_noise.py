@@ -11,7 +11,7 @@ import torch
 
 from sampeft.data.intensity import PRESETS
 from sampeft.data.noise import NOISES, Noise, noise, noisy
-from sampeft.data.prepared import Preparation, PreparedVolume
+from sampeft.data.preprocessing import Preparation, PreparedVolume
 from sampeft.errors import UsageError
 from sampeft.volume import Volume
 

@@ -11,7 +11,7 @@ import pytest
 from fabricate import write_nifti, write_png
 from sampeft.cli import main
 from sampeft.data.case import ImageFile
-from sampeft.data.facts import FileFacts
+from sampeft.data.file_statistics import FileFacts
 from sampeft.data.outliers import outliers
 from sampeft.data.values import Quantiles
 from sampeft.errors import UsageError

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from sampeft.data.flare22 import FLARE22_LABELS, read
-from sampeft.data.phantom import PhantomConfig, generate_patient, write_phantom
+from sampeft.data.layouts.flare22 import FLARE22_LABELS, read
 from sampeft.errors import DataError, UsageError
+from sampeft.phantom.ct import PhantomConfig, generate_patient, write_phantom
 from sampeft.volume import Volume
 
 SMALL = PhantomConfig(patients=3, test_patients=1, size=48, slices=12)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from sampeft.data.intensity import PRESETS, Intensity
-from sampeft.data.prepared import Preparation, PreparedVolume
+from sampeft.data.preprocessing import Preparation, PreparedVolume
 from sampeft.data.values import Seen
 from sampeft.errors import DataError, UsageError
 from sampeft.volume import Volume

@@ -9,9 +9,9 @@ import pytest
 
 from fabricate import write_nifti, write_png
 from fabricate.maps import place, write_tiff
-from sampeft.data.cache import Preparation
 from sampeft.data.intensity import Intensity
-from sampeft.data.scale import Scale
+from sampeft.data.raster_scale import Scale
+from sampeft.data.slice_cache import Preparation
 from sampeft.errors import DataError
 
 PREPARATION = Preparation(Intensity("window", 0, 255), 50)

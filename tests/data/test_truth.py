@@ -19,7 +19,7 @@ from fabricate.maps import place, write_tiff
 from sampeft.cli import main
 from sampeft.data.case import Case, Dataset, ImageFile
 from sampeft.data.check import check_dataset
-from sampeft.data.truth import on_image_grid, read_labels, read_truth
+from sampeft.data.ground_truth import on_image_grid, read_labels, read_truth
 from sampeft.errors import DataError
 from sampeft.io import read_volume, write_labels
 from sampeft.labels import LabelSet

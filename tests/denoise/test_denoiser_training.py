@@ -22,7 +22,7 @@ from sampeft.denoise.network import read_network
 from sampeft.denoise.scores import NOISY, figure_denoising, psnr, score, tuned
 from sampeft.denoise.settings import Denoising
 from sampeft.errors import SampeftError, UsageError
-from sampeft.prediction.inference import load
+from sampeft.prediction.loading import load
 from sampeft.training.denoiser import Trained, train_network
 
 SMALL = Denoising(depth=3, width=8, patch=24, batch=8, per_picture=4, validations=4, lr=5e-3)

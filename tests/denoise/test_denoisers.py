@@ -12,10 +12,10 @@ import torch
 
 from fabricate import folder_dataset
 from sampeft.data import open_dataset
-from sampeft.data.cache import fingerprint, prepare
 from sampeft.data.intensity import Intensity
 from sampeft.data.noise import noisy
-from sampeft.data.prepared import Preparation, PreparedVolume
+from sampeft.data.preprocessing import Preparation, PreparedVolume
+from sampeft.data.slice_cache import fingerprint, prepare
 from sampeft.denoise import DENOISERS, Denoise, denoiser
 from sampeft.denoise.dncnn import FILE
 from sampeft.denoise.network import DnCnn, read_network, write_network

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from fabricate import write_png
-from sampeft.data.cache import Preparation, PreparedVolume
 from sampeft.data.case import Case, Dataset, ImageFile
 from sampeft.data.intensity import Intensity
+from sampeft.data.slice_cache import Preparation, PreparedVolume
 from sampeft.evaluation.calibrate import AS_TRAINED, Readings, temperature_on
 from sampeft.evaluation.score import predictor_of, score_cases
 from sampeft.io import read_volume

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from fabricate import write_png
-from sampeft.data.cache import Preparation
 from sampeft.data.case import Case, Dataset, ImageFile
 from sampeft.data.intensity import Intensity
+from sampeft.data.slice_cache import Preparation
 from sampeft.errors import DataError
 from sampeft.evaluation import fit_refiner as fitting
 from sampeft.evaluation.fit_refiner import Rough, fit_refiner

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sampeft.data.cache import Preparation, PreparedVolume
 from sampeft.data.case import Case, Dataset, ImageFile
 from sampeft.data.intensity import preset
+from sampeft.data.slice_cache import Preparation, PreparedVolume
 from sampeft.errors import DataError, UsageError
 from sampeft.evaluation.score import score_case, score_cases, score_maps, telling_slice
 from sampeft.labels import LabelSet

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sampeft.data.intensity import Intensity
-from sampeft.data.prepared import Preparation
+from sampeft.data.preprocessing import Preparation
 from sampeft.model import SemanticSam
 
 

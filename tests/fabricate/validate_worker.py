@@ -11,8 +11,8 @@ import torch
 from accelerate import Accelerator
 
 from sampeft.data import open_dataset
-from sampeft.data.cache import Preparation
 from sampeft.data.intensity import Intensity
+from sampeft.data.slice_cache import Preparation
 from sampeft.training.validation import validate
 
 

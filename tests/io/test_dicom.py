@@ -12,7 +12,7 @@ import pytest
 
 from fabricate.dicom import AXIAL, multi_frame, save, slice_dataset, slice_values, write_enhanced, write_series
 from sampeft.data.intensity import PRESETS, Intensity
-from sampeft.data.prepared import Preparation, PreparedVolume
+from sampeft.data.preprocessing import Preparation, PreparedVolume
 from sampeft.errors import DataError
 from sampeft.io import dicom, label_suffix
 from sampeft.volume import Volume

@@ -13,7 +13,7 @@ import pytest
 from fabricate.dicom import AXIAL, FRAME_OF_REFERENCE, SERIES, STUDY, multi_frame, write_enhanced, write_series
 from sampeft.cli import main
 from sampeft.data.case import Case, Dataset, ImageFile
-from sampeft.data.truth import read_labels, read_truth
+from sampeft.data.ground_truth import read_labels, read_truth
 from sampeft.errors import DataError
 from sampeft.io import dicom, dicom_seg, read_volume, write_labels
 from sampeft.io.dicom_series import series_chosen

@@ -13,8 +13,8 @@ import pytest
 from fabricate import folder_dataset, write_nifti
 from fabricate.dicom import AXIAL, multi_frame, save, slice_dataset, slice_values, write_series
 from sampeft.cli import main
-from sampeft.data.cache import Preparation, digest_of
 from sampeft.data.intensity import Intensity
+from sampeft.data.slice_cache import Preparation, digest_of
 from sampeft.errors import DataError, UsageError
 from sampeft.io import dicom
 from sampeft.io.dicom_series import VARIABLE, SeriesChoice, series_chosen

@@ -13,7 +13,7 @@ from fabricate import write_png
 from fabricate.maps import write_tiff
 from sampeft.errors import DataError
 from sampeft.io import geotiff, label_suffix, raster, read_label_ids, read_volume, write_labels
-from sampeft.io.windows import glance, opened
+from sampeft.io.raster_windows import glance, opened
 from sampeft.labels import LabelSet
 from sampeft.volume import IGNORE
 

@@ -13,7 +13,7 @@ from fabricate import write_png
 from fabricate.maps import place, write_tiff
 from sampeft.errors import UsageError
 from sampeft.io.areas import class_areas
-from sampeft.io.ground import pixel_metres, row_square_metres
+from sampeft.io.georeference import pixel_metres, row_square_metres
 from sampeft.io.vector import write_areas
 from sampeft.labels import LabelSet
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sampeft.data.flare22 import FLARE22_LABELS
+from sampeft.data.layouts.flare22 import FLARE22_LABELS
 from sampeft.errors import DataError, UsageError
 from sampeft.labels import LabelSet
 from sampeft.metrics import METRICS

@@ -15,9 +15,9 @@ import torch
 
 from fabricate.backbones import architectures, make_tiny
 from sampeft.backbones import BACKBONES, RANDOM, load_backbone
-from sampeft.data.cache import Preparation, PreparedVolume
 from sampeft.data.case import Case, Dataset, ImageFile
 from sampeft.data.intensity import Intensity
+from sampeft.data.slice_cache import Preparation, PreparedVolume
 from sampeft.errors import UsageError
 from sampeft.evaluation.score import Predictor
 from sampeft.io import read_label_ids, read_volume

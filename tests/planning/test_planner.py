@@ -17,7 +17,7 @@ import torch
 from fabricate.backbones import make_tiny, tiny
 from sampeft.backbones import BACKBONES
 from sampeft.data.augment import augment
-from sampeft.data.cache import Slices
+from sampeft.data.slice_cache import Slices
 from sampeft.errors import UsageError
 from sampeft.labels import LabelSet
 from sampeft.losses import segmentation_loss

@@ -17,8 +17,8 @@ from sampeft.errors import UsageError
 from sampeft.evaluation.fit_refiner import Rough, fit_refiner
 from sampeft.prediction import sinks
 from sampeft.prediction.cases import key_of, predict_cases
+from sampeft.prediction.manifest import RunRecord
 from sampeft.prediction.outputs import Job
-from sampeft.prediction.run_record import RunRecord
 from sampeft.prediction.tiling import RasterOptions
 from sampeft.refine import refiner
 from sampeft.workflows.evaluate import evaluate_segmenter

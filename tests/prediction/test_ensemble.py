@@ -14,15 +14,15 @@ from fabricate.backbones import tiny_sam
 from sampeft.backbones import RANDOM, load_backbone
 from sampeft.cli import main
 from sampeft.data import open_dataset
-from sampeft.data.cache import Preparation
 from sampeft.data.intensity import Intensity
+from sampeft.data.slice_cache import Preparation
 from sampeft.errors import UsageError
 from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
 from sampeft.peft import attach
 from sampeft.peft.state import save_trained
 from sampeft.prediction.ensemble import mean_logits
-from sampeft.prediction.inference import load
+from sampeft.prediction.loading import load
 
 LABELS = LabelSet(("background", "a", "b"), (0, 1, 2))
 SIDE = 64

@@ -13,15 +13,15 @@ import torch
 
 from data.test_slices import ORIENTATIONS, oriented
 from fabricate import write_nifti, write_png
-from sampeft.data.cache import Preparation
 from sampeft.data.intensity import Intensity
+from sampeft.data.slice_cache import Preparation
 from sampeft.errors import WeightsError
 from sampeft.io import read_volume
 from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
 from sampeft.peft import attach
 from sampeft.peft.state import save_trained
-from sampeft.prediction.inference import load
+from sampeft.prediction.loading import load
 from sampeft.prediction.network import InferenceOptions
 from sampeft.prediction.outputs import output_stem
 from sampeft.prediction.pipeline import predict_scenes

@@ -15,12 +15,12 @@ from PIL import Image
 
 from fabricate import write_png
 from fabricate.maps import place, write_tiff
-from sampeft.data import samples
-from sampeft.data.cache import Preparation
+from sampeft.data import raster_levels
 from sampeft.data.intensity import Intensity
+from sampeft.data.slice_cache import Preparation
 from sampeft.errors import DataError, UsageError
 from sampeft.io import read_label_ids
-from sampeft.io.windows import Ids, MapWriter, opened
+from sampeft.io.raster_windows import Ids, MapWriter, opened
 from sampeft.labels import LabelSet
 from sampeft.prediction import tiling
 from sampeft.prediction.outputs import Job
@@ -194,11 +194,11 @@ def test_a_value_means_the_same_in_all_windows(
     path = write_tiff(tmp_path / "a.tif", array, photometric="rgb", **PLACE)
     found = {}
     for limit in (1 << 22, 1):
-        monkeypatch.setattr(samples, "WHOLE", limit)
+        monkeypatch.setattr(raster_levels, "WHOLE", limit)
         for low, high in ((0.0, 100.0), (2.0, 98.0)):
             with opened(path) as source:
                 recipe = Preparation(Intensity("percentile", low, high, bands=bands), SIDE)
-                levels = samples.prepared_sample(source, recipe).levels
+                levels = raster_levels.prepared_sample(source, recipe).levels
                 found[limit, low] = np.array([levels.low, levels.high])
     np.testing.assert_array_equal(found[1, 0.0], found[1 << 22, 0.0])
     np.testing.assert_allclose(found[1, 2.0], found[1 << 22, 2.0], atol=120)
@@ -206,17 +206,17 @@ def test_a_value_means_the_same_in_all_windows(
 
 
 def test_all_but_empty_rasters_are_measured_where_they_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(samples, "WHOLE", 1)
+    monkeypatch.setattr(raster_levels, "WHOLE", 1)
     array = np.zeros((1, 4000, 3000), np.uint16)
     array[0, 3000, 1700:1720] = np.arange(500, 520)
     recipe = Preparation(Intensity("percentile", 0, 100), SIDE)
     path = write_tiff(tmp_path / "a.tif", array, nodata=0, compress="deflate", **PLACE)
     with opened(path) as source:
-        levels = samples.prepared_sample(source, recipe).levels
+        levels = raster_levels.prepared_sample(source, recipe).levels
     assert (levels.low, levels.high) == (500, 519)
     empty = write_tiff(tmp_path / "b.tif", array * 0, nodata=0, compress="deflate", **PLACE)
     with opened(empty) as source, pytest.raises(DataError, match=r"b\.tif: no pixel has a value"):
-        samples.prepared_sample(source, recipe)
+        raster_levels.prepared_sample(source, recipe)
 
 
 def test_windows_by_the_ground(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from sampeft.prediction.overlap import ahead, behind
+from sampeft.prediction.background import map_in_background, prefetch
 
-BOTH = pytest.mark.parametrize("beside", [ahead, behind])
+BOTH = pytest.mark.parametrize("beside", [prefetch, map_in_background])
 Beside = Callable[..., Iterator[Any]]
 
 
@@ -37,7 +37,7 @@ def test_an_error_comes_after_the_results_before_it_and_ends_the_thread(beside: 
 
 def test_only_so_many_are_worked_out_ahead() -> None:
     begun: list[int] = []
-    results = ahead(lambda n: begun.append(n) or n, range(100), depth=2)
+    results = prefetch(lambda n: begun.append(n) or n, range(100), depth=2)
     next(results)
     time.sleep(0.1)
     assert len(begun) <= 3
@@ -58,7 +58,7 @@ def test_only_so_many_wait_behind() -> None:
         release.wait(5)
         return n
 
-    results = behind(work, items(), depth=2)
+    results = map_in_background(work, items(), depth=2)
     timer = threading.Timer(0.2, release.set)
     waited: list[int] = []
     threading.Timer(0.1, lambda: waited.append(len(taken))).start()

@@ -23,8 +23,8 @@ from PIL import Image
 
 from fabricate import write_nifti, write_png
 from sampeft.cli import main
-from sampeft.data.cache import Preparation, PreparedVolume
 from sampeft.data.intensity import Intensity
+from sampeft.data.slice_cache import Preparation, PreparedVolume
 from sampeft.data.slices import Frame, largest
 from sampeft.data.values import Seen
 from sampeft.errors import SampeftError, UsageError

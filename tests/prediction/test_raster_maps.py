@@ -18,8 +18,8 @@ from sampeft.errors import UsageError
 from sampeft.io import read_label_ids, read_volume
 from sampeft.labels import LabelSet
 from sampeft.prediction.cases import key_of, predict_cases
+from sampeft.prediction.manifest import RunRecord
 from sampeft.prediction.outputs import Job
-from sampeft.prediction.run_record import RunRecord
 from sampeft.prediction.tiling import RasterOptions
 from sampeft.workflows.evaluate import evaluate_segmenter
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from sampeft.data.cache import Preparation
 from sampeft.data.intensity import Intensity
+from sampeft.data.slice_cache import Preparation
 from sampeft.errors import UsageError, WeightsError
 from sampeft.labels import LabelSet
 from sampeft.peft import attach
 from sampeft.peft.state import save_trained
-from sampeft.prediction.inference import load
+from sampeft.prediction.loading import load
 from sampeft.prediction.segmenter import Segmenter
 from sampeft.volume import Volume
 

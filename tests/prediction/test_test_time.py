@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from sampeft.data.augment import SYMMETRIES
-from sampeft.data.cache import Preparation, PreparedVolume
 from sampeft.data.intensity import Intensity
+from sampeft.data.slice_cache import Preparation, PreparedVolume
 from sampeft.errors import UsageError
 from sampeft.prediction.array_volume import volume_of
-from sampeft.prediction.test_time import View, mean_of_views, views
+from sampeft.prediction.tta import View, mean_of_views, views
 
 
 def blob(row: int, column: int, side: int = 64) -> torch.Tensor:

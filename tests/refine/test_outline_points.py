@@ -194,9 +194,9 @@ def test_the_real_model_mends_an_eroded_liver(real_weights: Path, real_data: Pat
 
     from sampeft.backbones import load_backbone
     from sampeft.data import open_dataset
-    from sampeft.data.cache import Preparation, PreparedVolume
     from sampeft.data.check import read_labels
     from sampeft.data.intensity import PRESETS
+    from sampeft.data.slice_cache import Preparation, PreparedVolume
     from sampeft.io import read_volume
     from sampeft.model import SemanticSam
 

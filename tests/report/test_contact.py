@@ -12,9 +12,9 @@ from PIL import Image
 from fabricate import write_nifti
 from sampeft.data.case import Case, Dataset, ImageFile
 from sampeft.data.intensity import PRESETS
-from sampeft.data.prepared import Preparation
+from sampeft.data.preprocessing import Preparation
 from sampeft.labels import LabelSet
-from sampeft.report.contact import Tile, chosen_cases, contact_sheet, telling_tile
+from sampeft.report.contact_sheet import Tile, chosen_cases, contact_sheet, telling_tile
 from sampeft.report.figures import encode
 from sampeft.volume import IGNORE
 

@@ -10,7 +10,7 @@ from sampeft.labels import LabelSet
 from sampeft.metrics.counts import Counts
 from sampeft.metrics.measures import Measures
 from sampeft.metrics.scores import Evaluation
-from sampeft.report.contents import calibration_sentences, calibration_table, class_table, headline, size_table
+from sampeft.report.sections import calibration_sentences, calibration_table, class_table, headline, size_table
 from sampeft.report.tables import second_metrics
 
 

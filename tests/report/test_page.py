@@ -19,10 +19,10 @@ from sampeft.labels import LabelSet
 from sampeft.metrics.counts import Counts
 from sampeft.metrics.scores import Evaluation
 from sampeft.report import page as module
-from sampeft.report.contents import size_table
 from sampeft.report.failures import MOST_ROWS, worst_found
 from sampeft.report.figures import Example, figure_examples
 from sampeft.report.page import MAX_BYTES, write_page
+from sampeft.report.sections import size_table
 
 pytest.importorskip("matplotlib")
 

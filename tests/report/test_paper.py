@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from sampeft.data.flare22 import FLARE22_LABELS
-from sampeft.data.gid import GID_LABELS
-from sampeft.data.sirst import SIRST_LABELS
+from sampeft.data.layouts.flare22 import FLARE22_LABELS
+from sampeft.data.layouts.gid import GID_LABELS
+from sampeft.data.layouts.sirst import SIRST_LABELS
 from sampeft.experiments.paper_tables import PLANS
 from sampeft.report.paper import BACKGROUND, PAPER, PARAMETERS, our_name
 

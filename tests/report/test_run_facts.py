@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sampeft.report.facts import facts, listed, origin, shown
+from sampeft.report.run_card import facts, listed, origin, shown
 
 DIGEST = "79d8c9dc" * 8
 CONFIG = {

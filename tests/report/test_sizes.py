@@ -11,7 +11,7 @@ from sampeft.labels import LabelSet
 from sampeft.metrics.counts import Counts
 from sampeft.metrics.scores import Evaluation
 from sampeft.metrics.statistics import bootstrap_interval
-from sampeft.report.sizes import Sized, size_bins, size_text
+from sampeft.report.size_strata import Sized, size_bins, size_text
 
 
 def test_two_classes_of_different_size_are_two_bins(measured: Evaluation) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from fabricate.backbones import make_tiny, tiny
 from sampeft.backbones import BACKBONES
-from sampeft.data.cache import Slices
+from sampeft.data.slice_cache import Slices
 from sampeft.errors import UsageError
 from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam

@@ -27,7 +27,7 @@ from fabricate.backbones import make_tiny, tiny
 from sampeft import losses
 from sampeft.backbones import BACKBONES
 from sampeft.cli import main
-from sampeft.data.cache import Slices
+from sampeft.data.slice_cache import Slices
 from sampeft.errors import UsageError
 from sampeft.labels import LabelSet
 from sampeft.losses import Loss, segmentation_loss

@@ -23,8 +23,8 @@ from sampeft.backbones import BACKBONES, Features
 from sampeft.commands.train import Config
 from sampeft.data import open_dataset
 from sampeft.data.augment import Augmentation
-from sampeft.data.cache import Preparation, fingerprint, prepare
 from sampeft.data.intensity import PRESETS
+from sampeft.data.slice_cache import Preparation, fingerprint, prepare
 from sampeft.errors import UsageError
 from sampeft.peft import attach
 from sampeft.training import batches

@@ -24,8 +24,8 @@ from fabricate.runs import description_of
 from sampeft import losses
 from sampeft.backbones import BACKBONES, load_backbone
 from sampeft.data import open_dataset
-from sampeft.data.cache import Preparation, Slices
 from sampeft.data.intensity import PRESETS
+from sampeft.data.slice_cache import Preparation, Slices
 from sampeft.errors import SampeftError, UsageError
 from sampeft.labels import LabelSet
 from sampeft.losses import segmentation_loss
@@ -33,7 +33,7 @@ from sampeft.model import SemanticSam
 from sampeft.peft import attach
 from sampeft.peft.run_files import read_description
 from sampeft.peft.state import trained_state
-from sampeft.prediction.inference import load
+from sampeft.prediction.loading import load
 from sampeft.training import batches, validation
 from sampeft.training import loop as training
 from sampeft.training.batches import draw_probabilities

@@ -20,8 +20,8 @@ from fabricate.layouts import folder_dataset
 from sampeft.backbones import BACKBONES, RANDOM
 from sampeft.data import open_dataset
 from sampeft.data.augment import Augmentation
-from sampeft.data.cache import Preparation, Slices, fingerprint, prepare
 from sampeft.data.intensity import PRESETS
+from sampeft.data.slice_cache import Preparation, Slices, fingerprint, prepare
 from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam
 from sampeft.peft import attach

@@ -13,7 +13,7 @@ import torch
 from fabricate.backbones import architectures, make_tiny
 from sampeft.backbones import BACKBONES, NONE
 from sampeft.data.augment import SYMMETRIES, Augmentation, Symmetry
-from sampeft.data.cache import Slices
+from sampeft.data.slice_cache import Slices
 from sampeft.errors import UsageError
 from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam

@@ -15,8 +15,8 @@ from safetensors.torch import save
 
 from fabricate import folder_dataset
 from sampeft.backbones import RANDOM, load_backbone
-from sampeft.data.cache import Preparation
 from sampeft.data.intensity import Intensity
+from sampeft.data.slice_cache import Preparation
 from sampeft.labels import LabelSet
 from sampeft.metrics.counts import count
 from sampeft.metrics.scores import Evaluation

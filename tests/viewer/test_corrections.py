@@ -21,7 +21,7 @@ from hypothesis.extra import numpy as hnp
 from fabricate import write_nifti, write_png
 from sampeft.data import open_dataset
 from sampeft.data.check import check_dataset
-from sampeft.data.truth import read_labels
+from sampeft.data.ground_truth import read_labels
 from sampeft.errors import UsageError
 from sampeft.io import read_volume
 from sampeft.labels import LabelSet

@@ -20,9 +20,9 @@ from PIL import Image
 from fabricate import write_nifti, write_png
 from fabricate.maps import place, write_tiff
 from sampeft.data import open_dataset
-from sampeft.data.cache import PreparedVolume
 from sampeft.data.check import check_dataset
-from sampeft.data.truth import read_labels
+from sampeft.data.ground_truth import read_labels
+from sampeft.data.slice_cache import PreparedVolume
 from sampeft.io import read_label_ids, read_volume
 from sampeft.metrics.protocols import PROTOCOLS
 from sampeft.prediction.outputs import Job

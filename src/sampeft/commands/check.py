@@ -1,4 +1,4 @@
-"""Folder of a labelled data set in, every fault with its file and fix out, numbers to know, and a sheet of pictures."""
+"""Check a labelled data set: every fault with its file and fix, statistics, and a contact sheet."""
 
 from __future__ import annotations
 
@@ -81,8 +81,8 @@ def _span(values: Sequence[float]) -> str:
 
 def _write_sheet(dataset: Dataset, path: Path, name: str, recipe: Intensity, report: CheckReport) -> bool:
     """Write the contact sheet of the cases without errors, if there are any."""
-    from sampeft.data.prepared import Preparation
-    from sampeft.report.contact import chosen_cases, contact_sheet, tiles
+    from sampeft.data.preprocessing import Preparation
+    from sampeft.report.contact_sheet import chosen_cases, contact_sheet, tiles
     from sampeft.report.figures import encode
 
     broken = {fault.file for fault in report.errors}

@@ -1,4 +1,4 @@
-"""Evaluations of the same cases by several methods in; one table with intervals and paired tests, and figures, out."""
+"""Compare methods on the same cases: a table with intervals and paired tests, and figures."""
 
 from __future__ import annotations
 

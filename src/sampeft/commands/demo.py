@@ -11,11 +11,11 @@ from sampeft.configs.demo import PHANTOM, Config
 from sampeft.configs.train import Config as TrainConfig
 from sampeft.console import bar, clock, say
 from sampeft.data import open_dataset
-from sampeft.data.phantom import PhantomConfig, write_phantom
 from sampeft.model import SemanticSam
 from sampeft.options import check_paths
 from sampeft.oracle.protocols import NAME
-from sampeft.prediction.inference import load
+from sampeft.phantom.ct import PhantomConfig, write_phantom
+from sampeft.prediction.loading import load
 from sampeft.report.results import write_results
 from sampeft.stopping import stopped_by
 from sampeft.training.loop import Training

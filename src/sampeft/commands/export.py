@@ -1,4 +1,4 @@
-"""Trained run in, the whole prompt-free model for other programs out: merged weights, ONNX or OpenVINO, with a parity report."""
+"""Export a trained run as a whole, prompt-free model: merged weights, ONNX or OpenVINO, with a parity report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sampeft.errors import UsageError
 from sampeft.export import export
 from sampeft.one_writer import one_writer
 from sampeft.options import check_paths
-from sampeft.prediction.inference import load
+from sampeft.prediction.loading import load
 from sampeft.workflows.inputs import all_files
 
 

@@ -1,4 +1,4 @@
-"""Name in, public data set or weights on disk out: licence shown, download resumed, digest checked, archive unpacked."""
+"""Download public data sets and weights: show the licence, resume, check the digest, unpack."""
 
 from __future__ import annotations
 

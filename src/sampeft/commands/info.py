@@ -1,4 +1,4 @@
-"""Nothing in, what is installed and known out: versions, devices, weights, and what each name means."""
+"""List what is installed and known: versions, devices, weights, and what each name means."""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ from sampeft.backbones import backbone, check_weights, load_backbone
 from sampeft.configs.oracle import Config
 from sampeft.console import say
 from sampeft.data import open_dataset
-from sampeft.data.cache import Preparation
 from sampeft.data.recipe import check_intensity, chosen_intensity
+from sampeft.data.slice_cache import Preparation
 from sampeft.errors import UsageError
 from sampeft.model import SemanticSam
 from sampeft.one_writer import one_writer

@@ -1,4 +1,4 @@
-"""Backbone, methods and number of classes in, exact parameter counts per part and the saved file's size out."""
+"""Count parameters per part, and the size of the saved file, for a backbone, methods and a number of classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The options of `train` in, predicted memory and time of that training out; nothing is trained, nothing is written."""
+"""Predict memory and time of a training; nothing is trained, nothing is written."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from sampeft.backbones import backbone, load_backbone
 from sampeft.configs.plan import Config
 from sampeft.console import say
 from sampeft.data import open_dataset
-from sampeft.data.cache import Preparation
-from sampeft.data.facts import usual_plane
+from sampeft.data.file_statistics import usual_plane
 from sampeft.data.folds import split_cases
 from sampeft.data.recipe import chosen_intensity
+from sampeft.data.slice_cache import Preparation
 from sampeft.data.unprepared import Unprepared, shapes_of
 from sampeft.errors import UsageError
 from sampeft.options import check_paths, parse_map

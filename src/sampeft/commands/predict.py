@@ -1,4 +1,4 @@
-"""Trained run and images in, label maps on the images' own grids out; no labels and no prompts."""
+"""Segment images with a trained run; no labels and no prompts."""
 
 from __future__ import annotations
 

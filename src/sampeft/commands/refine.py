@@ -1,4 +1,4 @@
-"""Trained run in, the refiner that helps its held-out cases most out; `predict` and `evaluate` then take --refine fitted."""
+"""Fit refiners on a run's held-out cases and keep the best for --refine fitted."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from sampeft.data import open_dataset
 from sampeft.data.check import check_dataset
 from sampeft.errors import UsageError, unknown_name
 from sampeft.evaluation.fit_refiner import Rough, fit_refiner
-from sampeft.io.windows import glance
+from sampeft.io.raster_windows import glance
 from sampeft.one_writer import one_writer
 from sampeft.options import check_paths, parse_map
 from sampeft.peft.run_files import tensors_file
-from sampeft.prediction.inference import load
+from sampeft.prediction.loading import load
 from sampeft.prediction.sinks import check_refiner
 from sampeft.provenance import run_config
 from sampeft.refine import REFINERS

@@ -1,4 +1,4 @@
-"""Name of a table or figure of the paper and the data in; the same of ours beside the paper's numbers out, resumable."""
+"""Reproduce a table or figure of the paper and set it beside the paper's numbers; resumable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trained runs, a data set and evaluations in; a local web page to predict, correct and compare out, until Ctrl-C."""
+"""Serve a local web page to predict, correct and compare, until Ctrl-C."""
 
 from __future__ import annotations
 

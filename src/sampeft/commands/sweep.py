@@ -1,4 +1,4 @@
-"""Options with several values in, one training for each combination, fold and seed, and the settings in order out."""
+"""Train every combination of options, folds and seeds, and rank the settings."""
 
 from __future__ import annotations
 

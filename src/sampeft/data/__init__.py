@@ -1,4 +1,4 @@
-"""The folder of a data set in, Dataset out; its layout is found by looking, or named."""
+"""Open a labelled data set: its layout is recognised, or named."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from sampeft.data import flare22, folder, gid, nnunet, sirst
 from sampeft.data.case import Dataset
+from sampeft.data.layouts import flare22, folder, gid, nnunet, sirst
 from sampeft.errors import NoDataError, UsageError, unknown_name
 
 

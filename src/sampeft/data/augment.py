@@ -1,4 +1,4 @@
-"""Slices and labels in, shifted, scaled, turned and re-toned slices and labels out; left stays left unless ids are swapped."""
+"""Augmentation: shift, scale, turn and re-tone slices with their labels; left stays left unless ids are swapped."""
 
 from __future__ import annotations
 

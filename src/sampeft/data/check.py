@@ -1,4 +1,4 @@
-"""Dataset in, every pairing, label, geometry and intensity fault out, each with its file and how to mend it."""
+"""Check a data set: pairing, labels, geometry and intensity, each fault with its file and how to mend it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from sampeft.data.case import Case, Dataset, ImageFile
-from sampeft.data.facts import FileFacts, notes, seen_in, summary, usual_plane
 from sampeft.data.faults import Fault as Fault
 from sampeft.data.faults import class_faults, lonely_labels, look_alikes, odd_files, same_pixels
+from sampeft.data.file_statistics import FileFacts, notes, seen_in, summary, usual_plane
+from sampeft.data.ground_truth import GRID_TOLERANCE_VOXELS as GRID_TOLERANCE_VOXELS
+from sampeft.data.ground_truth import count_channels, read_truth
+from sampeft.data.ground_truth import on_image_grid as on_image_grid
+from sampeft.data.ground_truth import read_labels as read_labels
 from sampeft.data.intensity import NO_NUMBERS, Intensity, choose, count_no_numbers, select_bands
-from sampeft.data.truth import GRID_TOLERANCE_VOXELS as GRID_TOLERANCE_VOXELS
-from sampeft.data.truth import count_channels, read_truth
-from sampeft.data.truth import on_image_grid as on_image_grid
-from sampeft.data.truth import read_labels as read_labels
 from sampeft.data.values import Seen, is_constant, odd_values
 from sampeft.errors import DataError, counted, unforeseen
 from sampeft.io import read_volume
@@ -247,7 +247,7 @@ def _check_file(
         elif recipe and (odd := odd_values(image, recipe)):
             found.faults.append(_fault(odd, file, "warning"))
         if leaks:
-            from sampeft.data.leaks import image_print
+            from sampeft.data.near_duplicates import image_print
 
             found.print = image_print(image)
         if not labelled:
@@ -278,7 +278,7 @@ def _lost(
     """A warning for each class that the file has and no slice of it has any more at the network's side."""
     import torch
 
-    from sampeft.data.cache import Preparation, PreparedVolume
+    from sampeft.data.slice_cache import Preparation, PreparedVolume
 
     present = count_channels(label.array, len(dataset.labels))
     missing = {k for k in dataset.labels.foreground if present[k]}

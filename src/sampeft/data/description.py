@@ -1,4 +1,4 @@
-"""The file dataset.json of a data set in, its values out, each checked for its form."""
+"""Read and validate dataset.json."""
 
 from __future__ import annotations
 

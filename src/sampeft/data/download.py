@@ -1,4 +1,4 @@
-"""An address in, a verified file out: resumed where it was cut, renamed into place when whole, one line when it fails."""
+"""Download a file: resumed where it was cut, verified, renamed into place when whole."""
 
 from __future__ import annotations
 

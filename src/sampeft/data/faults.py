@@ -1,5 +1,4 @@
-"""A data set and what is known of its files in, what is wrong with it as a whole out: copies, look-alikes, outliers, classes that
-nothing teaches."""
+"""What is wrong with a data set as a whole: copies, near duplicates, outliers, classes that nothing teaches."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sampeft.data.case import Dataset, ImageFile
-from sampeft.data.facts import FileFacts
+from sampeft.data.file_statistics import FileFacts
 from sampeft.data.outliers import outliers
 from sampeft.data.pairing import image_files
 from sampeft.errors import counted
@@ -57,7 +56,7 @@ def same_pixels(dataset: Dataset, facts: Sequence[FileFacts], splits: dict[str, 
 
 def look_alikes(dataset: Dataset, prints: dict[str, npt.NDArray[np.float32]]) -> list[Fault]:
     """A warning for each two files of different splits that look alike."""
-    from sampeft.data.leaks import near_duplicates
+    from sampeft.data.near_duplicates import near_duplicates
 
     return [
         Fault(

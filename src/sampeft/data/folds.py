@@ -1,4 +1,4 @@
-"""Case ids in, disjoint sets of case ids out: drawn with a seed, or read from the lists that a data set ships."""
+"""Split cases into disjoint sets: drawn with a seed, or read from the lists that a data set ships."""
 
 from __future__ import annotations
 

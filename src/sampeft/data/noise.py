@@ -1,4 +1,4 @@
-"""Levels in 0..1 in, the same with synthetic noise of a named kind and strength out; labels are never touched."""
+"""Synthetic noise of a named kind and strength on levels in 0..1; labels are never touched."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Facts of files in, those that are unlike all the others out: each with its own value, that of the others, and what to do."""
+"""Find files unlike all the others: each with its own value, that of the others, and what to do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from sampeft.data.facts import FileFacts
+from sampeft.data.file_statistics import FileFacts
 from sampeft.data.slices import PICTURE
 from sampeft.errors import counted
 

@@ -1,4 +1,4 @@
-"""Folders of image and label files in, pairs by name out; pairs in, cases out."""
+"""Pair images with labels by name, and group the pairs into cases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The name of an intensity recipe, or images to choose one by, in; the recipe out."""
+"""Find an intensity recipe by its name, or choose one from images."""
 
 from __future__ import annotations
 

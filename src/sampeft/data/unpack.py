@@ -1,4 +1,4 @@
-"""A zip or tar archive in, a folder out; an archive that could write elsewhere or fill the disk is refused as a whole."""
+"""Unpack a zip or tar archive; one that could write elsewhere or fill the disk is refused as a whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files whose slices are not prepared in; their number, plane and size out, and the truth of single slices."""
+"""Slices that are prepared when they are asked for: their number, plane and size, and their labels."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sampeft.data.case import Case, Dataset
-from sampeft.data.prepared import Preparation, PreparedVolume
+from sampeft.data.ground_truth import read_labels
+from sampeft.data.preprocessing import Preparation, PreparedVolume
 from sampeft.data.slices import SliceView
-from sampeft.data.truth import read_labels
 from sampeft.io import read_volume
 from sampeft.volume import Volume
 

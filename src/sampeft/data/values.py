@@ -1,4 +1,4 @@
-"""Images in, the range of their values out; and what is odd about the values of one for a recipe and a run, in words."""
+"""The range of images' values, and a warning where one does not go with a recipe or a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Name and options in, denoiser out: levels (C, H, W) in 0..1 become the same with less noise, before the model."""
+"""Denoisers by name: levels (C, H, W) in 0..1 -> the same with less noise, before the model."""
 
 from __future__ import annotations
 

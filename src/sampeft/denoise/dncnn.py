@@ -1,4 +1,4 @@
-"""Levels in, levels without the noise that a trained DnCNN sees out."""
+"""DnCNN: subtract the noise that a trained network sees."""
 
 from __future__ import annotations
 

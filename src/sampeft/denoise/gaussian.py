@@ -1,4 +1,4 @@
-"""Levels in, levels smoothed by a Gaussian out."""
+"""Gaussian smoothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Noisy levels in, clean levels out, by a trained network; its one file of weights, written and read."""
+"""Denoise by a trained network; read and write its one file of weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Levels in, levels averaged over similar patches out."""
+"""Non-local means: average over similar patches."""
 
 from __future__ import annotations
 

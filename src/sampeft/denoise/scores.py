@@ -1,4 +1,4 @@
-"""Clean pictures and denoisers in, PSNR and SSIM of each at several strengths of noise out; and a figure to look at."""
+"""PSNR and SSIM of denoisers at several strengths of noise, and a figure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trained model and the name of an engine in, a function from images to logits out; graphs are made once and kept."""
+"""Engines by name: what runs the network instead of PyTorch; graphs are made once and kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trained model in, the prompt-free graph of it that other programs can run out; and what tells two graphs apart."""
+"""Export a trained model as a prompt-free graph, and tell two graphs apart."""
 
 from __future__ import annotations
 

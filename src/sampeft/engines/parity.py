@@ -1,4 +1,4 @@
-"""Two engines of one model and images in, how far their logits and class maps differ out."""
+"""Compare two engines of one model: how far their logits and class maps differ."""
 
 from __future__ import annotations
 

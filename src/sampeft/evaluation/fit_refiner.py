@@ -1,4 +1,4 @@
-"""A trained run, a kind of refiner and validation cases in; the parameters that help them most out."""
+"""Fit a refiner's parameters on held-out cases."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from sampeft.data.cache import PreparedVolume
 from sampeft.data.case import Case, Dataset
+from sampeft.data.slice_cache import PreparedVolume
 from sampeft.errors import DataError
 from sampeft.evaluation.score import score_case
 from sampeft.metrics.scores import Evaluation

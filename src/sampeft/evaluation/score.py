@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sampeft.data.cache import Preparation, PreparedVolume
 from sampeft.data.case import Case, Dataset, ImageFile
-from sampeft.data.truth import read_labels, read_truth
+from sampeft.data.ground_truth import read_labels, read_truth
+from sampeft.data.slice_cache import Preparation, PreparedVolume
 from sampeft.data.values import warn
 from sampeft.errors import SampeftError, UsageError, unforeseen
 from sampeft.io import portable_name, read_label_ids, read_volume, write_map

@@ -1,4 +1,4 @@
-"""Settings of a training in, whether it was done with them before out; a mark in its folder says so."""
+"""Skip runs that already finished with the same settings (complete.json)."""
 
 from __future__ import annotations
 

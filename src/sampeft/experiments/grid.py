@@ -1,4 +1,4 @@
-"""Options with several values, folds and seeds in, the plan of runs out: which settings, trained and scored on which part."""
+"""The runs of a sweep: every combination of options, folds and seeds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data root and settings in, trained and scored rows of the paper's tables out, each done once and found again later."""
+"""Train and score the rows of the paper's tables, each once."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from sampeft.configs.oracle import Masks
 from sampeft.configs.train import Config as TrainConfig
 from sampeft.console import bar, say
 from sampeft.data import open_dataset
-from sampeft.data.cache import Preparation
 from sampeft.data.case import Case, Dataset
 from sampeft.data.folds import fold_of
 from sampeft.data.recipe import chosen_intensity
+from sampeft.data.slice_cache import Preparation
 from sampeft.errors import UsageError, WeightsError, counted
 from sampeft.evaluation.calibrate import Readings
 from sampeft.evaluation.score import Look, score_cases, telling_slice
@@ -32,7 +32,7 @@ from sampeft.metrics.scores import SUMMARY, Evaluation
 from sampeft.model import SemanticSam
 from sampeft.oracle.automatic_masks import MaskSettings
 from sampeft.oracle.protocols import ORACLE_PROTOCOLS, Oracle
-from sampeft.prediction.inference import load
+from sampeft.prediction.loading import load
 from sampeft.provenance import differences
 from sampeft.stopping import stopped_by
 from sampeft.training.loop import Training

@@ -1,4 +1,4 @@
-"""A place in; what each refiner, fitted on held-out cases, changes in DSC, NSD and HD95 of the test cases out, as a table."""
+"""What each refiner, fitted on held-out cases, changes in DSC, NSD and HD95 of the test cases."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sampeft.io import write_atomically
 from sampeft.metrics import METRICS
 from sampeft.metrics.scores import Evaluation
 from sampeft.metrics.statistics import Interval, bootstrap_interval
-from sampeft.prediction.inference import load
+from sampeft.prediction.loading import load
 from sampeft.provenance import run_config, versions
 from sampeft.refine import REFINERS, Refiner
 from sampeft.report.tables import NOT_SCORED, interval_text, markdown_table

@@ -1,4 +1,4 @@
-"""A place in; foreground DSC against the strength of noise out: plain, denoised, and trained on noise; table and figure."""
+"""Foreground DSC against the strength of noise: plain, denoised, and trained on noise."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from zlib import crc32
 
 from sampeft.configs.train import Config as TrainConfig
 from sampeft.console import bar, say
-from sampeft.data.cache import PreparedVolume
+from sampeft.data.slice_cache import PreparedVolume
 from sampeft.denoise import Denoise
 from sampeft.denoise.settings import Denoising
 from sampeft.evaluation.score import score_cases
@@ -19,7 +19,7 @@ from sampeft.experiments.paper import Place, Row, minutes_text, scored_before, s
 from sampeft.io import write_atomically
 from sampeft.metrics.scores import Evaluation
 from sampeft.metrics.statistics import Interval
-from sampeft.prediction.inference import load
+from sampeft.prediction.loading import load
 from sampeft.prediction.scene import SliceScene
 from sampeft.provenance import versions
 from sampeft.report.noise_figure import figure_noise

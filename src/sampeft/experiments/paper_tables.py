@@ -1,4 +1,4 @@
-"""A table or figure of the paper and a place in; the same table of ours beside the paper's numbers, or the figure, out."""
+"""The paper's tables and figures, ours beside the paper's numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs of a sweep that are done in, one evaluation of each setting, their comparison and their order out."""
+"""Results of a sweep: one evaluation of each setting, their comparison and their order."""
 
 from __future__ import annotations
 

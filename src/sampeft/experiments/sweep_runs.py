@@ -1,4 +1,4 @@
-"""A plan of runs in, each trained and scored once out; processes of any machine that share a folder share the runs."""
+"""Train and score each run of a sweep once; processes of any machine that share a folder share the runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sampeft.errors import SampeftError
 from sampeft.experiments.finished_runs import DONE, finish, finished, plain_settings, write_json
 from sampeft.experiments.grid import Plan, Run
 from sampeft.metrics.protocols import Protocol
-from sampeft.prediction.inference import load
+from sampeft.prediction.loading import load
 from sampeft.report.results import write_results
 from sampeft.stopping import stopped_by
 from sampeft.workflows.evaluate import checked_cases, evaluate_segmenter

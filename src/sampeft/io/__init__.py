@@ -1,4 +1,4 @@
-"""Image file in, Volume out; class channels in, label file on the same grid out. Content tells the format."""
+"""Read images and write label files; the content tells the format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file of class ids in, pixels and square metres of each class out."""
+"""Pixels and square metres of each class of a label file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sampeft.io import geotiff, read_label_ids, write_atomically
-from sampeft.io.ground import affine_of, row_square_metres
+from sampeft.io.georeference import affine_of, row_square_metres
 from sampeft.labels import LabelSet
 from sampeft.provenance import csv_text
 

@@ -1,4 +1,4 @@
-"""A raster in; the files beside it that place or mask it, and what in them is not honoured, out."""
+"""Files beside a raster that place or mask it, and what in them is not honoured."""
 
 from __future__ import annotations
 

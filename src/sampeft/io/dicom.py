@@ -1,4 +1,4 @@
-"""A DICOM file, or a folder with one series of them, in; Volume in RAS+ millimetres out, with the source headers."""
+"""Read DICOM images and series as volumes in RAS+ millimetres."""
 
 from __future__ import annotations
 

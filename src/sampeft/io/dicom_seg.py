@@ -1,4 +1,4 @@
-"""Class channels on the grid of a DICOM series in; bytes of a DICOM SEG that opens with this series out; and back."""
+"""Write class channels as a DICOM SEG that opens with its series, and read one."""
 
 from __future__ import annotations
 

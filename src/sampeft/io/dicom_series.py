@@ -1,4 +1,4 @@
-"""What a user calls one of several DICOM series, echoes or stacks in; whether an image is of it out.
+"""Choose one of several DICOM series, echoes or stacks.
 
 The choice holds for this process and those that it starts, as an environment variable does, since images are read in many.
 """

@@ -1,4 +1,4 @@
-"""Headers of DICOM images in; the slices of one series in order, and the affine of their stack, out."""
+"""Sort the slices of a DICOM series, and find the affine of their stack."""
 
 from __future__ import annotations
 

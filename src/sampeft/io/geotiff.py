@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 from sampeft.errors import DataError
 from sampeft.io.beside import category_names, side_files, warn_of_unread, warn_once
+from sampeft.io.limits import check_promise
 from sampeft.io.nifti import whole_numbers
 from sampeft.io.raster import warn_of_jpeg
-from sampeft.io.sizes import check_promise
 from sampeft.labels import LabelSet
 from sampeft.volume import Volume
 

@@ -1,4 +1,4 @@
-"""An NRRD or MetaImage file (.nrrd .nhdr .mha .mhd) in, Volume with its affine turned to NIfTI's world out."""
+"""Read NRRD and MetaImage (.nrrd .nhdr .mha .mhd), the affine turned to NIfTI's world."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sampeft.errors import DataError
+from sampeft.io.limits import check_promise
 from sampeft.io.nifti import whole_numbers
-from sampeft.io.sizes import check_promise
 from sampeft.volume import Volume
 
 _META = re.compile(rb"\s*(ObjectType|ObjectSubType|NDims|Comment)\s*=", re.IGNORECASE)

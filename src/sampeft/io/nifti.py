@@ -1,4 +1,4 @@
-"""Bytes of a NIfTI file in, Volume out; label ids and the image they belong to in, bytes of a NIfTI file out."""
+"""Read NIfTI, and write label ids as NIfTI on the grid of their image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sampeft.errors import DataError
-from sampeft.io.sizes import check_promise
+from sampeft.io.limits import check_promise
 from sampeft.volume import Volume
 
 ID_TOLERANCE = 1e-3

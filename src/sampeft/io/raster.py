@@ -1,4 +1,4 @@
-"""Bytes of a PNG, JPEG or TIFF in, Volume of one slice out; label ids in, bytes of a PNG out."""
+"""Read PNG, JPEG and TIFF as volumes of one slice, and write label ids as PNG."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sampeft.errors import DataError
+from sampeft.io.limits import LARGE, check_promise
 from sampeft.io.nifti import whole_numbers
-from sampeft.io.sizes import LARGE, check_promise
 from sampeft.labels import LabelSet
 from sampeft.volume import Volume
 

@@ -1,4 +1,4 @@
-"""A file of class ids in; its areas as polygons out, in GeoJSON or a GeoPackage, each with class and square metres."""
+"""Outlines of a label file as GeoJSON or GeoPackage, each with class and square metres."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import numpy as np
 
 from sampeft.errors import DataError, UsageError
 from sampeft.io import geotiff
-from sampeft.io.ground import EQUAL_AREA, metres_per_unit
-from sampeft.io.windows import disk_told
+from sampeft.io.georeference import EQUAL_AREA, metres_per_unit
+from sampeft.io.raster_windows import disk_told
 from sampeft.labels import LabelSet
 
 Kind = Literal["geojson", "gpkg"]

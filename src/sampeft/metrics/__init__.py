@@ -1,4 +1,4 @@
-"""Class channels of prediction and truth in, scores per case and class with intervals out.
+"""Metrics: scores per case and class, with intervals.
 
 Name -> metric: its title, unit, range, which way is better, and how counts give it where they do.
 """

@@ -1,4 +1,4 @@
-"""Probabilities and true channels in, slice by slice, reliability, expected calibration error and Brier score out."""
+"""Reliability, expected calibration error and Brier score of probabilities."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evaluations in; whether their scores can be compared at all, by which metrics and on which cases, out."""
+"""Whether evaluations can be compared, by which metrics and on which cases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evaluations of the same cases in; means, paired tests, the best methods and their ranks per metric out."""
+"""Compare methods on the same cases: means, paired tests, the best methods and their ranks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Class channels of prediction and truth in, pixel counts per class out: counts first, scores second."""
+"""Pixel counts per class of a prediction against the truth: counts first, scores second."""
 
 from __future__ import annotations
 

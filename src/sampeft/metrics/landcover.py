@@ -1,4 +1,4 @@
-"""Counts pooled over a test set in, land cover's figures out: OA, mIoU, mean F1 and Cohen's kappa."""
+"""Land cover's figures from pooled counts: OA, mIoU, mean F1 and Cohen's kappa."""
 
 from __future__ import annotations
 

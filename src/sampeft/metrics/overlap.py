@@ -1,4 +1,4 @@
-"""Counts in, overlap scores per class out: DSC, IoU, precision, sensitivity, each (K,) in 0..1 or NaN.
+"""Overlap scores from counts: DSC, IoU, precision, sensitivity, each (K,) in 0..1 or NaN.
 
 One policy for all of them: a class in neither truth nor prediction has no score (NaN, left out of means and shown
 as a smaller n); a class in only one of the two scores 0, so that finding less never raises a mean.

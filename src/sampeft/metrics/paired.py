@@ -1,4 +1,4 @@
-"""Scores of several methods on the same cases in, paired tests, effect sizes and the stability of a ranking out."""
+"""Paired tests, effect sizes and the stability of a ranking."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evaluations of one method in, one out: folds side by side, each case once; seeds averaged case by case."""
+"""Pool evaluations of one method: folds side by side, each case once; seeds averaged case by case."""
 
 from __future__ import annotations
 

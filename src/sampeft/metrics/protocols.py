@@ -1,4 +1,4 @@
-"""Class channels of prediction and truth and the pixel size in, the numbers of a case under a named protocol out."""
+"""Named protocols: which numbers a case gets from prediction, truth and pixel size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counts per case in, the evaluation out: scores per class with intervals, what failed, scores.csv and summary.json."""
+"""An evaluation: scores per class with intervals, what failed, scores.csv and summary.json."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores per case and class in, mean with a bootstrap interval over cases out."""
+"""Means over cases with bootstrap intervals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks of truth and prediction and the pixel size in, distances between their surfaces out: NSD, HD95 and ASSD.
+"""Distances between the surfaces of masks: NSD, HD95 and ASSD.
 
 The surface is made of elements that sit on the corners of the pixels: the triangles of marching cubes within each
 2 x 2 x 2 pixels (each 2 x 2 in a picture), weighted by their area (length). So a number does not depend on how finely

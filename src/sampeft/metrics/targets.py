@@ -1,4 +1,4 @@
-"""Masks of small targets in; targets found, falsely found and missed out: IoU, nIoU, Pd, Fa and F1 of SIRST.
+"""Small targets found, falsely found and missed: IoU, nIoU, Pd, Fa and F1 of SIRST.
 
 Definitions as in the field's papers (Dai et al., Asymmetric Contextual Modulation, WACV 2021, arXiv:2009.14530; Li et
 al., Dense Nested Attention Network, IEEE TIP 2023, arXiv:2106.00487). A target is a component of touching pixels,

@@ -1,4 +1,4 @@
-"""An encoded image in, masks of everything that the promptable model finds in it out, as SAM's automatic mask generator.
+"""Masks of everything that the promptable model finds in an image, as SAM's automatic mask generator.
 
 Prompts on a grid, three masks each, kept where the model is sure of them (predicted IoU, stability) and, of masks in
 nearly the same box, only the surest. No truth is used here.

@@ -1,4 +1,4 @@
-"""A slice and its truth in, what a pretrained model gives with its help out: zero-shot oracles, labelled as such.
+"""What a pretrained model gives with the truth's help: zero-shot oracles, labelled as such.
 
 The truth draws the prompts, or chooses among masks that were found without it, as in the paper's tables 1 and 4. No
 class is ever predicted in a slice whose truth does not hold it, which no automatic model can know.
@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from sampeft.backbones import Features
-from sampeft.data.cache import PreparedVolume
+from sampeft.data.slice_cache import PreparedVolume
 from sampeft.data.slices import Frame
 from sampeft.errors import UsageError, unknown_name
 from sampeft.model import SemanticSam

@@ -1,4 +1,4 @@
-"""An oracle and labelled cases in, an evaluation per protocol out; every slice is encoded once for all of them."""
+"""Score oracles on labelled cases; every slice is encoded once for all protocols."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sampeft.data.cache import Preparation, PreparedVolume
 from sampeft.data.case import Case, Dataset
+from sampeft.data.slice_cache import Preparation, PreparedVolume
 from sampeft.evaluation.score import Look, Predictor, measure_case, stamp
 from sampeft.labels import LabelSet
 from sampeft.metrics.measures import CaseScore

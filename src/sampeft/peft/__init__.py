@@ -8,7 +8,7 @@ from typing import Any
 
 from sampeft.model import Patch, SemanticSam
 from sampeft.options import options_by_name
-from sampeft.peft import adapter, free, lora
+from sampeft.peft import adapter, lora, partial
 from sampeft.peft.placement import Options, Placement
 
 
@@ -38,9 +38,9 @@ METHODS: dict[str, Method] = {
     "adapter": Method("Adapter", adapter.AdapterOptions, adapter.adapter),
     "adaptformer": Method("AdaptFormer", adapter.AdaptFormerOptions, adapter.adaptformer),
     "houlsby": Method("Houlsby adapter", adapter.HoulsbyOptions, adapter.houlsby),
-    "bitfit": Method("BitFit", Placement, free.bitfit),
-    "decoder": Method("decoder only", Options, free.decoder),
-    "full": Method("full fine-tuning", Options, free.full),
+    "bitfit": Method("BitFit", Placement, partial.bitfit),
+    "decoder": Method("decoder only", Options, partial.decoder),
+    "full": Method("full fine-tuning", Options, partial.full),
 }
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from sampeft.backbones import RANDOM, backbone
-from sampeft.data.prepared import Preparation
+from sampeft.data.preprocessing import Preparation
 from sampeft.errors import FormError, NoWeightsError, SampeftError, WeightsError
 from sampeft.heads import HEADS
 from sampeft.io import write_atomically

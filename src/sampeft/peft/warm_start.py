@@ -1,4 +1,4 @@
-"""A trained run in, its weights as the start of another training out; classes are matched by name."""
+"""Start a training from another run's weights; classes are matched by name."""
 
 from __future__ import annotations
 

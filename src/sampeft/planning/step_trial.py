@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from sampeft.backbones import Features
-from sampeft.data.cache import Slices
+from sampeft.data.slice_cache import Slices
 from sampeft.errors import UsageError
 from sampeft.heads.given import Output
 from sampeft.model import SemanticSam

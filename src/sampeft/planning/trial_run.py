@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from sampeft.backbones import RANDOM
-from sampeft.data.cache import Preparation, PreparedVolume, Slices
 from sampeft.data.case import Case, Dataset
+from sampeft.data.slice_cache import Preparation, PreparedVolume, Slices
 from sampeft.data.unprepared import Shape, Unprepared
 from sampeft.evaluation.score import score_case
 from sampeft.model import SemanticSam

@@ -1,1 +1,1 @@
-"""Images in, class maps out: one case or many, volumes by slices, large rasters by windows."""
+"""Images -> class maps, by one path for every image."""

@@ -1,4 +1,4 @@
-"""A numpy array of a picture or of a stack of slices in, a Volume out; no file is needed."""
+"""NumPy arrays of pictures and stacks of slices as volumes; no file is needed."""
 
 from __future__ import annotations
 

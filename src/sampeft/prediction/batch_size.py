@@ -1,4 +1,4 @@
-"""A model, what it was given and the free memory in, how many slices go through it at a time out; running out in words."""
+"""Choose the batch size from free memory; turn out-of-memory into a readable error."""
 
 from __future__ import annotations
 

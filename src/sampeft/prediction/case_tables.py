@@ -1,4 +1,4 @@
-"""What is known of predicted cases in; cases.csv, those to review first at the top, classes.csv and volumes.csv out."""
+"""Tables of predicted cases: cases.csv, those to review first at the top, classes.csv and volumes.csv."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from sampeft.io import write_atomically
 from sampeft.labels import LabelSet
-from sampeft.prediction.run_record import BEGUN, DONE
+from sampeft.prediction.manifest import BEGUN, DONE
 from sampeft.provenance import csv_text
 
 

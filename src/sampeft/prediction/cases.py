@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from sampeft.console import Timing
-from sampeft.data.cache import digest_of
+from sampeft.data.slice_cache import digest_of
 from sampeft.errors import SampeftError, UsageError, WeightsError, unforeseen
 from sampeft.io import file_stem, sha256
+from sampeft.prediction.background import map_in_background, prefetch
+from sampeft.prediction.manifest import BEGUN, DONE, FAILED, RunRecord
 from sampeft.prediction.outputs import Job, Output, output_of, output_stem
-from sampeft.prediction.overlap import ahead, behind
-from sampeft.prediction.run_record import BEGUN, DONE, FAILED, RunRecord
 from sampeft.prediction.segmenter import Segmenter
 
 
@@ -113,7 +113,7 @@ def predict_cases(
         return case
 
     def predicted() -> Iterator[_Case]:
-        for case in ahead(read, images, depth=1):
+        for case in prefetch(read, images, depth=1):
             record.add(output_stem(case.image), BEGUN, image=str(case.image), sha256=case.sha256, settings=key)
             if case.output is not None:
                 each = None if progress is None else _of_case(progress, case.image)
@@ -138,7 +138,7 @@ def predict_cases(
             return case, {}
 
     try:
-        with closing(behind(write, predicted(), depth=1)) as written:
+        with closing(map_in_background(write, predicted(), depth=1)) as written:
             for case, known in written:
                 stem = output_stem(case.image)
                 if case.output:

@@ -1,4 +1,4 @@
-"""A model in, the lock that its user holds out: one for all models that share a base, since a method is put in and out."""
+"""One lock for all models that share a base, since a method is put in and out."""
 
 from __future__ import annotations
 

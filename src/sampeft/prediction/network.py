@@ -10,11 +10,11 @@ import torch
 
 from sampeft.console import Timing
 from sampeft.heads.given import without_small
+from sampeft.prediction.background import prefetch
 from sampeft.prediction.batch_size import Batch, BatchSize, memory_in_words
 from sampeft.prediction.model_lock import lock_of
-from sampeft.prediction.overlap import ahead
 from sampeft.prediction.scene import Window, WindowLogits
-from sampeft.prediction.test_time import View, mean_of_views
+from sampeft.prediction.tta import View, mean_of_views
 
 if TYPE_CHECKING:
     from sampeft.engines import Engine
@@ -70,7 +70,7 @@ def predict_logits(
         if group:
             yield group
 
-    for group, images in ahead(prepare, grouped()):
+    for group, images in prefetch(prepare, grouped()):
         known = [window for window in group if window.image]
         said: Iterator[WindowLogits] = iter(())
         if known:

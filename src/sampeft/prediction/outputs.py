@@ -15,8 +15,8 @@ import numpy.typing as npt
 from sampeft.errors import UsageError
 from sampeft.io import file_stem, geotiff, portable_name, sha256, write_map
 from sampeft.io.areas import class_areas, write_class_areas
+from sampeft.io.raster_windows import Content, Ids, MapWriter, Shares
 from sampeft.io.vector import write_areas
-from sampeft.io.windows import Content, Ids, MapWriter, Shares
 from sampeft.labels import LabelSet
 from sampeft.peft.run_files import tensors_file
 from sampeft.prediction.bands import Band

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 
 from sampeft.console import Timing
+from sampeft.prediction.background import map_in_background
 from sampeft.prediction.network import InferenceOptions, predict_logits
-from sampeft.prediction.overlap import behind
 from sampeft.prediction.scene import Scene, Window, WindowLogits
 from sampeft.prediction.sinks import Sink
 
@@ -80,7 +80,7 @@ def _watched(
             under_way[one.window.scene].see(one)
         return one.window
 
-    for window in behind(see, said):
+    for window in map_in_background(see, said):
         scene, done = window.scene, window.index + 1
         if progress:
             progress(done, len(scene))

@@ -1,4 +1,4 @@
-"""Boxes and points in pixels of a slice in, mask logits on the slice's own grid out, by the promptable model."""
+"""Prompt the promptable model with boxes and points in pixels of a slice."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from sampeft.backbones import Features
-from sampeft.data.cache import PreparedVolume
+from sampeft.data.slice_cache import PreparedVolume
 from sampeft.errors import UsageError
 from sampeft.model import SemanticSam
 from sampeft.prediction.model_lock import lock_of

@@ -19,18 +19,18 @@ import numpy.typing as npt
 import torch
 
 from sampeft.data.intensity import select_bands
-from sampeft.data.prepared import Preparation, PreparedVolume
-from sampeft.data.samples import prepared_sample
-from sampeft.data.scale import Scale
+from sampeft.data.preprocessing import Preparation, PreparedVolume
+from sampeft.data.raster_levels import prepared_sample
+from sampeft.data.raster_scale import Scale
 from sampeft.data.slices import Frame
 from sampeft.io import read_volume
+from sampeft.io.georeference import affine_of, pixel_metres
 from sampeft.io.geotiff import MapHeader
-from sampeft.io.ground import affine_of, pixel_metres
-from sampeft.io.windows import Picture, Source, glance, opened
+from sampeft.io.raster_windows import Picture, Source, glance, opened
 from sampeft.prediction.bands import Band, BlendedBand, Channels, LogitsBand
 from sampeft.prediction.sliding_window import Axis, Blend, finished
-from sampeft.prediction.test_time import View
 from sampeft.prediction.tiling import RasterOptions, choose_window, window_of
+from sampeft.prediction.tta import View
 from sampeft.volume import Volume
 
 

@@ -1,4 +1,4 @@
-"""A trained run, ready to predict: images of any kind in, class maps on their own grids, or files, out."""
+"""A trained run, ready to predict: images of any kind -> class maps on their own grids, or files."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import torch
 
 from sampeft.backbones import RANDOM
 from sampeft.console import Timing
-from sampeft.data.cache import Preparation, PreparedVolume
-from sampeft.data.scale import Scale
+from sampeft.data.raster_scale import Scale
+from sampeft.data.slice_cache import Preparation, PreparedVolume
 from sampeft.errors import UsageError
 from sampeft.io import read_volume
 from sampeft.labels import LabelSet
@@ -31,8 +31,8 @@ from sampeft.prediction.pipeline import Progress, Watched, predict_scenes
 from sampeft.prediction.prompting import Prompter
 from sampeft.prediction.scene import Scene, open_scene
 from sampeft.prediction.sinks import ClassMap
-from sampeft.prediction.test_time import View, views
 from sampeft.prediction.tiling import RasterOptions
+from sampeft.prediction.tta import View, views
 from sampeft.refine import Refiner
 from sampeft.volume import Volume
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sampeft.io.shares import write_shares
+from sampeft.io.probability_maps import write_shares
 from sampeft.labels import LabelSet
 from sampeft.prediction.bands import Band
 from sampeft.prediction.scene import Scene

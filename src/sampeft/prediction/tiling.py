@@ -6,11 +6,11 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from sampeft.data.prepared import Preparation
-from sampeft.data.scale import Scale
+from sampeft.data.preprocessing import Preparation
+from sampeft.data.raster_scale import Scale
 from sampeft.errors import UsageError
+from sampeft.io.raster_windows import glance, looks_like_picture
 from sampeft.io.vector import KINDS, Kind
-from sampeft.io.windows import glance, looks_like_picture
 from sampeft.options import check_ranges, check_tile, number
 
 _TOO_LARGE = 1 << 26  # pixels that are not looked at whole unless asked for

@@ -1,4 +1,4 @@
-"""A rough class map of a slice or a volume and what is known about it in; a refined class map of the same grid out.
+"""Refiners by name: rough class map of a slice or a volume -> refined class map of the same grid.
 
 Name -> refiner. A refiner is a frozen dataclass whose fields are its parameters; adding one is a file and a line.
 """

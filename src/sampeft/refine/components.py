@@ -1,4 +1,4 @@
-"""Class channels of a volume or a picture in; without small components and without holes out.
+"""Remove small components and fill holes.
 
 A component is what touches, corners included: 26 neighbours in a volume, 8 in a picture. The background then hangs
 together by faces only, 6 or 4 neighbours, so that inside and outside cannot cross. A volume of one slice is a picture.

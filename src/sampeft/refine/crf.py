@@ -1,4 +1,4 @@
-"""Probabilities and image of a slice in, class map that follows edges out: fully connected CRF by mean field.
+"""Fully connected CRF by mean field: a class map that follows edges.
 
 Krähenbühl and Koltun, Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials, NIPS 2011
 (arXiv:1210.5644). Every pixel is tied to every other by two Gaussian kernels: a smooth one of the distance, and one of

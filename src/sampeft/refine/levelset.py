@@ -1,4 +1,4 @@
-"""Image and rough class map of a slice in, contours moved to nearby edges out: morphological level sets, class by class.
+"""Morphological level sets: move each class's contour to nearby edges.
 
 Márquez-Neila et al., A Morphological Approach to Curvature-Based Evolution of Curves and Surfaces, IEEE TPAMI 2014
 (10.1109/TPAMI.2013.106). scikit-image has the same steps, but over the whole array, and it turns its two curvature

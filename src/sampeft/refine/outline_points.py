@@ -1,4 +1,4 @@
-"""Rough class map and a promptable model in, class map with the masks that the model draws for the rough outlines out.
+"""Prompt the model with points of the rough outlines.
 
 Points just inside and just outside of a component's outline, and its box, tell a promptable model what is meant also
 where a shape is irregular and a box alone would hold mostly something else (the paper's section 5.1, future work).

@@ -1,4 +1,4 @@
-"""A refiner that was fitted for a run in, refiner.json in the run folder out, and back."""
+"""Store and load the refiner that was fitted for a run (refiner.json)."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Evaluations, example slices and training records in; figures, tables and a self-contained HTML page out."""
+"""Figures, tables and a self-contained HTML page."""

@@ -1,4 +1,4 @@
-"""True and predicted class channels in, a close-up of small targets out: where to look, and where there is room for it."""
+"""Close-ups of small targets: where to look, and where there is room for it."""
 
 from __future__ import annotations
 

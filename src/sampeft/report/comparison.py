@@ -1,4 +1,4 @@
-"""A comparison in; its tables as Markdown, CSV, LaTeX and JSON out."""
+"""Tables of a comparison as Markdown, CSV, LaTeX and JSON."""
 
 from __future__ import annotations
 

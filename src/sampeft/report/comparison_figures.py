@@ -1,4 +1,4 @@
-"""A comparison in; every case by class and method, and the methods' ranks with what was not told apart, as figures out."""
+"""Figures of a comparison: every case by class and method, and the methods' ranks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An evaluation in, what its means hide out: classes missed or falsely found, and the worst cases of each class."""
+"""Failure analysis: classes missed or falsely found, and the worst cases of each class."""
 
 from __future__ import annotations
 

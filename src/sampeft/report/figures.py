@@ -1,4 +1,4 @@
-"""Example slices in, matplotlib figures of image, truth and predictions side by side out; no window is ever opened."""
+"""Figures of example slices: image, truth and predictions side by side; no window is ever opened."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Foreground DSC by way of meeting noise and strength of noise in, a figure of curves with intervals out."""
+"""Curves of foreground DSC against the strength of noise, with intervals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A slice and its class channels in, drawn on matplotlib axes: grey or colour levels, filled classes, outlines."""
+"""Draw a slice and its classes on matplotlib axes: levels, filled classes, outlines."""
 
 from __future__ import annotations
 

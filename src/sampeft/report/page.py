@@ -1,4 +1,4 @@
-"""Evaluations, examples, training records and their origin in; report.html out, one file that needs nothing else."""
+"""Write report.html, one file that needs nothing else."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from sampeft import __version__
 from sampeft.io import write_atomically
 from sampeft.metrics.scores import Evaluation
 from sampeft.metrics.statistics import FEW
-from sampeft.report import contents, tables
-from sampeft.report.facts import facts, listed, origin
+from sampeft.report import sections, tables
 from sampeft.report.failures import MOST_ROWS, Failure, failures, worst_found
 from sampeft.report.figures import Example, figure_examples
+from sampeft.report.run_card import facts, listed, origin
 from sampeft.report.score_figures import figure_by_size, figure_case_means, figure_per_class, figure_reliability
 from sampeft.report.style import DPI, encode, shown_name
 from sampeft.report.training_figures import figure_learning_curve
@@ -67,7 +67,7 @@ def write_page(
         version=__version__,
         notes=notes,
         origin=origin(config),
-        headlines=[contents.headline(name, evaluation, metrics) for name, evaluation in evaluations.items()],
+        headlines=[sections.headline(name, evaluation, metrics) for name, evaluation in evaluations.items()],
         oracles=[evaluation.is_oracle for evaluation in evaluations.values()],
         n_classes=len(first.averaged),
         few=FEW,
@@ -76,19 +76,19 @@ def write_page(
         rules=rules,
         legend=[line for line in tables.legend(evaluations) if line not in rules],
         metrics=[tables.short_heading(metric) for metric in metrics],
-        rows=contents.class_table(evaluations, metrics),
+        rows=sections.class_table(evaluations, metrics),
         colors={name: "#{:02x}{:02x}{:02x}".format(*color) for name, color in _named_colors(first)},
         with_background=tables.WITH_BACKGROUND,
         failures=failed[:MOST_ROWS],
         n_more_failures=max(len(failed) - MOST_ROWS, 0),
         worst=worst[:MOST_ROWS],
         n_more_worst=max(len(worst) - MOST_ROWS, 0),
-        sizes=contents.size_table(evaluations),
+        sizes=sections.size_table(evaluations),
         readings=list(first.calibration),
-        calibration=contents.calibration_table(first),
+        calibration=sections.calibration_table(first),
         calibration_eces=[f"{found.ece:.4f}" for found in first.calibration.values()],
         calibration_briers=[f"{found.brier_K.sum():.4f}" for found in first.calibration.values()],
-        calibration_sentences=contents.calibration_sentences(first.calibration),
+        calibration_sentences=sections.calibration_sentences(first.calibration),
         facts=facts(config),
         settings=listed(config),
         resources=listed(resources),

@@ -1,4 +1,4 @@
-"""Name of a table of the paper in, the numbers that it prints out, with the foreground means that it leaves out.
+"""The numbers that the paper's tables print, with the foreground means that it leaves out.
 
 The paper: Han, Jiang, Liu, Wu, "Medical Segmentation Based on SAM and Implementation of Variant Problems", tables 1 to 6.
 """

@@ -1,4 +1,4 @@
-"""Evaluations in, plots of their scores out: per class, per case, by size of the truth, and of their probabilities."""
+"""Plots of scores: per class, per case, by size of the truth, and of probabilities."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sampeft.metrics import METRICS
 from sampeft.metrics.calibration import Calibration
 from sampeft.metrics.scores import Evaluation
 from sampeft.metrics.statistics import Interval
-from sampeft.report.sizes import Sized, size_bins
+from sampeft.report.size_strata import Sized, size_bins
 from sampeft.report.style import DPI, MARKERS, METHODS, plain, rgb, saved, shown_name
 from sampeft.report.tables import class_rows, column_name, metric_name
 

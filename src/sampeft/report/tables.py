@@ -1,4 +1,4 @@
-"""Evaluations in, tables of scores per class as Markdown and CSV out."""
+"""Tables of scores per class as Markdown and CSV."""
 
 from __future__ import annotations
 

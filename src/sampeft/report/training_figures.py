@@ -1,4 +1,4 @@
-"""Records of metrics.jsonl in, learning curves out."""
+"""Learning curves from metrics.jsonl."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ import torch
 
 from sampeft.backbones import Features
 from sampeft.data.augment import Symmetry
-from sampeft.data.cache import Slices
+from sampeft.data.slice_cache import Slices
 from sampeft.data.unprepared import Truth
 from sampeft.errors import UsageError
 from sampeft.heads.given import Window

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from sampeft.console import bar
-from sampeft.data.cache import Preparation, Slices
 from sampeft.data.case import Case, Dataset
+from sampeft.data.slice_cache import Preparation, Slices
 from sampeft.errors import SampeftError, UsageError
 from sampeft.model import SemanticSam
 from sampeft.stopping import stop_noted

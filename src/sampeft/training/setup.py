@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from sampeft.data.cache import Slices
+from sampeft.data.slice_cache import Slices
 from sampeft.model import SemanticSam
 from sampeft.training.averaging import Average
 from sampeft.training.batches import Batches

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from sampeft.data.cache import Preparation
 from sampeft.data.case import Case, Dataset
+from sampeft.data.slice_cache import Preparation
 from sampeft.evaluation.score import Array, read_case
 from sampeft.heads.given import without_small
 from sampeft.metrics.counts import Counts, count

@@ -19,7 +19,7 @@ import torch
 
 from sampeft.backbones import NONE, RANDOM, Features
 from sampeft.data.augment import Augmentation, augment, pasted
-from sampeft.data.cache import Slices
+from sampeft.data.slice_cache import Slices
 from sampeft.engines.openvino import encoder_of
 from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam

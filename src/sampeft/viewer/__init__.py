@@ -1,1 +1,1 @@
-"""Trained runs, a data set and evaluations in, a local web page with an HTTP interface out (`sampeft serve`)."""
+"""The local web page and HTTP interface of `sampeft serve`."""

@@ -1,4 +1,4 @@
-"""A request in; whether it carries the token of the address that was printed, or the redirection of a first visit, out.
+"""Access by a token that the printed address carries.
 
 Whoever can log in on the machine can reach 127.0.0.1, and so can every program there: the token keeps them out. A
 browser brings it in the address, once, and gets it as a cookie, which images and downloads carry as well; programs send

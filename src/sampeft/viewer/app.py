@@ -1,4 +1,4 @@
-"""A service in, the web application out: routes, errors as one JSON sentence each, the page, and the guard before all."""
+"""The web application: routes, errors as one JSON sentence each, the page, and the guard before all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who did what with which image in, one line of JSON each at the end of a file out (`--audit`); never what an image holds."""
+"""Audit log: who did what with which image, one line of JSON each (`--audit`); never what an image holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections of uvicorn that wait for a request in; those that keep it waiting too long closed."""
+"""Close connections that keep the server waiting too long."""
 
 from __future__ import annotations
 

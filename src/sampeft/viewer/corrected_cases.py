@@ -1,4 +1,4 @@
-"""An image and its corrected class map in, a case of a data set in the `folder` layout out, whole or not at all.
+"""Save corrected class maps as cases of a data set in the `folder` layout, whole or not at all.
 
 The table pairs.csv names the cases; it is replaced as the last step, so that a case is there when both its files are.
 """
@@ -19,7 +19,7 @@ from typing import Any
 import numpy.typing as npt
 from filelock import FileLock
 
-from sampeft.data.table import COLUMNS, NAME, read_pairs
+from sampeft.data.layouts.pairs_csv import COLUMNS, NAME, read_pairs
 from sampeft.errors import UsageError
 from sampeft.io import IMAGE_SUFFIXES, file_stem, label_suffix, portable_name, sha256, write_atomically, write_labels
 from sampeft.labels import LabelSet

@@ -1,4 +1,4 @@
-"""Masks of single slices in, a class map that can be taken back step by step out; masks travel as run lengths."""
+"""A class map that takes corrections and gives them back step by step; masks travel as run lengths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The OpenAPI description in, a plain page that lists it out; nothing is loaded from anywhere, so it works offline."""
+"""A plain page that lists the OpenAPI description; nothing is loaded from anywhere, so it works offline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders of evaluations in; their headlines, scores case by case and comparisons as plain content out."""
+"""Evaluations as the page shows them: headlines, scores case by case, comparisons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work in, its state, progress and remaining time out; one thread does one piece after another, few may wait."""
+"""Queue of work with state, progress and remaining time; one thread does one piece after another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A volume or its class channels in, a NIfTI or PNG that a viewer in a browser shows out."""
+"""Volumes and class maps as NIfTI or PNG for a viewer in a browser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An image and a run in, a class map with what is known of it out; its files are made when they are asked for."""
+"""Predictions of the page: class map, confidence, scores, and files made when they are asked for."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from sampeft.data.case import Dataset, ImageFile
+from sampeft.data.ground_truth import read_labels
 from sampeft.data.slices import SliceView
-from sampeft.data.truth import read_labels
 from sampeft.errors import SampeftError, is_full
 from sampeft.io import geotiff, read_volume, write_array, write_atomically, write_map
 from sampeft.io.dicom import Series

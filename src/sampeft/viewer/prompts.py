@@ -1,4 +1,4 @@
-"""Boxes and points on a slice of a prediction in, a mask and its milliseconds out; few slices are kept encoded."""
+"""Prompt a slice of a prediction with boxes and points; few slices are kept encoded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from http import HTTPStatus
 import numpy as np
 import numpy.typing as npt
 
-from sampeft.data.cache import PreparedVolume
+from sampeft.data.slice_cache import PreparedVolume
 from sampeft.io import read_volume
 from sampeft.prediction.prompting import Prompter
 from sampeft.prediction.segmenter import Segmenter

@@ -1,4 +1,4 @@
-"""The service's objects in, the bodies of answers out; and the parts that routes share."""
+"""Answers of the routes from the service's objects, and what routes share."""
 
 from __future__ import annotations
 

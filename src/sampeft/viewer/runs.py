@@ -1,4 +1,4 @@
-"""Folders of trained runs in; what each is, and its segmenter once it is asked for, out."""
+"""Trained runs as the page knows them; each is loaded when it is first asked for."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sampeft.backbones import RANDOM
 from sampeft.labels import LabelSet
 from sampeft.peft.run_files import read_description
 from sampeft.peft.state import name_of
-from sampeft.prediction.inference import load
+from sampeft.prediction.loading import load
 from sampeft.prediction.segmenter import Segmenter
 from sampeft.viewer.errors import not_found
 

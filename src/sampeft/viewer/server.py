@@ -1,4 +1,4 @@
-"""Settings and a port in, a server on this machine's own address until Ctrl-C out."""
+"""Run the server on this machine's own address until Ctrl-C."""
 
 from __future__ import annotations
 

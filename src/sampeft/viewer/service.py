@@ -1,4 +1,4 @@
-"""Settings in, everything that requests are answered from out: runs, data set, evaluations, predictions and their worker."""
+"""Everything that requests are answered from: runs, data set, evaluations, predictions and their worker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from sampeft.data import open_dataset
 from sampeft.data.case import Case, Dataset, ImageFile
-from sampeft.data.truth import read_labels
+from sampeft.data.ground_truth import read_labels
 from sampeft.errors import UsageError
 from sampeft.io import read_volume, write_atomically
 from sampeft.prediction.segmenter import Segmenter

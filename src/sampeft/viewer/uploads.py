@@ -1,4 +1,4 @@
-"""The image that a client sends in, a file or a DICOM series in a prediction's own folder out."""
+"""Store uploaded images, as a file or a DICOM series in a prediction's own folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images in (labels are not needed), trained denoiser out, with its PSNR and SSIM on unseen images beside its rivals'."""
+"""Train a denoiser on images without labels, and score it on unseen ones beside its rivals."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sampeft.data.case import Case, ImageFile
 from sampeft.data.folds import hold_out, split_cases
 from sampeft.data.noise import NOISES, noise, noisy
 from sampeft.data.pairing import image_files, series_folders
-from sampeft.data.prepared import Preparation, PreparedVolume
+from sampeft.data.preprocessing import Preparation, PreparedVolume
 from sampeft.data.recipe import chosen_intensity
 from sampeft.denoise import denoiser
 from sampeft.denoise.dncnn import FILE

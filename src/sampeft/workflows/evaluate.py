@@ -20,13 +20,13 @@ from sampeft.errors import UsageError
 from sampeft.evaluation.calibrate import AS_TRAINED, Readings, temperature_on
 from sampeft.evaluation.score import Look, predictor_of, score_cases, score_maps
 from sampeft.io.dicom_series import series_chosen
-from sampeft.io.windows import glance
+from sampeft.io.raster_windows import glance
 from sampeft.labels import LabelSet
 from sampeft.metrics.protocols import PROTOCOLS, Protocol, check_protocol
 from sampeft.metrics.scores import Evaluation
 from sampeft.options import parse_map
 from sampeft.peft.run_files import tensors_file
-from sampeft.prediction.inference import load
+from sampeft.prediction.loading import load
 from sampeft.prediction.segmenter import Segmenter
 from sampeft.prediction.sinks import check_refiner
 from sampeft.prediction.tiling import RasterOptions, window_of

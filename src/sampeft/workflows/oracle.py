@@ -10,8 +10,8 @@ from pathlib import Path
 from sampeft.backbones import RANDOM, Backbone
 from sampeft.configs.oracle import Masks
 from sampeft.console import bar
-from sampeft.data.cache import Preparation
 from sampeft.data.case import Case, Dataset
+from sampeft.data.slice_cache import Preparation
 from sampeft.evaluation.score import Look
 from sampeft.io import write_atomically
 from sampeft.metrics.protocols import PROTOCOLS, Protocol

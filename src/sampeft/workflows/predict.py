@@ -19,9 +19,9 @@ from sampeft.one_writer import one_writer
 from sampeft.peft.run_files import DESCRIPTION, tensors_file
 from sampeft.prediction.case_tables import write_cases, write_classes, write_volumes
 from sampeft.prediction.cases import key_of, left_to_do, predict_cases
-from sampeft.prediction.inference import load
+from sampeft.prediction.loading import load
+from sampeft.prediction.manifest import RunRecord
 from sampeft.prediction.outputs import Job
-from sampeft.prediction.run_record import RunRecord
 from sampeft.prediction.tiling import RasterOptions
 from sampeft.provenance import versions
 from sampeft.refine.stored import chosen

@@ -13,13 +13,13 @@ from sampeft.configs.train import Config
 from sampeft.console import bar, say
 from sampeft.data import DATASETS, open_dataset
 from sampeft.data.augment import symmetries_of
-from sampeft.data.cache import Preparation, fingerprint, prepare
 from sampeft.data.case import Case, Dataset
 from sampeft.data.check import check_dataset
 from sampeft.data.folds import split_cases
 from sampeft.data.intensity import PRESETS
+from sampeft.data.raster_scale import Scale
 from sampeft.data.recipe import check_intensity, chosen_intensity
-from sampeft.data.scale import Scale
+from sampeft.data.slice_cache import Preparation, fingerprint, prepare
 from sampeft.data.slices import PLANES
 from sampeft.data.unprepared import Truth, shapes_of
 from sampeft.denoise import DENOISERS, Denoise

@@ -1,4 +1,4 @@
-"""A frame of coordinates goes in, soft-edged shapes are painted over one another; HU and labels come out.
+"""A canvas for phantoms: soft-edged shapes painted over one another, as HU and labels.
 
 A shape is a box of voxels and, on it, the signed distance to its surface in mm, negative inside.
 """

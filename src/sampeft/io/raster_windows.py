@@ -1,4 +1,4 @@
-"""A raster of any size in, a window of it at a time out; rows of ids in, a tiled GeoTIFF or a PNG out."""
+"""Read rasters of any size by windows, and write tiled GeoTIFFs or PNGs row by row."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sampeft.errors import DataError
-from sampeft.io import geotiff, raster, read_volume, shares, write_atomically
+from sampeft.io import geotiff, probability_maps, raster, read_volume, write_atomically
+from sampeft.io.georeference import affine_of, pixel_metres
 from sampeft.io.geotiff import MapHeader
-from sampeft.io.ground import affine_of, pixel_metres
 from sampeft.labels import LabelSet
 from sampeft.volume import Volume
 
@@ -170,10 +170,10 @@ class Shares:
         self.dtype: np.dtype[Any] = np.dtype(np.uint8)
 
     def describe(self, file: Any, header: MapHeader | None) -> None:
-        shares.describe(file, header)
+        probability_maps.describe(file, header)
 
     def png(self, array_HW: npt.NDArray[Any]) -> bytes:
-        return shares.png(array_HW)
+        return probability_maps.png(array_HW)
 
 
 class MapWriter:

@@ -1,4 +1,4 @@
-"""Pictures that a model was trained on, or one to segment, in; the pixels of a window seen at the same scale out."""
+"""At what scale a model saw its training pictures, and the window that shows a picture at the same scale."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from sampeft.data.prepared import Preparation
-from sampeft.io.windows import glance, looks_like_picture
+from sampeft.data.preprocessing import Preparation
+from sampeft.io.raster_windows import glance, looks_like_picture
 
 ABOUT_WHOLE = 1.25  # times the training pictures: still looked at in one piece
 SAME_GROUND = 0.1  # share that pixels may differ and still have one size

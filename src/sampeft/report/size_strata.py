@@ -1,4 +1,4 @@
-"""An evaluation in, scores by size of the truth out: are small objects found as well as large ones?"""
+"""Scores by size of the truth: are small objects found as well as large ones?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder in the shape of the FLARE22 challenge (13 abdominal organs in CT) in, Dataset out."""
+"""Layout of the FLARE22 challenge: 13 abdominal organs in CT."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sampeft.data.case import Dataset
 from sampeft.data.folds import list_files, read_splits
-from sampeft.data.nnunet import read_parts
+from sampeft.data.layouts.nnunet import read_parts
 from sampeft.data.pairing import group_cases, image_files, pair_files
 from sampeft.labels import LabelSet
 

@@ -1,4 +1,4 @@
-"""Bytes that a header promises and bytes that are there in, refusal of a header that cannot be true out."""
+"""Refuse a header that promises more than the file can hold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Volume and preparation in, network input slice by slice out; training and prediction take this one path."""
+"""Preprocessing: volume -> network input, slice by slice; training and prediction share it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder with images/, labels/ and dataset.json or labels.json in, Dataset out; for any modality and file format."""
+"""Layout `folder`: images/, labels/ and dataset.json or labels.json; any modality and file format."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 from sampeft.data.case import Dataset
 from sampeft.data.description import Description
 from sampeft.data.folds import list_files, read_splits
+from sampeft.data.layouts.pairs_csv import NAME as PAIRS
+from sampeft.data.layouts.pairs_csv import read_pairs
 from sampeft.data.pairing import cases_of, group_cases, pair_files
-from sampeft.data.table import NAME as PAIRS
-from sampeft.data.table import read_pairs
 from sampeft.errors import FormError
 from sampeft.io import composed
 from sampeft.labels import LabelSet

@@ -1,4 +1,4 @@
-"""The table pairs.csv of a data set in, its image files with their cases and splits out."""
+"""Layout by a table: pairs.csv lists images, labels, cases and splits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder of infrared images with small targets, in the shapes of SIRST and its kin, in, Dataset out."""
+"""Layout of SIRST and its kin: infrared images with small targets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folder of a trained run in, the `Segmenter` that predicts by it out."""
+"""Load trained runs for prediction."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from sampeft.backbones import RANDOM, LoadedBackbone, load_backbone
-from sampeft.data.cache import Preparation
+from sampeft.data.slice_cache import Preparation
 from sampeft.errors import UsageError, WeightsError
 from sampeft.labels import LabelSet
 from sampeft.model import SemanticSam

@@ -1,4 +1,4 @@
-"""A folder of the Gaofen Image Dataset with 5 land covers (large scenes, or crops of them) in, Dataset out."""
+"""Layout of the Gaofen Image Dataset with 5 land covers: large scenes, or crops of them."""
 
 from __future__ import annotations
 

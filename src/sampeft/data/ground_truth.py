@@ -1,4 +1,4 @@
-"""Image and label file in, class channels on the image's grid out."""
+"""Read a label file as class channels on its image's grid."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sampeft.data.case import Dataset, ImageFile
 from sampeft.data.intensity import not_measured
 from sampeft.errors import DataError
 from sampeft.io import read_label_ids, read_volume
-from sampeft.io.ground import affine_of
+from sampeft.io.georeference import affine_of
 from sampeft.volume import IGNORE, LabelVolume, Volume
 
 Color = tuple[int, int, int]

@@ -1,4 +1,4 @@
-"""Evaluations in, the numbers and sentences of the report's sections out, ready to be shown."""
+"""Numbers and sentences of the report's sections."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sampeft.metrics.landcover import land_cover
 from sampeft.metrics.scores import ClassScore, Evaluation
 from sampeft.metrics.statistics import Interval
 from sampeft.report import tables
-from sampeft.report.sizes import Sized, size_bins
+from sampeft.report.size_strata import Sized, size_bins
 
 _EQUAL = 0.01  # probability and share of right pixels that differ by less are about the same
 

@@ -1,4 +1,4 @@
-"""What became of each case of a prediction in, one JSON record of the folder out, also after a kill and from several processes.
+"""The record of a prediction: what became of each case, in one JSON file, also after a kill and from several processes.
 
 While a process works it appends a line for every case that it begins and ends to a file of its own; at its end, however it
 ends, the lines go into `predictions.json`. A kill leaves the lines, and the next run reads them.

@@ -1,4 +1,4 @@
-"""A number of views in, slightly other pictures of each slice and the mean of what a network says of them out.
+"""Test-time augmentation: shifted, scaled, re-windowed and turned copies of a slice, and their mean prediction.
 
 Views are shifted, larger or smaller, or seen through another window of levels. Mirrored or turned they are only where the run
 was trained on such pictures and no classes are left and right. Which they are depends on their number alone, and the first
@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from sampeft.data.augment import SYMMETRIES, Symmetry
-from sampeft.data.cache import PreparedVolume
+from sampeft.data.slice_cache import PreparedVolume
 from sampeft.errors import UsageError
 from sampeft.options import MAX_VIEWS
 

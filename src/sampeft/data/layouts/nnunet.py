@@ -1,4 +1,4 @@
-"""A raw folder of nnU-Net (v2, or v1 and the Medical Segmentation Decathlon) in, Dataset out."""
+"""Layout of nnU-Net's raw folders (v2, v1) and of the Medical Segmentation Decathlon."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labelled cases in, contact sheet out: a picture of each case's most telling slice with its labels over it."""
+"""Contact sheet: a picture of each case's most telling slice with its labels over it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sampeft.data.case import Case, Dataset
-from sampeft.data.prepared import Preparation, PreparedVolume
+from sampeft.data.ground_truth import read_labels
+from sampeft.data.preprocessing import Preparation, PreparedVolume
 from sampeft.data.slices import SliceView
-from sampeft.data.truth import read_labels
 from sampeft.io import read_volume
 from sampeft.labels import LabelSet
 from sampeft.report.figures import DPI, rgb, show_classes, show_image

@@ -1,4 +1,4 @@
-"""The images of a data set in, pairs of nearly the same image on different sides of its splits out."""
+"""Find nearly the same image on different sides of a data set's splits."""
 
 from __future__ import annotations
 

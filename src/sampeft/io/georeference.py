@@ -1,4 +1,4 @@
-"""A raster's place on the map in; metres of its pixels and square metres of pixels and polygons out.
+"""Metres on the ground of a raster's pixels; square metres of pixels and polygons.
 
 A projected CRS is measured by its own units. Degrees and Mercator maps, whose units are not metres on the ground, go by the
 ellipsoid: lengths at the middle of the raster, areas by an equal-area projection.

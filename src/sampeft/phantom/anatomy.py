@@ -1,4 +1,4 @@
-"""An empty scene and random numbers go in; the upper abdomen of one patient is drawn into the scene.
+"""The anatomy of a phantom: the upper abdomen of one patient, drawn into a scene.
 
 Coordinates are millimetres: x to the patient's right, y to anterior, z to superior, from the middle of the body at the
 level of the first lumbar vertebra.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from sampeft.data.phantom_scene import FAT, WHOLE, Array, Box, Knots, Scene, smooth_max
+from sampeft.phantom.scene import FAT, WHOLE, Array, Box, Knots, Scene, smooth_max
 
 # FLARE22's label ids
 LIVER, KIDNEY_R, SPLEEN, PANCREAS, AORTA, IVC, ADRENAL_R, ADRENAL_L = range(1, 9)

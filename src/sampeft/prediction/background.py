@@ -1,4 +1,4 @@
-"""Items in, a function's results in the same order out, worked out by one thread beside the caller, a few items apart.
+"""Prefetching and background work: a function over items, in order, by one thread beside the caller.
 
 What the function raises is raised where its result is asked for. When the caller stops asking, for an error or Ctrl-C too,
 what has not begun is dropped and what has is waited for.
@@ -17,11 +17,11 @@ Given = TypeVar("Given")
 Made = TypeVar("Made")
 
 
-def ahead(function: Callable[[Given], Made], items: Iterable[Given], depth: int = 2) -> Iterator[Made]:
+def prefetch(function: Callable[[Given], Made], items: Iterable[Given], depth: int = 2) -> Iterator[Made]:
     """Results that are worked out before they are asked for, at most `depth` of them; the caller works on the last one
     meanwhile."""
     waiting = iter(items)
-    with _thread("ahead") as thread:
+    with _thread("prefetch") as thread:
         ready: deque[Future[Made]] = deque()
         while True:
             ready.extend(thread.submit(function, item) for item in islice(waiting, depth - len(ready)))
@@ -32,9 +32,11 @@ def ahead(function: Callable[[Given], Made], items: Iterable[Given], depth: int 
             yield made
 
 
-def behind(function: Callable[[Given], Made], items: Iterable[Given], depth: int = 2) -> Generator[Made, None, None]:
+def map_in_background(
+    function: Callable[[Given], Made], items: Iterable[Given], depth: int = 2
+) -> Generator[Made, None, None]:
     """Results of items that the caller's own thread makes; at most `depth` of them wait for the function meanwhile."""
-    with _thread("behind") as thread:
+    with _thread("background") as thread:
         begun: deque[Future[Made]] = deque()
         for item in items:
             begun.append(thread.submit(function, item))

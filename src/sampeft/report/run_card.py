@@ -1,4 +1,4 @@
-"""A run's config.json in, what was trained on what in words out, digests shortened."""
+"""What a run was trained on, in words, from its config.json."""
 
 from __future__ import annotations
 

@@ -16,16 +16,16 @@ import numpy as np
 import numpy.typing as npt
 
 from sampeft.data.case import Case, Dataset, ImageFile
+from sampeft.data.ground_truth import read_labels
 from sampeft.data.pairing import holds_dicom
-from sampeft.data.prepared import Preparation as Preparation
-from sampeft.data.prepared import PreparedVolume as PreparedVolume
-from sampeft.data.truth import read_labels
+from sampeft.data.preprocessing import Preparation as Preparation
+from sampeft.data.preprocessing import PreparedVolume as PreparedVolume
 from sampeft.errors import DataError
 from sampeft.io import geotiff, itk, read_volume, sha256, write_array
 from sampeft.io.beside import side_files
 from sampeft.io.dicom_series import chosen_series
 from sampeft.io.fetched import check_fetched
-from sampeft.io.windows import looks_like_picture
+from sampeft.io.raster_windows import looks_like_picture
 from sampeft.store import check_files, make_entry, open_entry, seal, writable_cache
 from sampeft.volume import IGNORE
 

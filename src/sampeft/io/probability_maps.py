@@ -1,4 +1,4 @@
-"""A map of shares of 0..255 (0 to 1 in steps of 1/255) in, a file of the image's own kind on its grid out."""
+"""Write maps of probabilities as 0..255 (0 to 1 in steps of 1/255), in the image's own kind and grid."""
 
 from __future__ import annotations
 

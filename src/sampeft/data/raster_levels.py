@@ -1,4 +1,4 @@
-"""A raster too large for memory and a preparation in, the preparation worked out for it (levels, denoiser) out."""
+"""Preprocessing of a raster too large for memory: levels measured from samples."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sampeft.data.intensity import NO_NUMBERS, Intensity, Levels, measure, nodata_value, select_bands
-from sampeft.data.prepared import Preparation, PreparedVolume
+from sampeft.data.preprocessing import Preparation, PreparedVolume
 from sampeft.errors import DataError
-from sampeft.io.windows import Source
+from sampeft.io.raster_windows import Source
 from sampeft.volume import Volume
 
 WHOLE = 1 << 22

@@ -1,4 +1,4 @@
-"""Images with their truths in, numbers worth knowing out: sizes, spacing, intensity, and notes on how pictures were made."""
+"""Statistics of images and their labels: sizes, spacing, intensity, and notes on how pictures were made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A seed and an index go in; an abdominal CT phantom comes out, or a folder of them in FLARE22's layout.
+"""Synthetic abdominal CT from a seed: one case, or a folder of them in FLARE22's layout.
 
 One smooth random map leads from voxels to a patient frame in which the organs are drawn, so image and labels are warped
 alike. Synthetic: good to try, test and time a pipeline; a score on it says nothing about real patients.
@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sampeft.data.case import SYNTHETIC
-from sampeft.data.phantom_anatomy import Patient
-from sampeft.data.phantom_scene import Scene, smooth_field
 from sampeft.errors import DataError, UsageError
 from sampeft.io import write_atomically
+from sampeft.phantom.anatomy import Patient
+from sampeft.phantom.scene import Scene, smooth_field
 
 VERSION = 1  # of the drawing; raise it when the same seed gives other voxels
 NOTE = "Synthetic CT phantoms, no patients: scores on them say that the machinery works, not how good it is."

@@ -1,0 +1,1 @@
+"""Synthetic abdominal CT, for the demo and the tests."""
