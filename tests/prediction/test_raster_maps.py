@@ -183,3 +183,15 @@ def test_python_cuts_a_picture_as_the_command_does(tmp_path: Path) -> None:
         np.testing.assert_array_equal(LABELS.to_ids(model.predict(array)), wanted[..., 0])
         whole = model.predict(picture, rasters=RasterOptions(tile="off"))
         assert (LABELS.to_ids(whole)[..., 0] != true_ids(array[..., 0])).any()
+
+
+def test_a_dicom_picture_is_looked_at_whole_however_it_is_given(tmp_path: Path) -> None:
+    pytest.importorskip("pydicom")
+    from fabricate.dicom import save, slice_dataset
+
+    path = save(slice_dataset(scene(40, 64)[0].astype(np.int16), None), tmp_path / "a.dcm")
+    model = segmenter(pixels=SIDE)
+    for image in (path, read_volume(path)):
+        network = ByPixel()
+        assert replace(model, source=network).predict(image).shape == (40, 64, 1)
+        assert network.seen == 1

@@ -26,7 +26,7 @@ from sampeft.data.slices import Frame
 from sampeft.io import read_volume
 from sampeft.io.georeference import affine_of, pixel_metres
 from sampeft.io.geotiff import MapHeader
-from sampeft.io.raster_windows import Picture, Source, glance, opened
+from sampeft.io.raster_windows import Picture, Source, glance, looks_like_picture, opened
 from sampeft.prediction.bands import Band, BlendedBand, Channels, LogitsBand
 from sampeft.prediction.sliding_window import Axis, Blend, finished
 from sampeft.prediction.tiling import RasterOptions, choose_window, window_of
@@ -271,7 +271,8 @@ def open_scene(
             return TiledScene(image, glance(image)[0], window, options.overlap, preparation, partial(opened, image))
         return SliceScene(PreparedVolume.of(read_volume(image), preparation))
     volume = image.volume if isinstance(image, PreparedVolume) else image
-    if volume.is_raster:
+    # A flat image of another kind of file, such as DICOM, is looked at whole, as it is by its path.
+    if volume.is_raster and (looks_like_picture(volume.path) or not volume.path.exists()):
         size, header = volume.grid[:2], volume.header
         known = isinstance(header, MapHeader)
         metres = pixel_metres(header.crs, affine_of(header.transform, header.gcps), size) if known else None
