@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol, TypeVar
 
 from sampeft.errors import Terminated
 
@@ -58,6 +58,25 @@ def _came_while_stopping(error: BaseException | None) -> bool:
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
     return error is not None
+
+
+class Outcome(Protocol):
+    """Of a training that a signal may have stopped."""
+
+    @property
+    def stopped(self) -> bool: ...
+    @property
+    def signal(self) -> int: ...
+
+
+Ended = TypeVar("Ended", bound=Outcome)
+
+
+def unless_stopped(outcome: Ended) -> Ended:
+    """The outcome of a training that came to its end. Raises what `stopped_by` gives of one that did not."""
+    if outcome.stopped:
+        raise stopped_by(outcome.signal)
+    return outcome
 
 
 def stopped_by(number: int) -> KeyboardInterrupt:

@@ -9,7 +9,7 @@ import pytest
 
 from sampeft.commands.train import Config
 from sampeft.errors import UsageError
-from sampeft.experiments.finished_runs import DONE, finish, finished, plain_settings, write_json
+from sampeft.experiments.memo import DONE, finish, finished, plain_settings, write_json
 from sampeft.training.settings import Training
 
 

@@ -19,7 +19,6 @@ from sampeft.data.check import read_labels
 from sampeft.errors import DataError, UsageError
 from sampeft.experiments.paper import (
     Place,
-    differences,
     find_data,
     spread,
     undefined_as_background,
@@ -28,6 +27,7 @@ from sampeft.experiments.paper import (
 from sampeft.experiments.paper_refinement import change, change_text
 from sampeft.experiments.paper_tables import PLANS, SAM, SeedMean, lora
 from sampeft.io import read_volume
+from sampeft.provenance import differences
 
 
 def test_the_rows_stand_beside_the_columns_of_the_paper() -> None:

@@ -17,7 +17,7 @@ from sampeft.oracle.protocols import NAME
 from sampeft.phantom.ct import PhantomConfig, write_phantom
 from sampeft.prediction.loading import load
 from sampeft.report.results import write_results
-from sampeft.stopping import stopped_by
+from sampeft.stopping import unless_stopped
 from sampeft.training.loop import Training
 from sampeft.workflows.evaluate import checked_cases, evaluate_segmenter
 from sampeft.workflows.oracle import score_oracle
@@ -69,8 +69,7 @@ def run(config: Config) -> int:
             force=True,
         )
     )
-    if result.stopped:
-        raise stopped_by(result.signal)
+    unless_stopped(result)
 
     say("\n3/5  scoring on cases that training never saw")
     segmenter = load(run_folder)

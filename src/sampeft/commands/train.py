@@ -8,7 +8,7 @@ from dataclasses import asdict
 from sampeft.configs.train import Config
 from sampeft.errors import UsageError
 from sampeft.options import check_paths
-from sampeft.stopping import stopped_by
+from sampeft.stopping import unless_stopped
 from sampeft.workflows.train import check_names as check_names
 from sampeft.workflows.train import train
 
@@ -23,12 +23,10 @@ def run(config: Config) -> int:
         denoiser = train_denoiser(config)
         if config.json:
             print(json.dumps({"out": str(config.out), **asdict(denoiser)}))
-        if denoiser.stopped:
-            raise stopped_by(denoiser.signal)
+        unless_stopped(denoiser)
         return 0
     result = train(config)
     if config.json:
         print(json.dumps({"out": str(config.out), **asdict(result)}))
-    if result.stopped:
-        raise stopped_by(result.signal)
+    unless_stopped(result)
     return 0

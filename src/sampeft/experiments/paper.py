@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -25,16 +24,15 @@ from sampeft.data.slice_cache import Preparation
 from sampeft.errors import UsageError, WeightsError, counted
 from sampeft.evaluation.calibrate import Readings
 from sampeft.evaluation.score import Look, score_cases, telling_slice
-from sampeft.experiments.finished_runs import finish, finished, plain_settings
+from sampeft.experiments.memo import finish, finished, identity, scored_before
 from sampeft.labels import BACKGROUND, LabelSet
 from sampeft.metrics.protocols import PROTOCOLS
-from sampeft.metrics.scores import SUMMARY, Evaluation
+from sampeft.metrics.scores import Evaluation
 from sampeft.model import SemanticSam
 from sampeft.oracle.automatic_masks import MaskSettings
 from sampeft.oracle.protocols import ORACLE_PROTOCOLS, Oracle
 from sampeft.prediction.loading import load
-from sampeft.provenance import differences
-from sampeft.stopping import stopped_by
+from sampeft.stopping import unless_stopped
 from sampeft.training.loop import Training
 from sampeft.workflows.evaluate import checked_cases, evaluate_segmenter, held_out_temperature
 from sampeft.workflows.oracle import mask_settings as settings_with
@@ -243,19 +241,12 @@ def trained(place: Place, row: Row, seed: int) -> Path:
         resume=True,
         force=True,
     )
-    settings = settings_of(config, place)
+    settings = identity(config, place.dataset.name)
     if not finished(run, settings):
         say(f"\ntraining  {row.heading}, seed {seed}")
-        result = train(config, place.dataset)
-        if result.stopped:
-            raise stopped_by(result.signal)
+        result = unless_stopped(train(config, place.dataset))
         finish(run, settings, steps=result.steps, minutes=result.minutes)
     return run
-
-
-def settings_of(config: TrainConfig, place: Place) -> dict[str, Any]:
-    """What a training must have in common with the one of before, wherever the data lie."""
-    return {**plain_settings(config), "data": place.dataset.name, "out": None, "resume": False}
 
 
 def scored(place: Place, row: Row) -> list[Evaluation]:
@@ -267,16 +258,6 @@ def scored(place: Place, row: Row) -> list[Evaluation]:
     if row.kind == "baseline":
         return [_scored_baseline(place, row)]
     return [_scored_run(place, row, seed) for seed in range(place.seeds)]
-
-
-def scored_before(folder: Path, cases: Sequence[Case], asked: Mapping[str, Any]) -> Evaluation | None:
-    """The evaluation of just these cases, if it is there. Raises UsageError where it was by other settings."""
-    if not (folder / SUMMARY).is_file():
-        return None
-    known = Evaluation.read(folder)
-    if changed := differences(known.meta, json.loads(json.dumps(asked))):
-        raise UsageError(f"{folder}: was scored with other settings ({', '.join(changed)}); choose another --out")
-    return known if known.cases == tuple(case.id for case in cases) else None
 
 
 def _scored_run(place: Place, row: Row, seed: int) -> Evaluation:

@@ -12,8 +12,8 @@ import numpy as np
 from sampeft.console import bar, say
 from sampeft.errors import UsageError, counted
 from sampeft.evaluation.fit_refiner import Fitted, Rough, fit_refiner
-from sampeft.experiments.finished_runs import write_json
-from sampeft.experiments.paper import Place, Row, scored_before, trained
+from sampeft.experiments.memo import scored_before, write_json
+from sampeft.experiments.paper import Place, Row, trained
 from sampeft.io import write_atomically
 from sampeft.metrics import METRICS
 from sampeft.metrics.scores import Evaluation

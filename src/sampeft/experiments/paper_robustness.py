@@ -14,8 +14,8 @@ from sampeft.data.slice_cache import PreparedVolume
 from sampeft.denoise import Denoise
 from sampeft.denoise.settings import Denoising
 from sampeft.evaluation.score import score_cases
-from sampeft.experiments.finished_runs import finish, finished, write_json
-from sampeft.experiments.paper import Place, Row, minutes_text, scored_before, settings_of, trained
+from sampeft.experiments.memo import finish, finished, identity, scored_before, write_json
+from sampeft.experiments.paper import Place, Row, minutes_text, trained
 from sampeft.io import write_atomically
 from sampeft.metrics.scores import Evaluation
 from sampeft.metrics.statistics import Interval
@@ -24,7 +24,7 @@ from sampeft.prediction.scene import SliceScene
 from sampeft.provenance import versions
 from sampeft.report.noise_figure import figure_noise
 from sampeft.report.tables import interval_text, markdown_table
-from sampeft.stopping import stopped_by
+from sampeft.stopping import unless_stopped
 from sampeft.training.loop import Training
 from sampeft.workflows.denoiser import train_denoiser
 
@@ -126,11 +126,9 @@ def _dncnn(place: Place, denoising: Denoising, minutes: float) -> Path:
     training = Training(minutes=minutes, seed=place.training.seed)
     split = place.splits[0]
     config = TrainConfig(place.root, run, "denoise", split=split, denoising=denoising, training=training, force=True)
-    settings = settings_of(config, place)
+    settings = identity(config, place.dataset.name)
     if not finished(run, settings):
         say(f"\ntraining  DnCNN on {denoising.noise} noise, {minutes_text(minutes)}")
-        result = train_denoiser(config)
-        if result.stopped:
-            raise stopped_by(result.signal)
+        result = unless_stopped(train_denoiser(config))
         finish(run, settings, steps=result.steps, minutes=result.minutes)
     return run

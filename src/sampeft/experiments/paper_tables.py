@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from sampeft.errors import counted
-from sampeft.experiments.finished_runs import write_json
+from sampeft.experiments.memo import write_json
 from sampeft.experiments.paper import Place, Row, looks, scored
 from sampeft.io import write_atomically
 from sampeft.metrics import METRICS

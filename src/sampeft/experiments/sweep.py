@@ -16,8 +16,8 @@ from sampeft.data.case import Case, Dataset
 from sampeft.data.folds import fold_of, split_cases
 from sampeft.data.recipe import chosen_intensity
 from sampeft.errors import UsageError, unknown_name
-from sampeft.experiments.finished_runs import plain_settings, settings_before, write_json
 from sampeft.experiments.grid import Axis, Plan, Run, axis_of, flags
+from sampeft.experiments.memo import plain_settings, settings_before, write_json
 from sampeft.experiments.sweep_results import write_ranking
 from sampeft.experiments.sweep_runs import Part, Sweep, claim, failures, held
 from sampeft.metrics.protocols import protocol_of

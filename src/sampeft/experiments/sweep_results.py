@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from sampeft.console import say
-from sampeft.experiments.finished_runs import DONE, write_json
 from sampeft.experiments.grid import flags, left_out
+from sampeft.experiments.memo import DONE, write_json
 from sampeft.experiments.sweep_runs import Sweep
 from sampeft.io import write_atomically
 from sampeft.metrics.comparison import Comparison, compare

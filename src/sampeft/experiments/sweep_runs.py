@@ -18,12 +18,12 @@ from sampeft.configs.train import Config as TrainConfig
 from sampeft.console import clock, say
 from sampeft.data.case import Case, Dataset
 from sampeft.errors import SampeftError
-from sampeft.experiments.finished_runs import DONE, finish, finished, plain_settings, write_json
 from sampeft.experiments.grid import Plan, Run
+from sampeft.experiments.memo import DONE, finish, finished, identity, write_json
 from sampeft.metrics.protocols import Protocol
 from sampeft.prediction.loading import load
 from sampeft.report.results import write_results
-from sampeft.stopping import stopped_by
+from sampeft.stopping import unless_stopped
 from sampeft.workflows.evaluate import checked_cases, evaluate_segmenter
 from sampeft.workflows.train import train
 
@@ -84,9 +84,8 @@ class Sweep:
         )
 
     def settings(self, run: Run) -> dict[str, Any]:
-        """What a run that is done must have in common with the one that is asked for, wherever the data lie."""
-        name = self.parts[run.part].dataset.name
-        return {**plain_settings(self.config(run)), "data": name, "out": None, "resume": False}
+        """What a run that is done must have in common with the one that is asked for."""
+        return identity(self.config(run), self.parts[run.part].dataset.name)
 
     def is_done(self, run: Run) -> bool:
         folder = self.folder(run)
@@ -185,9 +184,7 @@ def _attempt(sweep: Sweep, run: Run, lease: SoftFileLease) -> None:
 def _train_and_score(sweep: Sweep, run: Run, lease: SoftFileLease) -> None:
     _free_memory()
     config, part, started = sweep.config(run), sweep.parts[run.part], time.monotonic()
-    result = train(config, part.dataset)
-    if result.stopped:
-        raise stopped_by(result.signal)
+    result = unless_stopped(train(config, part.dataset))
     segmenter = load(config.out, weights=config.weights)
     cases = checked_cases(part.dataset, part.scored)
     evaluation, looks = evaluate_segmenter(segmenter, part.dataset, cases, part.name, None, sweep.protocol)

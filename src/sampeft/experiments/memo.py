@@ -1,16 +1,18 @@
-"""Skip runs that already finished with the same settings (complete.json)."""
+"""The one memory of what is done: trainings that finished (complete.json) and evaluations of the same cases and settings."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from sampeft.configs.train import Config
+from sampeft.data.case import Case
 from sampeft.errors import UsageError
 from sampeft.io import write_atomically
+from sampeft.metrics.scores import SUMMARY, Evaluation
 from sampeft.provenance import differences, json_text
 
 DONE = "complete.json"
@@ -21,6 +23,11 @@ _AT_FIRST = {"training": {"augmentation": {"unchanged": 0.0}}}
 def plain_settings(config: Config) -> dict[str, Any]:
     """All fields as JSON holds them."""
     return dict(json.loads(json.dumps(asdict(config), default=str)))
+
+
+def identity(config: Config, dataset: str) -> dict[str, Any]:
+    """What a training must have in common with the one of before, wherever data and run lie. dataset: its name."""
+    return {**plain_settings(config), "data": dataset, "out": None, "resume": False}
 
 
 def finished(run: Path, settings: Mapping[str, Any]) -> bool:
@@ -52,3 +59,13 @@ def merged(settings: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, An
 
 def write_json(path: Path, content: Any) -> None:
     write_atomically(path, json_text(content))
+
+
+def scored_before(folder: Path, cases: Sequence[Case], asked: Mapping[str, Any]) -> Evaluation | None:
+    """The evaluation of just these cases, if it is there. Raises UsageError where it was by other settings."""
+    if not (folder / SUMMARY).is_file():
+        return None
+    known = Evaluation.read(folder)
+    if changed := differences(known.meta, json.loads(json.dumps(asked))):
+        raise UsageError(f"{folder}: was scored with other settings ({', '.join(changed)}); choose another --out")
+    return known if known.cases == tuple(case.id for case in cases) else None
