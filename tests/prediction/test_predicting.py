@@ -508,3 +508,14 @@ def test_a_case_that_fails_for_any_reason_fails_alone(
     assert "p1.png: failed in a way that was not foreseen (ZeroDivisionError: by hand); please report it" in told
     assert "Traceback" not in told
     assert sorted(p.name for p in (tmp_path / "out").glob("*.png")) == ["p2.png"]
+
+
+def test_run_and_image_the_wrong_way_round_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (image,) = pictures(tmp_path / "in", 1)
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "adapter.json").write_text("{}")
+    assert main(["predict", str(image), str(run), "--out", str(tmp_path / "out")]) == 2
+    assert "p0.png: is no run, but" in capsys.readouterr().err
+    assert main(["predict", str(run), str(run), "--out", str(tmp_path / "out")]) == 2
+    assert "are runs; give an image to segment, too" in capsys.readouterr().err

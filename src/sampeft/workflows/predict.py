@@ -44,6 +44,8 @@ def predict_files(config: Config) -> Predicted:
     """Segment what is not finished yet; each case that fails is told on stderr, and the others go on."""
     runs = [config.run, *itertools.takewhile(_is_run, config.inputs)]
     if len(runs) > len(config.inputs):
+        if not _is_run(config.run):
+            raise UsageError(f"{config.run}: is no run, but {config.inputs[0]} is; give the run first, then the images")
         raise UsageError(f"{', '.join(map(str, runs))}: are runs; give an image to segment, too")
     files = all_files(config.inputs[len(runs) - 1 :])
     if config.out.resolve() in {(path if path.is_dir() else path.parent).resolve() for path in files}:
