@@ -6,28 +6,23 @@ from dataclasses import replace
 from pathlib import Path
 
 from sampeft.backbones import backbone
-from sampeft.configs.params import Config as ParamsConfig
 from sampeft.configs.reproduce import WHAT, Config
 from sampeft.console import say
 from sampeft.data.noise import noise
 from sampeft.errors import UsageError, counted, unknown_name
-from sampeft.experiments import paper_refinement, paper_robustness
+from sampeft.experiments import paper_parameters, paper_refinement, paper_robustness
 from sampeft.experiments.paper import DATA, Place, find_data, minutes_text
 from sampeft.experiments.paper_tables import PLANS, lora
 from sampeft.experiments.paper_tables import reproduce as reproduce_table
-from sampeft.io import write_atomically
 from sampeft.one_writer import one_writer
 from sampeft.options import check_paths
-from sampeft.report.paper import PARAMETERS
-from sampeft.report.tables import markdown_table
-from sampeft.workflows.params import count
 
 
 def run(config: Config) -> int:
     check_paths(config)
     check_names(config)
     if config.what in ("table3", "params"):
-        return reproduce_params(config.out or Path("reproduced"))
+        return _show(paper_parameters.reproduce(config.out or Path("reproduced")))
     place = place_of(config)
     if config.budget and (number := trainings(config)):
         count, each, total = (
@@ -42,6 +37,10 @@ def run(config: Config) -> int:
     except KeyboardInterrupt:
         say(f"stopped; what was finished is kept in {place.out}, the same command again goes on from there")
         raise
+    return _show(made)
+
+
+def _show(made: Path) -> int:
     if made.suffix == ".md":
         print(made.read_text(encoding="utf-8"))
     say(f"made      {made}")
@@ -105,32 +104,3 @@ def reproduce(config: Config, place: Place) -> Path:
     strengths = sorted(set(config.strengths))
     denoising = replace(config.denoising, noise=config.noise, low=strengths[0], high=strengths[-1])
     return paper_robustness.reproduce(place, row, strengths, denoising, config.denoising_minutes)
-
-
-def reproduce_params(out: Path) -> int:
-    """Table 3: parameters of SAM ViT-B with the paper's methods, for 14 classes and background as SAMed counts."""
-    rows = []
-    for name, (total, trained) in PARAMETERS.items():
-        method = name.split()[0].lower()
-        options = {"rank": int(name.split("=")[1])} if "=" in name else {}
-        found = count(ParamsConfig(backbone="sam-vit-b", head="mask", classes=14), method, options)
-        millions = (found["total_without_prompts"] / 1e6, found["trainable"] / 1e6)
-        exact = (f"{found['total_without_prompts']:,}", f"{found['trainable']:,}")
-        paper = (f"{total:.1f}", f"{trained:.1f}")
-        rows.append(
-            [name, *(text for p, m, e in zip(paper, millions, exact, strict=True) for text in (p, f"{m:.2f}", e))]
-        )
-    header = ["method"]
-    for what in ("all parameters", "trained"):
-        header += [f"paper: {what} (M)", f"ours: {what} (M)", f"ours, exactly: {what}"]
-    text = (
-        f"# Table 3: parameters of SAM ViT-B\n\n{markdown_table(header, rows)}\n"
-        "- Ours: 14 classes and background, as SAMed counts; all that runs without a prompt. The promptable head and the "
-        "prompt encoder, which only points and boxes use, are not in it.\n"
-        "- `sampeft params --backbone sam-vit-b --head mask --method lora --options.rank 4 --classes 14` counts every part.\n"
-    )
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / "table3.md", text)
-    print(text)
-    say(f"made      {out / 'table3.md'}")
-    return 0
