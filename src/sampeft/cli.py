@@ -66,7 +66,8 @@ _WRONG_PATH: dict[int | None, str] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if arguments is None else arguments)
-    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+    # The C locale's is `surrogateescape`, which ends at an umlaut as `strict` does.
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: names that the console cannot show end nothing
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(usage(), file=sys.stdout if argv else sys.stderr)

@@ -25,7 +25,7 @@ TINY = (
 
 
 @contextmanager
-def console(encoding: str) -> Iterator[Callable[[], str]]:
+def console(encoding: str, errors: str = "strict") -> Iterator[Callable[[], str]]:
     """A console that knows few characters; called, it gives what was printed since the last time."""
     shown = io.BytesIO()
 
@@ -35,7 +35,7 @@ def console(encoding: str) -> Iterator[Callable[[], str]]:
         shown.truncate()
         return text
 
-    with io.TextIOWrapper(shown, encoding, "strict", write_through=True) as stream, redirect_stdout(stream):
+    with io.TextIOWrapper(shown, encoding, errors, write_through=True) as stream, redirect_stdout(stream):
         yield printed
 
 
@@ -52,9 +52,11 @@ def data(tmp_path: Path) -> Path:
     return root
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
-def test_check_shows_what_it_can_and_writes_all(encoding: str, data: Path, tmp_path: Path) -> None:
-    with console(encoding) as printed:
+@pytest.mark.parametrize(
+    ("encoding", "errors"), [("ascii", "strict"), ("cp1252", "strict"), ("ascii", "surrogateescape")]
+)
+def test_check_shows_what_it_can_and_writes_all(encoding: str, errors: str, data: Path, tmp_path: Path) -> None:
+    with console(encoding, errors) as printed:
         assert main(["check", str(data), "--out", str(tmp_path / "out")]) == 0
         assert r"\u5de6\u80be" in printed()
     assert [c["name"] for c in json.loads((tmp_path / "out/check.json").read_text())["classes"]] == list(NAMES)
