@@ -103,6 +103,35 @@ def test_several_bands_keep_their_type(kind: str, tmp_path: Path) -> None:
     assert (wide.dtype, wide.shape) == (np.float32, (2, 2, 1, 2))
 
 
+@pytest.mark.parametrize(
+    "kind", ["int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64"]
+)
+def test_numbers_of_a_plain_tiff_are_those_stored(kind: str, tmp_path: Path) -> None:
+    """Pillow takes -1 of int8 for 255 and 3e9 of uint32 for a negative number, and 64 bits for damage."""
+    highest = min(3e9, np.iinfo(kind).max) if kind[0] != "f" else 3e9
+    stored = np.array([[[0, 1, 2], [7, 100, highest]]], dtype=kind)
+    if kind[0] != "u":
+        stored[0, 0, 2] = -1
+    path = write_tiff(tmp_path / "plain.tif", stored)
+    if kind[0] != "f":
+        assert read_label_ids(path).array[..., 0].tolist() == stored[0].tolist()
+    assert read_volume(path).array[..., 0].tolist() == stored[0].tolist()
+
+
+def test_whole_numbers_in_a_plain_tiff_of_fractions_are_ids(tmp_path: Path) -> None:
+    for kind in ("float32", "float64"):
+        path = write_tiff(tmp_path / f"{kind}.tif", np.array([[[0, 1.0004, 2]]], dtype=kind))
+        assert read_label_ids(path).array.ravel().tolist() == [0, 1, 2]
+    with pytest.raises(DataError, match=r"half\.tif: label values 0\.5 \(1 voxels\) are not whole numbers"):
+        read_label_ids(write_tiff(tmp_path / "half.tif", np.array([[[0, 0.5, 2]]], dtype=np.float32)))
+
+
+@pytest.mark.parametrize("bits", [3, 7, 10, 14])
+def test_numbers_of_few_bits_are_those_stored(bits: int, tmp_path: Path) -> None:
+    stored = np.array([[[0, 1, 2**bits - 1]]], dtype=np.uint8 if bits < 9 else np.uint16)
+    assert read_volume(write_tiff(tmp_path / "a.tif", stored, nbits=bits)).array.ravel().tolist() == [0, 1, 2**bits - 1]
+
+
 def test_plain_tiffs_need_no_rasterio_and_others_name_the_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,6 +29,8 @@ _CLASS_TAG = re.compile(r"CLASS_\d{1,5}")
 _DRIVERS = {b"\x89PN": "PNG", b"\xff\xd8\xff": "JPEG"}
 _SAMPLES, _BITS, _EXTRA, _FORMAT = 277, 258, 338, 339
 _ALPHA = (1, 2)  # values of ExtraSamples that mean transparency
+_EXACT = {1: (1, 2, 4, 8, 12, 16), 2: (16, 32), 3: (32,)}
+"""SampleFormat -> bits of a number that an image library reads as it is; it wraps, or takes for damage, all others."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class MapHeader:
 
 def recognises(content: bytes) -> bool:
     """Whether the bytes are a TIFF that an image library would misread: a position on a map, bands beside grey, RGB
-    and tagged RGBA, or several bands of more than 8 bits."""
+    and tagged RGBA, several bands of more than 8 bits, or numbers that it does not know (int8, uint32, 64 bits)."""
     return _misread(_tags_of(BytesIO(content)))
 
 
@@ -288,8 +290,9 @@ def _misread(tags: dict[int, Any]) -> bool:
     samples = int(tags.get(_SAMPLES, 1))
     extra = tags.get(_EXTRA, ())
     alpha = len(extra) == 1 and extra[0] in _ALPHA
-    deep = samples > 1 and (max(tags.get(_BITS, (1,))) > 8 or max(tags.get(_FORMAT, (1,))) > 1)
-    return deep or not (samples in (1, 3) or (samples in (2, 4) and alpha))
+    bits, format = max(tags.get(_BITS, (1,))), max(tags.get(_FORMAT, (1,)))
+    deep = samples > 1 and (bits > 8 or format > 1)
+    return deep or bits not in _EXACT.get(format, ()) or not (samples in (1, 3) or (samples in (2, 4) and alpha))
 
 
 def _tags_of(file: IO[bytes]) -> dict[int, Any]:
@@ -336,7 +339,9 @@ def _rasterio(path: Path) -> Any:
     try:
         import rasterio
     except ImportError:
-        raise DataError(f"{path}: bands or a position on the map need rasterio; pip install 'sampeft[geo]'") from None
+        raise DataError(
+            f"{path}: bands, a position on the map or such numbers need rasterio; pip install 'sampeft[geo]'"
+        ) from None
     # Said by `transform` of a file without a position, which is no fault here.
     warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)
     return rasterio

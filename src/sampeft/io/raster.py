@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sampeft.errors import DataError
+from sampeft.io.nifti import whole_numbers
 from sampeft.io.sizes import LARGE, check_promise
 from sampeft.labels import LabelSet
 from sampeft.volume import Volume
@@ -67,14 +68,15 @@ def image(content: bytes, path: Path) -> Volume:
 def ids(content: bytes, path: Path) -> Volume:
     """(H, W, 1) ids: palette indices, grey values, or 0 and 1 of a 1-bit file. Warns of lossy content, which changes ids.
 
-    Raises DataError as `image` does, and for colours, which are no ids.
+    Floats within 1e-3 of whole numbers are rounded. Raises DataError as `image` does, for other fractions, and for colours,
+    which are no ids.
     """
     picture, raw = _open(content, path)
     if _is_lossy(picture):
         warn_of_jpeg(path)
-    if picture.mode == "F":
-        raise DataError(f"{path}: holds fractions; save the labels as whole numbers in a PNG")
     array = _native(picture)
+    if array.dtype.kind == "f":
+        array = whole_numbers(array, path)
     if array.ndim == 3:
         grey = array[..., : 1 if picture.mode in ("LA", "PA") else 3]
         if (grey != grey[..., :1]).any():
