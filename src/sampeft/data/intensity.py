@@ -134,7 +134,8 @@ def select_bands(volume: Volume, bands: Sequence[int] | None) -> Array:
         if count == 3:
             return array
         raise DataError(
-            f"{volume.path}: has {count} bands, a model looks at one or three; choose them with --bands, such as 3,2,1"
+            f"{volume.path}: has {count} bands, a model looks at one or three; `sampeft check` and `train` choose them with "
+            "--bands, such as 3,2,1"
         )
     if max(bands) > count:
         raise DataError(
